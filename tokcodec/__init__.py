@@ -1,0 +1,1 @@
+"""A neural video codec whose compressed form is the tokens of a language model."""

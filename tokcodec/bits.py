@@ -1,0 +1,268 @@
+"""Tokens <-> bytes: range coding of one chunk (spec section 7).
+
+    TokenChunk <-> groups of bits, in the order of the spec <-> 32-bit words <-> bytes
+                   a probability model says how likely each bit is
+
+Integers only, and the same on every machine. One traversal (`_Traversal`) serves both directions: the coder
+it is given either puts bits into the stream or takes them out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.probability import create_model
+from tokcodec.probability.adaptive import AllocationModel
+from tokcodec.probability.interface import BitGroup, Checkerboard, Places
+from tokcodec.tokens import TokenChunk, TokenGeometry
+
+WORD_BYTES = 4
+"""Bytes of a word of the range coder; words are little-endian in the file."""
+SAME_MODE_PROBABILITY = 61440
+"""16-bit probability that a step has the mode of the step before."""
+
+_HINT = "the file is damaged; decode the other chunks, or fetch the file again"
+
+
+def tokens_crc32(chunk: TokenChunk) -> int:
+    """CRC-32 of the tokens themselves, to be compared after decoding (spec section 7.8).
+
+    It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8.
+    """
+    indices = chunk.indices.astype("<u8").tobytes()
+    return zlib.crc32(chunk.levels.astype(np.uint8).tobytes(), zlib.crc32(indices))
+
+
+def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive") -> bytes:
+    """Codes the tokens of one chunk; the bytes stand alone but for shape and geometry (spec section 7.2).
+
+    Args:
+        chunk: Tokens in canonical form, at least one step of at least one token.
+        model: Name of the probability model.
+
+    Raises:
+        UsageError: The arrays do not fit together, or a bit that is not kept is not zero.
+    """
+    steps, rows, columns = _checked_shape(chunk)
+    coder = _Encoder()
+    traversal = _Traversal(rows, columns, chunk.geometry, model)
+    for step in range(steps):
+        traversal.code_step(coder, chunk.indices[step], chunk.levels[step])
+    return coder.finish().astype("<u4").tobytes()
+
+
+def decode_tokens(
+    data: bytes, *, steps: int, rows: int, columns: int, geometry: TokenGeometry, model: str = "adaptive"
+) -> TokenChunk:
+    """Decodes what `encode_tokens` made; work and memory depend on the arguments only (spec section 7.2).
+
+    Args:
+        data: The coded bytes, all of them and nothing else.
+        steps: Latent steps; the caller has bounded `steps * rows * columns`.
+        rows: Token rows.
+        columns: Token columns.
+        geometry: What the tokens mean.
+        model: Name of the probability model.
+
+    Raises:
+        CorruptStreamError: The bytes are not the coded form of any tokens of this shape.
+    """
+    if min(steps, rows, columns) < 1:
+        raise UsageError(f"a chunk of {steps} x {rows} x {columns} tokens cannot be decoded")
+    if not data or len(data) % WORD_BYTES:
+        raise CorruptStreamError(
+            f"coded tokens of {len(data)} bytes are not one or more {WORD_BYTES}-byte words", hint=_HINT
+        )
+    coder = _Decoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
+    traversal = _Traversal(rows, columns, geometry, model)
+    indices = np.zeros((steps, rows, columns), dtype=np.uint64)
+    levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
+    for step in range(steps):
+        traversal.code_step(coder, indices[step], levels[step])
+    coder.finish()
+    return TokenChunk(indices=indices, levels=levels, geometry=geometry)
+
+
+def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
+    """Shape of a chunk's tokens, after checking that it can be coded."""
+    if chunk.indices.ndim != 3 or chunk.indices.size == 0:
+        raise UsageError(f"tokens of shape {chunk.indices.shape} cannot be coded")
+    steps, rows, columns = chunk.indices.shape
+    geometry = chunk.geometry
+    if chunk.levels.shape != (steps, *geometry.blocks(rows, columns)):
+        raise UsageError(f"levels of shape {chunk.levels.shape} do not fit tokens of {chunk.indices.shape}")
+    if chunk.levels.max() >= len(geometry.level_bits):
+        raise UsageError(f"level {chunk.levels.max()} is not among the {len(geometry.level_bits)} levels")
+    dropped = chunk.indices >> np.minimum(chunk.kept_bits(), 63).astype(np.uint64)
+    if np.any(dropped[chunk.kept_bits() < 64]):
+        raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
+    return steps, rows, columns
+
+
+class _Coder(Protocol):
+    """Passes bits through the range coder; the bits that go in are ignored when decoding."""
+
+    def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Codes bits under 16-bit probabilities that they are 1; returns the bits."""
+
+
+_BINARY = constriction.stream.model.Categorical(perfect=False)
+
+
+def _frequencies(probabilities: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Rows `(frequency - 1 of 0, frequency - 1 of 1)` of 24 bits, which constriction takes exactly."""
+    rows = np.empty((probabilities.size, 2), dtype=np.float64)
+    ones = rows[:, 1]
+    np.multiply(probabilities, 256.0, out=ones)
+    ones -= 1.0
+    np.subtract((1 << 24) - 2.0, ones, out=rows[:, 0])
+    return rows
+
+
+class _Encoder:
+    """Puts bits into the stream."""
+
+    def __init__(self) -> None:
+        self._range = constriction.stream.queue.RangeEncoder()
+
+    def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """See `_Coder.code`."""
+        self._range.encode(bits.astype(np.int32), _BINARY, _frequencies(probabilities))
+        return bits
+
+    def finish(self) -> NDArray[np.uint32]:
+        """The words of the stream."""
+        words: NDArray[np.uint32] = self._range.get_compressed()
+        return words
+
+
+class _Decoder:
+    """Takes bits out of the stream, and codes them again to see that the words are the right ones."""
+
+    def __init__(self, words: NDArray[np.uint32]) -> None:
+        self._words = words
+        self._range = constriction.stream.queue.RangeDecoder(words)
+        self._again = constriction.stream.queue.RangeEncoder()
+
+    def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """See `_Coder.code`."""
+        frequencies = _frequencies(probabilities)
+        try:
+            found: NDArray[np.int32] = self._range.decode(_BINARY, frequencies)
+        except AssertionError as error:
+            raise CorruptStreamError("the coded tokens are invalid", hint=_HINT) from error
+        self._again.encode(found, _BINARY, frequencies)
+        return found.astype(np.uint8)
+
+    def finish(self) -> None:
+        """Checks that the stream ends as the encoder would have ended it (spec section 7.2)."""
+        if not np.array_equal(self._again.get_compressed(), self._words):
+            raise CorruptStreamError("the coded tokens do not end where their last bit ends", hint=_HINT)
+
+
+class _Traversal:
+    """Which bits are coded, in which order and groups, in both directions (spec section 7.3)."""
+
+    def __init__(self, rows: int, columns: int, geometry: TokenGeometry, model: str) -> None:
+        self._geometry = geometry
+        self._grid = Checkerboard.of(rows, columns)
+        self._blocks = Checkerboard.of(*geometry.blocks(rows, columns))
+        side = geometry.block_tokens
+        block = np.arange(self._blocks.cells).reshape(geometry.blocks(rows, columns))
+        whole = block.repeat(side, axis=0).repeat(side, axis=1)[:rows, :columns]
+        self._block_of_token = whole.ravel()[self._grid.order]
+        self._tokens = create_model(model, grid=self._grid, planes=geometry.bits_per_token)
+        self._map = AllocationModel(self._blocks, len(geometry.level_bits))
+        self._mode: int | None = None
+
+    def code_step(self, coder: _Coder, indices: NDArray[np.uint64], levels: NDArray[np.uint8]) -> None:
+        """Codes one latent step; a decoder fills `indices` (zero before) and `levels` in place."""
+        self._code_levels(coder, levels)
+        kept = np.asarray(self._geometry.level_bits, dtype=np.uint8)[levels.ravel()][self._block_of_token]
+        self._tokens.start_step(kept)
+        values = indices.reshape(-1)[self._grid.order]
+        planes = zip(self._geometry.level_bits[:-1], self._geometry.level_bits[1:], strict=True)
+        for first, last in planes:
+            groups = list(self._places(kept >= last))
+            for plane in range(first, last):
+                shift = np.uint64(plane)
+                for colour, where in groups:
+                    group = BitGroup(plane=plane, colour=colour, where=where)
+                    bits = (values[where] >> shift).astype(np.uint8) & np.uint8(1)
+                    bits = coder.code(bits, self._tokens.probabilities(group))
+                    self._tokens.observe(group, bits)
+                    values[where] |= bits.astype(np.uint64) << shift
+        self._tokens.finish_step()
+        indices.reshape(-1)[self._grid.order] = values
+
+    def _places(self, kept: NDArray[np.bool_]) -> Iterator[tuple[int, Places]]:
+        """The cells of each colour that are kept, where there are any."""
+        split = self._grid.split
+        for colour, span in enumerate((slice(0, split), slice(split, kept.size))):
+            part = kept[span]
+            if part.size and part.all():
+                yield colour, span
+            elif part.any():
+                yield colour, np.flatnonzero(part) + span.start
+
+    def _code_levels(self, coder: _Coder, levels: NDArray[np.uint8]) -> None:
+        """Codes the allocation map of one step (spec section 7.4)."""
+        explicit = len(self._geometry.level_bits)
+        first = int(levels[0, 0])
+        mode = self._code_mode(coder, first if np.all(levels == first) else explicit)
+        flat = levels.reshape(-1)[self._blocks.order]
+        if mode == explicit:
+            self._code_map(coder, flat)
+            if np.all(flat == flat[0]):
+                raise CorruptStreamError("an explicit allocation map has one level only", hint=_HINT)
+        else:
+            flat.fill(mode)
+            self._map.reveal(slice(0, flat.size), flat)
+        self._map.finish_step()
+        levels.reshape(-1)[self._blocks.order] = flat
+
+    def _code_mode(self, coder: _Coder, mode: int) -> int:
+        """Codes whether all blocks have one level, and which; returns the mode (spec section 7.4)."""
+
+        def is_it(candidate: int, probability: int) -> bool:
+            bit = np.asarray([mode == candidate], dtype=np.uint8)
+            return bool(coder.code(bit, np.asarray([probability], dtype=np.int32))[0])
+
+        before, self._mode = self._mode, None
+        candidates = list(range(len(self._geometry.level_bits) + 1))
+        if before is not None:
+            candidates.remove(before)
+            if is_it(before, SAME_MODE_PROBABILITY):
+                candidates = [before]
+        while len(candidates) > 1:
+            if is_it(candidates[0], 65536 // len(candidates)):
+                candidates = candidates[:1]
+            else:
+                del candidates[0]
+        self._mode = candidates[0]
+        return self._mode
+
+    def _code_map(self, coder: _Coder, flat: NDArray[np.uint8]) -> None:
+        """Codes an explicit map, levels in coding order; a decoder fills `flat`."""
+        split = self._blocks.split
+        for colour, span in enumerate((slice(0, split), slice(split, flat.size))):
+            wanted = flat[span]
+            found = np.zeros_like(wanted)
+            for plane in range(len(self._geometry.level_bits) - 1):
+                at = np.flatnonzero(found == plane)
+                if at.size == 0:
+                    break
+                group = BitGroup(plane=plane, colour=colour, where=at + span.start)
+                bits = (wanted[at] > plane).astype(np.uint8)
+                bits = coder.code(bits, self._map.probabilities(group))
+                self._map.observe(group, bits)
+                found[at] += bits
+            flat[span] = found
+            self._map.reveal(span, found)

@@ -1,0 +1,364 @@
+"""Files to files: encode a video into a `.tok` file, decode it again. The streams are in `pipeline.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec import mapping
+from tokcodec.container import (
+    ContainerWriter,
+    Damage,
+    StreamHeader,
+    StreamReader,
+    find_chunk_index,
+    read_stream,
+    read_stream_from,
+)
+from tokcodec.errors import CorruptStreamError, UnsupportedStreamError, UsageError
+from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_video, open_writer
+from tokcodec.inspection import CountingSource, open_tok
+from tokcodec.output import atomic
+from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts, StreamDecoding, encode_items
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
+from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
+
+DEFAULT_QUALITY = 6
+DEFAULT_CHUNK_FRAMES = 65
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecResult:
+    """What an encode or a decode did.
+
+    Attributes:
+        frames: Frames written.
+        chunks: Chunks written or decoded.
+        width: Width of the picture, pixels.
+        height: Height of the picture, pixels.
+        tok_bytes: Size of the `.tok` stream; None where only a part of it was decoded.
+        bits_per_pixel: Bits of the `.tok` stream less its side streams, over pixels of all frames.
+        seconds: Wall clock of the whole call.
+        tokenizer_seconds: Part of it in the neural network.
+        entropy_coding_seconds: Part of it in the entropy coder; the rest is mostly video I/O.
+        notes: What a person should know, such as side streams that were left behind.
+        damages: What of a `.tok` stream was lost.
+    """
+
+    frames: int
+    chunks: int
+    width: int
+    height: int
+    tok_bytes: int | None
+    bits_per_pixel: float | None
+    seconds: float
+    tokenizer_seconds: float
+    entropy_coding_seconds: float
+    notes: tuple[str, ...] = ()
+    damages: tuple[Damage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedVideo:
+    """Frames in memory.
+
+    Attributes:
+        frames: uint8 `(T, H, W, 3)` RGB.
+        pts: Timestamp of each frame, in units of `time_base`.
+        time_base: Seconds.
+        damages: What was lost.
+    """
+
+    frames: NDArray[np.uint8]
+    pts: tuple[int, ...]
+    time_base: Fraction
+    damages: tuple[Damage, ...]
+
+
+class Codec:
+    """A tokenizer on a device, loaded once and used for many files.
+
+    Args:
+        model: Name of a model, or the path of a `.safetensors` file, to encode with; None is the default.
+            Decoding takes the model that the file names.
+        weights: A weights file to decode with, beside those that come with the package.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        ModelError: No such model, or its weights are damaged.
+        DeviceError: No such device.
+    """
+
+    def __init__(self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto") -> None:
+        self.device = choose_device(device)
+        self._entry = default_entry() if model is None else find_by_name(model)
+        self._weights = None if weights is None else Path(weights)
+        self._models: dict[str, Tokenizer] = {}
+
+    def encode(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        *,
+        quality: int = DEFAULT_QUALITY,
+        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        audio: bool = True,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> CodecResult:
+        """Encode a video or a picture into a `.tok` file.
+
+        Args:
+            source: Anything that FFmpeg opens, or a binary stream.
+            target: Path of the `.tok` file, or a binary stream, which need not be seekable.
+            quality: Bits kept of each token, level 1 (fewest) to 6 (all).
+            chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
+            start_seconds: Leave out what comes before.
+            duration_seconds: Leave out what comes so long after the start.
+            audio: Carry audio and subtitles along, unchanged.
+            force: Replace an existing target.
+            progress: Called with the number of frames done, after each.
+
+        Raises:
+            MediaError: The source cannot be read as video.
+            OutputError: The target exists or cannot be written.
+            UsageError: A value is out of range.
+        """
+        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
+        watch = Stopwatch()
+        with contextlib.ExitStack() as stack:
+            sink = _open_sink(target, force=force, stack=stack)
+            reader = stack.enter_context(
+                open_video(
+                    source, start_seconds=start_seconds, duration_seconds=duration_seconds, side_streams=audio
+                )
+            )
+            writer, encoder = self._encoder(sink, reader.info, settings)
+            counts = encode_items(
+                reader, writer, encoder, info=reader.info, settings=settings, watch=watch, progress=progress
+            )
+        return _result(counts, reader.info, writer.bytes_written, watch, notes=tuple(reader.damage))
+
+    def encode_frames(
+        self,
+        frames: NDArray[np.uint8],
+        *,
+        quality: int = DEFAULT_QUALITY,
+        frame_rate: Fraction | int = 25,
+        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+    ) -> bytes:
+        """Encode an array into the bytes of a `.tok` file.
+
+        Args:
+            frames: uint8 `(T, H, W, 3)` RGB.
+            quality: As for :meth:`encode`.
+            frame_rate: Frames a second.
+            chunk_frames: As for :meth:`encode`.
+
+        Raises:
+            UsageError: Another shape or type, or a value out of range.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise UsageError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
+        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
+        rate = Fraction(frame_rate)
+        info = VideoInfo(
+            width=frames.shape[2], height=frames.shape[1], time_base=1 / rate, frame_rate=rate, colour=Colour()
+        )
+        sink = io.BytesIO()
+        writer, encoder = self._encoder(sink, info, settings)
+        items = (Frame(pixels=pixels, pts=number) for number, pixels in enumerate(frames))
+        encode_items(items, writer, encoder, info=info, settings=settings, watch=Stopwatch())
+        return sink.getvalue()
+
+    def decode(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        *,
+        codec: str | None = None,
+        crf: float | None = None,
+        options: Mapping[str, str] | None = None,
+        format_name: str | None = None,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        audio: bool = True,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> CodecResult:
+        """Decode a `.tok` file into a media file, around damage.
+
+        Args:
+            source: Path of the `.tok` file, or a binary stream.
+            target: Path of an mp4, mov, mkv, webm, y4m or png file, or of a folder of PNGs; or a binary
+                stream, which gets y4m.
+            codec: Encoder of the output, as FFmpeg calls it.
+            crf: Its constant rate factor.
+            options: Further options of the encoder.
+            format_name: Format of the output where its name does not tell.
+            start_seconds: Leave out what comes before; from the first frame on. Needs a source that can seek.
+            duration_seconds: Leave out what comes so long after the start.
+            audio: Write the side streams too.
+            force: Replace an existing target.
+            progress: Called with the number of frames done, after each.
+
+        Returns:
+            The result; `damages` says what was lost.
+
+        Raises:
+            CorruptStreamError: Not a `.tok` file, or no chunk of it is whole.
+            ModelError: The weights that the file names are not there.
+            OutputError: The target exists or cannot be written.
+        """
+        watch = Stopwatch()
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
+            counting = CountingSource(stream)
+            is_part = bool(start_seconds) or duration_seconds is not None
+            start_pts = end_pts = None
+            if is_part:
+                reader, start_pts, end_pts = _seek(stream, start=start_seconds, duration=duration_seconds)
+            else:
+                reader = read_stream(counting)
+            header = reader.header
+            decoding = StreamDecoding(
+                reader, self._decoder(header), watch=watch, start_pts=start_pts, end_pts=end_pts
+            )
+            if isinstance(target, (str, Path)):
+                format_name = format_name or format_for(target)
+                place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force))
+            else:
+                place, format_name = target, format_name or "y4m"
+            writer = open_writer(
+                place,
+                mapping.info_of(header, side_streams=audio),
+                format_name=format_name,
+                codec=codec,
+                crf=crf,
+                options=options,
+            )
+            try:
+                for item in decoding:
+                    if isinstance(item, Packet):
+                        if audio:
+                            writer.write_packet(item)
+                        continue
+                    writer.write_frame(item)
+                    if progress is not None:
+                        progress(decoding.counts.frames)
+                counts = decoding.counts
+                if not counts.frames:
+                    raise _nothing_decoded(counts, reader)
+                writer.close()
+            except BaseException:
+                writer.abort()
+                raise
+        tok_bytes = None if is_part else counting.bytes_read
+        return _result(counts, header, tok_bytes, watch, notes=tuple(writer.notes))
+
+    def decode_frames(self, data: bytes) -> DecodedVideo:
+        """Decode the bytes of a `.tok` file into an array; memory is that of all frames.
+
+        Args:
+            data: A whole `.tok` file.
+
+        Raises:
+            CorruptStreamError: Not a `.tok` file, or no chunk of it is whole.
+            ModelError: The weights that the file names are not there.
+        """
+        reader = read_stream(io.BytesIO(data))
+        decoding = StreamDecoding(reader, self._decoder(reader.header), watch=Stopwatch())
+        frames = [item for item in decoding if isinstance(item, Frame)]
+        if not frames:
+            raise _nothing_decoded(decoding.counts, reader)
+        return DecodedVideo(
+            frames=np.stack([frame.pixels for frame in frames]),
+            pts=tuple(frame.pts for frame in frames),
+            time_base=reader.header.time_base,
+            damages=decoding.counts.damages,
+        )
+
+    def _tokenizer(self, entry: WeightsEntry) -> Tokenizer:
+        if entry.sha256 not in self._models:
+            self._models[entry.sha256] = prepare(load_tokenizer(entry), self.device)
+        return self._models[entry.sha256]
+
+    def _encoder(
+        self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
+    ) -> tuple[ContainerWriter, StreamEncoder]:
+        encoder = StreamEncoder(self._tokenizer(self._entry))
+        header = mapping.header_of(
+            info,
+            geometry=encoder.geometry,
+            chunk_frames=settings.chunk_frames,
+            tokenizer_name=self._entry.name,
+            tokenizer_sha256=self._entry.sha256,
+        )
+        return ContainerWriter(sink, header), encoder
+
+    def _decoder(self, header: StreamHeader) -> StreamDecoder:
+        model = self._tokenizer(find_by_digest(header.tokenizer_digest.hex(), extra=self._weights))
+        if header.geometry != model.config.geometry:
+            raise UnsupportedStreamError(
+                "the file's token geometry is not that of the model that it names", where="header"
+            )
+        return StreamDecoder(model, height=header.height, width=header.width)
+
+
+def _open_sink(target: str | Path | BinaryIO, *, force: bool, stack: contextlib.ExitStack) -> BinaryIO:
+    if not isinstance(target, (str, Path)):
+        return target
+    part = stack.enter_context(atomic(Path(target), force=force))
+    return stack.enter_context(part.open("wb"))
+
+
+def _seek(source: BinaryIO, *, start: float, duration: float | None) -> tuple[StreamReader, int, int | None]:
+    """A reader at the chunk in which `start` lies, and the timestamps from and up to which to decode."""
+    if start < 0 or (duration is not None and duration <= 0):
+        raise UsageError("the start must not be negative, and the duration must be positive")
+    entries = find_chunk_index(source).entries
+    if not entries:
+        raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
+    source.seek(0)
+    time_base = read_stream(source).header.time_base
+    start_pts = entries[0].first_pts + math.ceil(Fraction(start) / time_base)
+    end_pts = None if duration is None else start_pts + math.ceil(Fraction(duration) / time_base)
+    before = [entry for entry in entries if entry.first_pts <= start_pts]
+    return read_stream_from(source, before[-1]), start_pts, end_pts
+
+
+def _nothing_decoded(counts: StreamCounts, reader: StreamReader) -> CorruptStreamError:
+    reason = counts.damages[0].reason if counts.damages else "no frame lies in the range that was asked for"
+    offset = counts.damages[0].offset if counts.damages else None
+    return CorruptStreamError(f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`")
+
+
+def _result(
+    counts: StreamCounts, size: VideoInfo | StreamHeader, tok_bytes: int | None, watch: Stopwatch, *, notes: tuple[str, ...]
+) -> CodecResult:
+    pixels = counts.frames * size.width * size.height
+    return CodecResult(
+        frames=counts.frames,
+        chunks=counts.chunks,
+        width=size.width,
+        height=size.height,
+        tok_bytes=tok_bytes,
+        bits_per_pixel=None if tok_bytes is None else 8.0 * (tok_bytes - counts.side_bytes) / pixels,
+        seconds=watch.total(),
+        tokenizer_seconds=watch.tokenizer,
+        entropy_coding_seconds=watch.entropy_coding,
+        notes=notes,
+        damages=counts.damages,
+    )

@@ -1,0 +1,156 @@
+"""`tokcodec demo`: a short clip from the photographs that scikit-image ships, through the codec and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.codec import Codec, CodecResult
+from tokcodec.errors import OutputError
+from tokcodec.frames import Colour, Frame, VideoInfo, open_video, open_writer
+from tokcodec.metrics import mean_squared_error, psnr_of
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+FRAME_RATE = 24
+COLOUR = Colour(primaries=1, transfer=1, matrix=1, full_range=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """Files and figures of the demo.
+
+    Attributes:
+        original: The clip that was made, lossless.
+        tok: The coded clip.
+        decoded: What came back.
+        picture: Original and decoded frames side by side.
+        encoded: What the encoder did.
+        decoded_result: What the decoder did.
+        psnr: PSNR in dB of the mean squared error over all frames, RGB.
+    """
+
+    original: Path
+    tok: Path
+    decoded: Path
+    picture: Path
+    encoded: CodecResult
+    decoded_result: CodecResult
+    psnr: float
+
+
+def camera_move(
+    photograph: NDArray[np.uint8], *, frames: int, height: int, width: int
+) -> Iterator[NDArray[np.uint8]]:
+    """A slow zoom and pan over a photograph.
+
+    Args:
+        photograph: uint8 `(h, w, 3)` RGB.
+        frames: How many pictures to give.
+        height: Their height in pixels.
+        width: Their width in pixels.
+
+    Yields:
+        uint8 `(height, width, 3)` RGB.
+    """
+    from skimage.transform import AffineTransform, warp
+
+    rows, columns = photograph.shape[:2]
+    fit = min(rows / height, columns / width)
+    for number in range(frames):
+        along = number / max(1, frames - 1)
+        scale = fit * (1.0 - 0.25 * along)
+        left = along * 0.8 * (columns - scale * width)
+        top = (0.2 + 0.4 * along) * (rows - scale * height)
+        move = AffineTransform(scale=(scale, scale), translation=(left, top))
+        picture = warp(photograph, move, output_shape=(height, width), order=1, mode="edge", preserve_range=True)
+        yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _clip(*, seconds: float, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+    from skimage import data
+
+    each = max(1, round(seconds * FRAME_RATE / len(PHOTOGRAPHS)))
+    for name in PHOTOGRAPHS:
+        photograph = np.ascontiguousarray(getattr(data, name)()[..., :3])
+        yield from camera_move(photograph, frames=each, height=height, width=width)
+
+
+def run_demo(
+    folder: Path, codec: Codec, *, seconds: float = 3.0, height: int = 240, width: int = 320, force: bool = False
+) -> DemoResult:
+    """Make the clip, encode it, decode it, compare.
+
+    Args:
+        folder: Where the four files go; made if it is not there.
+        codec: What encodes and decodes.
+        seconds: Length of the clip.
+        height: Height in pixels.
+        width: Width in pixels.
+        force: Replace files of an earlier demo.
+
+    Raises:
+        OutputError: A file exists already, or the folder cannot be made.
+    """
+    paths = {name: folder / f"demo{suffix}" for name, suffix in _SUFFIXES.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be made: {error.strerror or error}", where=str(folder)) from error
+    for path in paths.values():
+        if path.exists() and not force:
+            raise OutputError("exists already", where=str(path), hint="use --force, or name another folder")
+    info = VideoInfo(
+        width=width,
+        height=height,
+        time_base=Fraction(1, FRAME_RATE),
+        frame_rate=Fraction(FRAME_RATE),
+        colour=COLOUR,
+    )
+    with open_writer(paths["original"], info, codec="ffv1") as writer:
+        for number, pixels in enumerate(_clip(seconds=seconds, height=height, width=width)):
+            writer.write_frame(Frame(pixels=pixels, pts=number))
+    encoded = codec.encode(paths["original"], paths["tok"], force=force)
+    decoded = codec.decode(paths["tok"], paths["decoded"], force=force)
+    error = _compare(paths["original"], paths["decoded"], paths["picture"])
+    return DemoResult(
+        original=paths["original"],
+        tok=paths["tok"],
+        decoded=paths["decoded"],
+        picture=paths["picture"],
+        encoded=encoded,
+        decoded_result=decoded,
+        psnr=psnr_of(error),
+    )
+
+
+_SUFFIXES = {"original": "_original.mkv", "tok": ".tok", "decoded": ".mp4", "picture": ".png"}
+
+
+def _compare(original: Path, decoded: Path, picture: Path) -> float:
+    """Mean squared error over all frames; also writes the middle frame of each photograph, side by side."""
+    errors: list[float] = []
+    pairs: list[NDArray[np.uint8]] = []
+    with open_video(original) as first, open_video(decoded) as second:
+        frames = ((f for f in reader if isinstance(f, Frame)) for reader in (first, second))
+        for ours, theirs in zip(*frames, strict=True):
+            errors.append(mean_squared_error(ours.pixels, theirs.pixels))
+            pairs.append(np.concatenate([ours.pixels, theirs.pixels], axis=1))
+        each = len(pairs) // len(PHOTOGRAPHS)
+        sheet = np.concatenate([pairs[each * i + each // 2] for i in range(len(PHOTOGRAPHS))])
+        info = VideoInfo(
+            width=sheet.shape[1],
+            height=sheet.shape[0],
+            time_base=Fraction(1),
+            frame_rate=None,
+            colour=first.info.colour,
+            is_image=True,
+        )
+    picture.unlink(missing_ok=True)
+    with open_writer(picture, info) as writer:
+        writer.write_frame(Frame(pixels=sheet, pts=0))
+    return float(np.mean(errors))

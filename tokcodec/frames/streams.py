@@ -1,0 +1,183 @@
+"""File objects for PyAV: no name ever reaches FFmpeg, which would read patterns and URLs into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import av.error
+
+from tokcodec.errors import MediaError, OutputError
+
+# What PyAV raises for bad input: its own tree, and builtins where a wrapper meets what it did not expect.
+AV_ERRORS = (
+    av.error.FFmpegError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
+def describe(error: BaseException) -> str:
+    """The reason in an FFmpeg or OS error, without codes, addresses and file names."""
+    text = getattr(error, "strerror", None)
+    return str(text or error or type(error).__name__).strip().rstrip(".")
+
+
+class ByteSource:
+    """A readable file object over a path or a binary stream; remembers an error of the stream itself."""
+
+    name = "media"  # neutral, so that the content decides what the file is
+
+    def __init__(self, source: str | Path | BinaryIO) -> None:
+        self._owned = isinstance(source, str | Path)
+        if isinstance(source, str | Path):
+            path = Path(source)
+            self.label = str(path)
+            if path.is_dir():
+                raise MediaError("is a directory", where=self.label, hint="Give the name of one media file.")
+            try:
+                self._stream: BinaryIO = path.open("rb")
+            except (OSError, ValueError) as error:
+                hint = "Check the name." if isinstance(error, FileNotFoundError) else None
+                raise MediaError(
+                    f"cannot be opened: {describe(error)}", where=self.label, hint=hint
+                ) from error
+        else:
+            self._stream = source
+            name = getattr(source, "name", None)
+            self.label = name if isinstance(name, str) else "the input stream"
+        self.can_seek = self._ask_seekable()
+        self.error: Exception | None = None
+
+    def _ask_seekable(self) -> bool:
+        try:
+            return bool(self._stream.seekable())
+        except (AttributeError, OSError, ValueError):
+            return False
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether the stream can go back."""
+        return self.can_seek
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end, and after an error, which `error` keeps."""
+        try:
+            return self._stream.read(size) or b""
+        except (OSError, ValueError) as error:
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte offset."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The byte offset."""
+        return self._stream.tell()
+
+    def release(self) -> None:
+        """Close the file if this object opened it."""
+        if self._owned:
+            self._stream.close()
+
+
+class ByteSink:
+    """A writable file object over a path or a binary stream; remembers its first error."""
+
+    name = "media"
+
+    def __init__(self, target: Path | BinaryIO) -> None:
+        self._owned = isinstance(target, Path)
+        if isinstance(target, Path):
+            self.label = str(target)
+            try:
+                self._stream: BinaryIO = target.open("w+b")
+            except (OSError, ValueError) as error:
+                raise OutputError(f"cannot be written: {describe(error)}", where=self.label) from error
+        else:
+            self._stream = target
+            name = getattr(target, "name", None)
+            self.label = name if isinstance(name, str) else "the output stream"
+        self.closed = False
+        self.error: Exception | None = None
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether the stream can go back."""
+        try:
+            return bool(self._stream.seekable())
+        except (AttributeError, OSError, ValueError):
+            return False
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`; `error` keeps what goes wrong."""
+        try:
+            self._stream.write(data)
+        except (OSError, ValueError) as error:
+            self.error = self.error or error
+            raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte offset."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The byte offset."""
+        return self._stream.tell()
+
+    def release(self) -> None:
+        """Flush; close the file if this object opened it."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self.error = self.error or error
+        finally:
+            if self._owned:
+                with contextlib.suppress(OSError):
+                    self._stream.close()
+        if self.error is not None:
+            raise OutputError(f"cannot be written: {describe(self.error)}", where=self.label) from self.error
+
+    def discard(self) -> None:
+        """Stop writing; what was written so far stays and is the caller's to remove."""
+        self.closed = True
+        if self._owned:
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
+
+@contextmanager
+def output_errors(
+    sink_error: Callable[[], Exception | None], label: str, doing: str, hint: str | None = None
+) -> Iterator[None]:
+    """Turn PyAV's exceptions while writing into OutputError (the file) or MediaError (everything else)."""
+    try:
+        yield
+    except AV_ERRORS as error:
+        cause = sink_error()
+        if cause is not None:
+            raise OutputError(f"cannot be written: {describe(cause)}", where=label) from error
+        raise MediaError(f"{doing} failed: {describe(error)}", where=label, hint=hint) from error

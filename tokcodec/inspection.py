@@ -1,0 +1,269 @@
+"""What a `.tok` file says of itself, and whether every chunk is whole. No torch, no pixels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tokcodec.bits import decode_tokens, tokens_crc32
+from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, StreamReader, read_stream
+from tokcodec.errors import CorruptStreamError, MediaError, TokcodecError, UnsupportedStreamError
+from tokcodec.tokens import TokenChunk
+
+PROBABILITY_NAMES = {0: "adaptive", 1: "prior"}
+"""Probability models by their id on the wire (spec section 4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A summary of a `.tok` file.
+
+    Attributes:
+        header: The file's header.
+        file_bytes: Bytes read.
+        token_bytes: Bytes of coded tokens.
+        side_bytes: Bytes of side-stream packets.
+        raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
+        chunks: Whole chunks.
+        frames: Frames in whole chunks.
+        first_pts: Timestamp of the first frame, in ticks.
+        duration_seconds: From the first frame to the end of the last.
+        regular: Whether all frames are equally long.
+        damages: What was lost.
+        complete: Nothing was lost.
+        tokens_checked: Whether every chunk's tokens were decoded and their CRC-32 compared.
+    """
+
+    header: StreamHeader
+    file_bytes: int
+    token_bytes: int
+    side_bytes: int
+    raw_token_bits: int | None
+    chunks: int
+    frames: int
+    first_pts: int | None
+    duration_seconds: float
+    regular: bool
+    damages: tuple[Damage, ...]
+    complete: bool
+    tokens_checked: bool
+
+    @property
+    def bits_per_pixel(self) -> float | None:
+        """Bits of the file less its side streams, over pixels of all frames; None without frames."""
+        pixels = self.frames * self.header.width * self.header.height
+        return 8.0 * (self.file_bytes - self.side_bytes) / pixels if pixels else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; the names state the units."""
+        header = self.header
+        rate = header.frame_rate
+        bits = self.bits_per_pixel
+        return {
+            "width": header.width,
+            "height": header.height,
+            "frames": self.frames,
+            "chunks": self.chunks,
+            "frame_rate": None if rate is None else str(rate),
+            "time_base": str(header.time_base),
+            "first_pts": self.first_pts,
+            "duration_seconds": round(self.duration_seconds, 6),
+            "regular_timestamps": self.regular,
+            "still_image": header.still_image,
+            "file_bytes": self.file_bytes,
+            "token_bytes": self.token_bytes,
+            "side_stream_bytes": self.side_bytes,
+            "raw_token_bits": self.raw_token_bits,
+            "bits_per_pixel": None if bits is None else round(bits, 6),
+            "kilobits_per_second": (
+                round(8e-3 * self.file_bytes / self.duration_seconds, 3) if self.duration_seconds else None
+            ),
+            "bits_per_token": header.geometry.bits_per_token,
+            "max_chunk_frames": header.max_chunk_frames,
+            "probability_model": PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model)),
+            "tokenizer": header.tokenizer_name,
+            "tokenizer_sha256": header.tokenizer_digest.hex(),
+            "colour": {
+                "primaries": header.colour.primaries,
+                "transfer": header.colour.transfer,
+                "matrix": header.colour.matrix,
+                "full_range": header.colour.full_range,
+            },
+            "sample_aspect_ratio": None if header.sample_aspect_ratio is None else str(header.sample_aspect_ratio),
+            "side_streams": [
+                {"index": side.index, "codec": side.codec, "language": side.language} for side in header.side_streams
+            ],
+            "complete": self.complete,
+            "tokens_checked": self.tokens_checked,
+            "damages": [damage_dict(damage) for damage in self.damages],
+        }
+
+
+def damage_dict(damage: Damage) -> dict[str, Any]:
+    """Plain values for JSON."""
+    missing = damage.missing_chunks
+    return {
+        "offset": damage.offset,
+        "bytes": damage.length,
+        "reason": damage.reason,
+        "missing_chunks": [missing.start, missing.stop] if missing else None,
+        "to_the_end": damage.open_ended,
+    }
+
+
+class CountingSource(io.RawIOBase, BinaryIO):
+    """Counts the bytes that a reader takes from a binary stream."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        super().__init__()
+        self._source = source
+        self.bytes_read = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes."""
+        data = self._source.read(size)
+        self.bytes_read += len(data)
+        return data
+
+
+def open_tok(path: Path) -> BinaryIO:
+    """Open a `.tok` file for reading.
+
+    Raises:
+        MediaError: It cannot be opened.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        hint = "give a .tok file" if path.is_dir() else None
+        raise MediaError(f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint) from error
+
+
+def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
+    """The tokens of a chunk, checked against their CRC-32 (spec section 5.3).
+
+    Raises:
+        CorruptStreamError: The coded tokens are not what the encoder wrote.
+        UnsupportedStreamError: An unknown probability model.
+    """
+    name = PROBABILITY_NAMES.get(header.probability_model)
+    if name != "adaptive":
+        raise UnsupportedStreamError(
+            f"probability model {header.probability_model} is not in this version", hint="use a later version"
+        )
+    rows, columns = header.geometry.grid(header.height, header.width)
+    where = f"chunk {record.number}"
+    try:
+        tokens = decode_tokens(
+            record.token_data,
+            steps=header.geometry.steps(record.frames),
+            rows=rows,
+            columns=columns,
+            geometry=header.geometry,
+            model=name,
+        )
+    except CorruptStreamError as error:
+        raise CorruptStreamError(error.message, where=where, hint=error.hint) from error
+    if tokens_crc32(tokens) != record.tokens_crc32:
+        raise CorruptStreamError("the decoded tokens have another CRC-32 than the file states", where=where)
+    return tokens
+
+
+def token_damage(record: ChunkRecord, reader: StreamReader, error: TokcodecError) -> Damage:
+    """A chunk whose bytes arrived as written but do not decode, as a report."""
+    return Damage(
+        offset=reader.item_offset,
+        length=len(record.token_data),
+        reason=f"chunk {record.number}: {error.message}",
+        missing_chunks=range(record.number, record.number + 1),
+    )
+
+
+def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
+    """Read a `.tok` stream to its end.
+
+    Args:
+        source: At the first byte; need not be seekable.
+        check_tokens: Decode every chunk's tokens and compare their CRC-32 (no pixels).
+
+    Raises:
+        TokcodecError: Nothing of the file can be used; see :func:`tokcodec.container.read_stream`.
+    """
+    counting = CountingSource(source)
+    reader = read_stream(counting)
+    header = reader.header
+    chunks = frames = token_bytes = side_bytes = raw_bits = 0
+    damages: list[Damage] = []
+    first_pts: int | None = None
+    end_pts = 0
+    deltas: set[int] = set()
+    last: tuple[int, int] | None = None
+    for item in reader:
+        if isinstance(item, ChunkRecord):
+            if check_tokens:
+                try:
+                    raw_bits += int(decode_chunk(item, header).kept_bits().sum(dtype="int64"))
+                except CorruptStreamError as error:
+                    damages.append(token_damage(item, reader, error))
+                    continue
+            chunks += 1
+            frames += item.frames
+            token_bytes += len(item.token_data)
+            first_pts = item.pts[0] if first_pts is None else first_pts
+            if last is not None and last[0] == item.number - 1:
+                deltas.add(item.pts[0] - last[1])
+            deltas.update(b - a for a, b in zip(item.pts, item.pts[1:], strict=False))
+            last = item.number, item.pts[-1]
+            end_pts = item.pts[-1] + item.last_duration
+        elif isinstance(item, SidePacketBatch):
+            side_bytes += sum(len(packet.data) for packet in item.packets)
+        elif isinstance(item, Damage):
+            damages.append(item)
+    span = Fraction(end_pts - first_pts) * header.time_base if first_pts is not None else Fraction(0)
+    return Inspection(
+        header=header,
+        file_bytes=counting.bytes_read,
+        token_bytes=token_bytes,
+        side_bytes=side_bytes,
+        raw_token_bits=raw_bits if check_tokens else None,
+        chunks=chunks,
+        frames=frames,
+        first_pts=first_pts,
+        duration_seconds=float(span),
+        regular=len(deltas) <= 1,
+        damages=tuple(damages),
+        complete=reader.summary.complete and not damages,
+        tokens_checked=check_tokens,
+    )
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Summarise a `.tok` file without decoding its tokens.
+
+    Args:
+        path: The file.
+
+    Raises:
+        TokcodecError: It is not a `.tok` file, or nothing of it can be used.
+    """
+    with open_tok(Path(path)) as source:
+        return survey(source, check_tokens=False)
+
+
+def verify(path: str | Path) -> Inspection:
+    """Check every chunk of a `.tok` file: CRCs, timestamps, and the tokens themselves; no pixels are decoded.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The summary; `complete` says whether all is well, `damages` what is not.
+
+    Raises:
+        TokcodecError: It is not a `.tok` file, or nothing of it can be used.
+    """
+    with open_tok(Path(path)) as source:
+        return survey(source, check_tokens=True)

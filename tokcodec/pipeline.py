@@ -1,0 +1,264 @@
+"""The two directions as streams of values: frames -> tokens -> bits -> container, and back. No files are opened here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec import mapping
+from tokcodec.bits import encode_tokens, tokens_crc32
+from tokcodec.container import ChunkRecord, ContainerWriter, Damage, SidePacketBatch, StreamReader
+from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.frames import Frame, Packet, VideoInfo
+from tokcodec.inspection import decode_chunk, token_damage
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
+from tokcodec.tokens import TokenChunk, truncate
+
+PACKET_BATCH_BYTES = 1 << 22
+"""Side-stream packets are written at each chunk's end, or when so many bytes wait."""
+
+Progress = Callable[[int], None]
+"""Called with the number of frames done."""
+
+
+@dataclass(kw_only=True)
+class Stopwatch:
+    """Seconds since it was made, and seconds by stage."""
+
+    tokenizer: float = 0.0
+    entropy_coding: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to "tokenizer" or "entropy_coding"."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeSettings:
+    """What an encoder may choose.
+
+    Attributes:
+        quality: Level of the bit allocation, 1 (fewest bits) to the geometry's last (all bits).
+        chunk_frames: Frames of a chunk, 1 + 4t.
+    """
+
+    quality: int
+    chunk_frames: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 6:
+            raise UsageError(f"quality goes from 1 to 6, not {self.quality}")
+        if self.chunk_frames < 1 or (self.chunk_frames - 1) % 4 or self.chunk_frames > 65_533:
+            raise UsageError(f"a chunk has 1 + 4t frames, not {self.chunk_frames}", hint="try 17, 33 or 65")
+
+
+class _ChunkBuilder:
+    """Collects latent steps, timestamps and packets, and writes a chunk when it is whole."""
+
+    def __init__(
+        self,
+        writer: ContainerWriter,
+        encoder: StreamEncoder,
+        *,
+        info: VideoInfo,
+        settings: EncodeSettings,
+        watch: Stopwatch,
+    ) -> None:
+        self._writer, self._encoder = writer, encoder
+        self._info, self._settings, self._watch = info, settings, watch
+        self._steps: list[NDArray[np.uint64]] = []
+        self._pts: list[int] = []
+        self._packets: list[Packet] = []
+        self._packet_bytes = 0
+        self.side_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next frame begins another chunk."""
+        return len(self._pts) == self._settings.chunk_frames
+
+    def add_frame(self, frame: Frame) -> None:
+        """Tokenize a frame; its chunk stays open."""
+        with self._watch.measure("tokenizer"):
+            step = self._encoder.push(frame.pixels)
+        self._pts.append(frame.pts)
+        if step is not None:
+            self._steps.append(step)
+
+    def add_packet(self, packet: Packet) -> None:
+        """Keep a packet until the chunk is written, so that seeking to the chunk finds it behind."""
+        self._packets.append(packet)
+        self._packet_bytes += len(packet.data)
+        self.side_bytes += len(packet.data)
+        if self._packet_bytes > PACKET_BATCH_BYTES:
+            self.flush_packets()
+
+    def flush_packets(self) -> None:
+        """Write the packets that wait."""
+        self._writer.write_packets(mapping.packed(self._packets))
+        self._packets, self._packet_bytes = [], 0
+
+    def close(self, *, next_pts: int | None) -> None:
+        """Write the open chunk, if there is one; `next_pts` is when the next begins, None at the end."""
+        if not self._pts:
+            return
+        with self._watch.measure("tokenizer"):
+            step = self._encoder.end_chunk()
+        if step is not None:
+            self._steps.append(step)
+        tokens = self._tokens()
+        with self._watch.measure("entropy_coding"):
+            data = encode_tokens(tokens)
+        self._writer.write_chunk(
+            ChunkRecord(
+                number=self._writer.chunks_written,
+                pts=tuple(self._pts),
+                last_duration=self._last_duration() if next_pts is None else next_pts - self._pts[-1],
+                tokens_crc32=tokens_crc32(tokens),
+                token_data=data,
+            )
+        )
+        self._steps, self._pts = [], []
+        self.flush_packets()
+
+    def _tokens(self) -> TokenChunk:
+        """The chunk's tokens with the bits that its quality keeps."""
+        indices = np.stack(self._steps)
+        geometry = self._encoder.geometry
+        rows, columns = geometry.blocks(*indices.shape[1:])
+        top = np.full((len(indices), rows, columns), len(geometry.level_bits) - 1, np.uint8)
+        full = TokenChunk(indices=indices, levels=top, geometry=geometry)
+        return truncate(full, np.full_like(top, self._settings.quality))
+
+    def _last_duration(self) -> int:
+        if self._info.frame_rate:
+            return max(1, round(1 / (self._info.frame_rate * self._info.time_base)))
+        return self._pts[-1] - self._pts[-2] if len(self._pts) > 1 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamCounts:
+    """What went through a pipeline.
+
+    Attributes:
+        frames: Frames.
+        chunks: Chunks.
+        side_bytes: Bytes of side-stream packets.
+        damages: What was lost, when decoding.
+    """
+
+    frames: int
+    chunks: int
+    side_bytes: int
+    damages: tuple[Damage, ...] = ()
+
+
+def encode_items(
+    items: Iterable[Frame | Packet],
+    writer: ContainerWriter,
+    encoder: StreamEncoder,
+    *,
+    info: VideoInfo,
+    settings: EncodeSettings,
+    watch: Stopwatch,
+    progress: Progress | None = None,
+) -> StreamCounts:
+    """Frames and packets, in file order, to a whole `.tok` stream; the writer is closed."""
+    builder = _ChunkBuilder(writer, encoder, info=info, settings=settings, watch=watch)
+    frames = 0
+    for item in items:
+        if isinstance(item, Packet):
+            builder.add_packet(item)
+            continue
+        if builder.is_full:
+            builder.close(next_pts=item.pts)
+        builder.add_frame(item)
+        frames += 1
+        if progress is not None:
+            progress(frames)
+    builder.close(next_pts=None)
+    builder.flush_packets()
+    writer.close()
+    return StreamCounts(frames=frames, chunks=writer.chunks_written, side_bytes=builder.side_bytes)
+
+
+class StreamDecoding:
+    """Iterates once over the frames and packets of a `.tok` stream, in file order; then `counts` is final.
+
+    Args:
+        reader: At the first record to decode.
+        decoder: For the picture's size.
+        start_pts: Chunks that end before are passed over, frames before are not given.
+        end_pts: Decoding stops at the first frame at or after; None decodes all.
+        watch: Takes the time of the stages.
+    """
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        decoder: StreamDecoder,
+        *,
+        watch: Stopwatch,
+        start_pts: int | None = None,
+        end_pts: int | None = None,
+    ) -> None:
+        self._reader, self._decoder, self._watch = reader, decoder, watch
+        self._start, self._end = start_pts, end_pts
+        self._frames = self._chunks = self._side_bytes = 0
+        self._damages: list[Damage] = []
+
+    @property
+    def counts(self) -> StreamCounts:
+        """What came through so far."""
+        return StreamCounts(
+            frames=self._frames, chunks=self._chunks, side_bytes=self._side_bytes, damages=tuple(self._damages)
+        )
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        for item in self._reader:
+            if isinstance(item, Damage):
+                self._damages.append(item)
+            elif isinstance(item, SidePacketBatch):
+                self._side_bytes += sum(len(packet.data) for packet in item.packets)
+                yield from mapping.unpacked(item.packets)
+            elif isinstance(item, ChunkRecord):
+                if self._end is not None and item.pts[0] >= self._end:
+                    return
+                if self._start is not None and item.pts[-1] + item.last_duration <= self._start:
+                    continue
+                yield from self._chunk(item)
+
+    def _chunk(self, record: ChunkRecord) -> Iterator[Frame]:
+        try:
+            with self._watch.measure("entropy_coding"):
+                tokens = decode_chunk(record, self._reader.header)
+        except CorruptStreamError as error:
+            self._damages.append(token_damage(record, self._reader, error))
+            return
+        self._chunks += 1
+        self._decoder.start_chunk()
+        times = iter(record.pts)
+        for indices, kept in zip(tokens.indices, tokens.kept_bits(), strict=True):
+            with self._watch.measure("tokenizer"):
+                pictures = self._decoder.step(indices, kept)
+            # The last step may hold repeated frames beyond the chunk's last; they have no time.
+            for pixels, pts in zip(pictures, times, strict=False):
+                if (self._start is None or pts >= self._start) and (self._end is None or pts < self._end):
+                    self._frames += 1
+                    yield Frame(pixels=pixels, pts=pts)

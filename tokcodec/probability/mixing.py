@@ -1,0 +1,122 @@
+"""Integer logistic mixing of context counts, adapted once per latent step (spec section 7.6).
+
+Between two adaptations every table is frozen, so a group of any size is a few gathers and additions. All
+sums are of integers, so they do not depend on the order, the machine or the thread count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.probability.logistic import COUNT_MAX, SQUASH, STRETCH_MAX, stretch_of_counts
+
+COUNT_STEP = 16
+"""What one coded bit adds to a count."""
+COUNT_LIMIT = COUNT_MAX
+"""Largest sum of the two counts of a cell after adaptation."""
+WEIGHT_INITIAL = 22938
+"""Initial mixing weight, 0.35 in units of 1/65536."""
+WEIGHT_LIMIT = 131072
+"""Largest magnitude of a mixing weight."""
+RATE_DIVISOR = 256
+"""Divides the mean gradient of a weight."""
+RATE_BIAS = 8
+"""Added to the number of bits over which a gradient is averaged, so that few bits move little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextTable:
+    """One table of counts that a mixer reads.
+
+    Attributes:
+        initial: int64 `(2, rows, cells)`, counts of zeros and ones at the start of a chunk, at least 1.
+        slots_per_row: Slots that share a row: slot `s` reads row `s // slots_per_row`.
+    """
+
+    initial: NDArray[np.int64]
+    slots_per_row: int = 1
+
+
+class ContextMixer:
+    """Mixes the predictions of a few count tables (spec section 7.6).
+
+    A slot is a class of bits with mixing weights of its own (a bit plane and a colour).
+    """
+
+    def __init__(self, slots: int, tables: Sequence[ContextTable]) -> None:
+        self._slots = slots
+        self._sharing = [table.slots_per_row for table in tables]
+        self._counts = [table.initial.copy() for table in tables]
+        self._weights = np.full((slots, len(tables)), WEIGHT_INITIAL, dtype=np.int64)
+        # Weights are at most 2.0, so a mixed stretch stays in +-2 * 2047 for each table.
+        self._centre = 2 * STRETCH_MAX * len(tables) + 1
+        reach = np.arange(-self._centre, self._centre + 1)
+        self._squash = SQUASH[reach.clip(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX]
+        # What was seen since the last adaptation: bits and prediction errors of each slot and cell.
+        cells = [table.initial.shape[2] for table in tables]
+        self._bits_seen = np.zeros(slots, dtype=np.int64)
+        self._seen = [np.zeros((slots, 2, size), dtype=np.int64) for size in cells]
+        self._errors = [np.zeros((slots, size), dtype=np.float64) for size in cells]
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Computes the tables that `probabilities` gathers from."""
+        self._stretch = [
+            stretch_of_counts(counts[0], counts[1]).repeat(sharing, axis=0)
+            for counts, sharing in zip(self._counts, self._sharing, strict=True)
+        ]
+        self._weighted = [
+            (stretch * self._weights[:, k, None]).astype(np.int32) for k, stretch in enumerate(self._stretch)
+        ]
+        self._weighted[0] += self._centre << 16
+
+    def probabilities(self, slot: int, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.int32]:
+        """16-bit probabilities that bits are 1, given the cell of each bit in each table."""
+        mixed = self._weighted[0][slot].take(contexts[0])
+        for weighted, context in zip(self._weighted[1:], contexts[1:], strict=True):
+            mixed += weighted[slot].take(context)
+        mixed >>= 16
+        found: NDArray[np.int32] = self._squash.take(mixed)
+        return found
+
+    def observe(
+        self,
+        slot: int,
+        contexts: Sequence[NDArray[np.int64]],
+        bits: NDArray[np.uint8],
+        probabilities: NDArray[np.int32],
+    ) -> None:
+        """Takes in coded bits; the tables follow at the next `adapt`."""
+        self._bits_seen[slot] += bits.size
+        errors = bits * 65536.0
+        errors -= probabilities
+        ones = bits.astype(np.intp)
+        for context, seen, sums in zip(contexts, self._seen, self._errors, strict=True):
+            cells = sums.shape[1]
+            # Sums of integers below 2**53: exact in float64, in any order.
+            sums[slot] += np.bincount(context, weights=errors, minlength=cells)
+            both = np.bincount(context + cells * ones, minlength=2 * cells)
+            seen[slot] += both.reshape(2, cells)
+
+    def adapt(self) -> None:
+        """Updates weights, then counts, from all the bits since the last call (spec section 7.6)."""
+        if not self._bits_seen.any():
+            return
+        divisors = RATE_DIVISOR * (self._bits_seen + RATE_BIAS)
+        tables = zip(self._counts, self._sharing, self._seen, self._errors, self._stretch, strict=True)
+        for k, (counts, sharing, seen, errors, stretch) in enumerate(tables):
+            self._weights[:, k] += (errors.astype(np.int64) * stretch).sum(axis=1) // divisors
+            shape = (-1, sharing, *seen.shape[1:])
+            counts += COUNT_STEP * seen.reshape(shape).sum(axis=1).swapaxes(0, 1)
+            total = counts[0] + counts[1]
+            over = total > COUNT_LIMIT
+            counts[:, over] = np.maximum(counts[:, over] * COUNT_LIMIT // total[over], 1)
+            seen.fill(0)
+            errors.fill(0.0)
+        self._weights.clip(-WEIGHT_LIMIT, WEIGHT_LIMIT, out=self._weights)
+        self._bits_seen.fill(0)
+        self._refresh()

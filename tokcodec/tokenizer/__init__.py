@@ -1,0 +1,1 @@
+"""The neural tokenizer: configuration, layers, quantizer, model, and its streaming use."""

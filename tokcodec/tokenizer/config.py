@@ -1,0 +1,76 @@
+"""The frozen configuration of a tokenizer; it is stored in the metadata of its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tokcodec.errors import ModelError
+from tokcodec.tokens import TokenGeometry
+
+ARCHITECTURE = "causal-recurrent-1"
+"""Changes whenever the same weights would mean another function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of the encoder and the decoder.
+
+    Attributes:
+        frame_channels: Channels at a quarter of the picture's resolution, one map a frame.
+        latent_channels: Channels at an eighth of the resolution, one map a latent step.
+        encoder_blocks: Residual blocks of the encoder at latent resolution.
+        decoder_blocks: Residual blocks of the decoder at latent resolution.
+        quantizer: "lfq", or "none" for continuous latents (what quantization costs; not codable).
+        bits_per_token: K, the number of latent axes.
+    """
+
+    frame_channels: int = 64
+    latent_channels: int = 192
+    encoder_blocks: int = 4
+    decoder_blocks: int = 4
+    quantizer: Literal["lfq", "none"] = "lfq"
+    bits_per_token: int = 18
+
+    def __post_init__(self) -> None:
+        for name in ("frame_channels", "latent_channels", "encoder_blocks", "decoder_blocks", "bits_per_token"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= 4096:
+                raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
+        if self.bits_per_token > 64:
+            raise ModelError("a token has at most 64 bits")
+        if self.quantizer not in ("lfq", "none"):
+            raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
+
+    @property
+    def geometry(self) -> TokenGeometry:
+        """The token geometry that this tokenizer makes; seven levels, evenly spaced."""
+        levels = tuple(round(self.bits_per_token * level / 6) for level in range(7))
+        return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels)
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON with sorted keys."""
+        return json.dumps({"architecture": ARCHITECTURE, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> TokenizerConfig:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ModelError: Not JSON, another architecture, or unknown or missing keys.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            architecture = fields.pop("architecture")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ModelError("the weights carry no readable configuration") from error
+        if architecture != ARCHITECTURE:
+            raise ModelError(
+                f"the weights are of architecture {architecture!r}, this version has {ARCHITECTURE!r}",
+                hint="use the version of tokcodec that the weights came with",
+            )
+        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
+            raise ModelError("the configuration of the weights has unknown or missing keys")
+        return cls(**fields)

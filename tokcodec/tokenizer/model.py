@@ -1,0 +1,133 @@
+"""The tokenizer: a causal encoder and a recurrent decoder, one latent step at a time.
+
+A chunk's first step holds one frame (an image is a chunk of one frame), each further step holds four. Both
+directions are written as one step with a state that goes in and comes out, so that a stream, a whole chunk and
+one frame at a time are the same computation. Training runs the same steps in the same order.
+
+    encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latent steps
+    decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
+from tokcodec.tokenizer.lfq import unit_power
+
+PATCH = 4
+"""Pixels along each side of the patches at frame resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderState:
+    """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
+
+    before: tuple[Tensor, ...]
+
+
+class Encoder(nn.Module):
+    """Frames to latents before the sign."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        frame, latent = config.frame_channels, config.latent_channels
+        self.patch_in = conv(3 * PATCH * PATCH, frame, 3)
+        self.frame_block = ResidualBlock(frame)
+        self.merge_first = conv(4 * frame, latent, 1)
+        self.merge_rest = conv(16 * frame, latent, 1)
+        self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
+        self.norm_out = ChannelNorm(latent)
+        self.latent_out = conv(latent, config.bits_per_token, 1)
+
+    def step(self, frames: Tensor, state: EncoderState | None) -> tuple[Tensor, EncoderState]:
+        """One latent step.
+
+        Args:
+            frames: `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `state` is None, else 4.
+            state: None at the start of a chunk.
+
+        Returns:
+            Latents of unit power, float32 `(N, K, H/8, W/8)`, and the state.
+        """
+        batch, count = frames.shape[:2]
+        x = F.pixel_unshuffle(frames.flatten(0, 1), PATCH)
+        x = self.patch_in(x.contiguous(memory_format=torch.channels_last))
+        x = F.pixel_unshuffle(self.frame_block(x), 2)
+        x = x.unflatten(0, (batch, count)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        x = self.merge_first(x) if state is None else self.merge_rest(x)
+        seen = []
+        for number, (mix, block) in enumerate(zip(self.mixes, self.blocks, strict=True)):
+            seen.append(x)
+            if state is not None:
+                x = mix(x, state.before[number])
+            x = block(x)
+        z = unit_power(self.latent_out(F.silu(self.norm_out(x))).float())
+        return z, EncoderState(before=tuple(seen))
+
+
+class Decoder(nn.Module):
+    """Signs and kept bits to frames; a recurrent state carries on what is not sent."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        frame, latent = config.frame_channels, config.latent_channels
+        self.token_in = conv(2 * config.bits_per_token, latent, 1)
+        self.start = nn.Parameter(torch.zeros(latent))
+        self.norm_state = ChannelNorm(latent)
+        self.state_in = conv(latent, latent, 1, gain=0.2)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(latent, condition_channels=latent) for _ in range(config.decoder_blocks)
+        )
+        self.norm_out = ChannelNorm(latent)
+        self.split_first = conv(latent, 4 * frame, 1)
+        self.split_rest = conv(latent, 16 * frame, 1)
+        self.frame_block = ResidualBlock(frame)
+        self.norm_patch = ChannelNorm(frame)
+        self.patch_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.2)
+
+    def step(self, signs: Tensor, kept: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One latent step.
+
+        Args:
+            signs: `(N, K, h, w)`, +1 or -1 (or continuous latents); what is not kept is ignored.
+            kept: Same shape, 1 for bits that are kept, else 0.
+            state: None at the start of a chunk.
+
+        Returns:
+            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4; and the state.
+        """
+        dtype = self.token_in.weight.dtype
+        signs, kept = signs.to(dtype), kept.to(dtype)
+        tokens = torch.cat([signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
+        condition = self.token_in(tokens)
+        if state is None:
+            x = condition + self.start.to(dtype).view(1, -1, 1, 1)
+        else:
+            carried = self.norm_state(state)
+            x = condition + carried + self.state_in(carried)
+        for block in self.blocks:
+            x = block(x, condition)
+        features = F.silu(self.norm_out(x))
+        features = self.split_first(features) if state is None else self.split_rest(features)
+        count = 1 if state is None else 4
+        maps = features.unflatten(1, (count, -1)).flatten(0, 1)
+        maps = F.pixel_shuffle(maps, 2).contiguous(memory_format=torch.channels_last)
+        maps = self.patch_out(F.silu(self.norm_patch(self.frame_block(maps))))
+        return F.pixel_shuffle(maps, PATCH).unflatten(0, (-1, count)), x
+
+
+class Tokenizer(nn.Module):
+    """Encoder and decoder of one set of weights."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)

@@ -1,0 +1,151 @@
+"""The tokenizer as a stream: frames in, latent steps out, and back; memory does not grow with the video."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokcodec.errors import DeviceError, ModelError
+from tokcodec.tokenizer.lfq import pack_bits, unpack_bits
+from tokcodec.tokenizer.model import EncoderState, Tokenizer
+from tokcodec.tokens import TokenGeometry
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called "auto", "cpu" or "cuda" ("cuda:1" too); auto takes CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        raise DeviceError(f"cannot use device {name!r}", hint="auto, cpu, cuda or cuda:N") from error
+    return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def prepare(model: Tokenizer, device: torch.device, dtype: torch.dtype | None = None) -> Tokenizer:
+    """The model on a device, ready for inference: channels last, `dtype` or the fastest."""
+    dtype = fast_dtype(device) if dtype is None else dtype
+    return model.eval().requires_grad_(False).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+
+def pad_frame(frames: Tensor, factor: int) -> Tensor:
+    """Replicate the last row and column until both are multiples of `factor`: `(..., 3, H, W)`."""
+    height, width = frames.shape[-2:]
+    down, right = -height % factor, -width % factor
+    if not down and not right:
+        return frames
+    flat = frames.flatten(0, -4) if frames.dim() > 4 else frames
+    return F.pad(flat, (0, right, 0, down), mode="replicate").unflatten(0, frames.shape[:-3])
+
+
+def to_signed_unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 `(N, H, W, 3)` to `[-1, 1]` `(N, 3, H, W)`."""
+    return frames.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1.0).to(dtype)
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """`(N, 3, H, W)` about [-1, 1] to uint8 `(N, H, W, 3)`, rounded and clamped."""
+    scaled = pixels.permute(0, 2, 3, 1).to(torch.float32).add(1.0).mul_(127.5)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+class StreamEncoder:
+    """Frames, one at a time, to the tokens of a chunk.
+
+    Args:
+        model: From :func:`prepare`, with the LFQ quantizer.
+    """
+
+    def __init__(self, model: Tokenizer) -> None:
+        if model.config.quantizer != "lfq":
+            raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
+        self._model = model
+        self._parameter = next(model.parameters())
+        self.geometry: TokenGeometry = model.config.geometry
+        self._state: EncoderState | None = None
+        self._waiting: list[Tensor] = []
+
+    @torch.inference_mode()
+    def push(self, frame: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
+        """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, uint64 `(rows, columns)`, when one is whole."""
+        self._waiting.append(torch.from_numpy(np.ascontiguousarray(frame)))
+        if self._state is not None and len(self._waiting) < self.geometry.temporal_factor:
+            return None
+        return self._step()
+
+    @torch.inference_mode()
+    def end_chunk(self) -> NDArray[np.uint64] | None:
+        """The last latent step, if frames wait for it (the last frame is repeated); then a new chunk begins."""
+        last = None
+        if self._waiting:
+            self._waiting += [self._waiting[-1]] * (self.geometry.temporal_factor - len(self._waiting))
+            last = self._step()
+        self._state = None
+        return last
+
+    def _step(self) -> NDArray[np.uint64]:
+        frames = torch.stack(self._waiting).to(self._parameter.device)
+        self._waiting = []
+        pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor)
+        z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state)
+        return pack_bits(z[0] > 0).cpu().numpy().astype(np.uint64)
+
+
+class StreamDecoder:
+    """Latent steps, one at a time, to frames.
+
+    Args:
+        model: From :func:`prepare`.
+        height: Height of the picture in pixels; the padding below it is cut off.
+        width: Width of the picture in pixels.
+    """
+
+    def __init__(self, model: Tokenizer, *, height: int, width: int) -> None:
+        self._model = model
+        self._parameter = next(model.parameters())
+        self._size = height, width
+        self._state: Tensor | None = None
+
+    def start_chunk(self) -> None:
+        """Forget the past: the next step is a chunk's first."""
+        self._state = None
+
+    @torch.inference_mode()
+    def step(self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Decode a latent step.
+
+        Args:
+            indices: uint64 `(rows, columns)`.
+            kept_bits: uint8 `(rows, columns)`, bits kept at each token.
+
+        Returns:
+            uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else 4.
+        """
+        bits = self._model.config.bits_per_token
+        device, dtype = self._parameter.device, self._parameter.dtype
+        packed = torch.from_numpy(indices.astype(np.int64)).to(device)
+        kept = torch.from_numpy(kept_bits.astype(np.int64)).to(device)
+        signs = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1)
+        mask = (torch.arange(bits, device=device).view(-1, 1, 1) < kept).to(dtype)
+        pixels, self._state = self._model.decoder.step(signs.unsqueeze(0), mask.unsqueeze(0), self._state)
+        height, width = self._size
+        out: NDArray[np.uint8] = to_uint8(pixels[0, :, :, :height, :width]).cpu().numpy()
+        return out

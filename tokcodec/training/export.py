@@ -1,0 +1,28 @@
+"""A checkpoint to a weights file: the moving average of the weights, rounded to bfloat16."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from tokcodec.errors import ModelError
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.weights import WeightsEntry, save_tokenizer
+
+
+def export(checkpoint: Path, folder: Path, *, name: str) -> WeightsEntry:
+    """Write the averaged weights of a checkpoint as `NAME-DIGEST.safetensors`.
+
+    Raises:
+        ModelError: The checkpoint cannot be read.
+    """
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model = Tokenizer(TokenizerConfig.from_json(saved["model_config"]))
+        model.load_state_dict(saved["average"])
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"not a checkpoint of tokcodec: {error}", where=str(checkpoint)) from error
+    return save_tokenizer(model, folder, name=name)

@@ -1,0 +1,49 @@
+"""Losses of the tokenizer, each a function of tensors, and their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokcodec.tokenizer.lfq import entropy_terms, signs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weight of each term in the sum.
+
+    Attributes:
+        l1: Mean absolute error of pixels in [-1, 1].
+        mse: Mean squared error of pixels in [-1, 1].
+        commitment: Mean squared distance of z to its signs (paper: 0.25).
+        entropy: The entropy penalty, E[H] - diversity * H[E] (paper: 0.1).
+        diversity: Weight of H[E] inside the entropy penalty.
+    """
+
+    l1: float = 0.5
+    mse: float = 2.0
+    commitment: float = 0.02
+    entropy: float = 0.01
+    diversity: float = 1.0
+
+
+def reconstruction_terms(decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    """`l1` and `mse` between two tensors of the same shape in [-1, 1]."""
+    difference = decoded.float() - frames
+    return {"l1": difference.abs().mean(), "mse": difference.square().mean()}
+
+
+def latent_terms(z: Tensor, *, diversity: float) -> dict[str, Tensor]:
+    """`commitment` and `entropy` of latents `(N, K, h, w)` before the sign."""
+    certainty, spread = entropy_terms(z)
+    return {
+        "commitment": (z - signs(z).detach()).square().mean(),
+        "entropy": certainty - diversity * spread,
+    }
+
+
+def psnr_of_mse(mse: float) -> float:
+    """PSNR in dB of a mean squared error of pixels in [-1, 1] (peak to peak 2)."""
+    return float(10.0 * torch.log10(torch.tensor(4.0 / max(mse, 1e-10))))
