@@ -99,7 +99,9 @@ class Codec:
         DeviceError: No such device.
     """
 
-    def __init__(self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto"
+    ) -> None:
         self.device = choose_device(device)
         self._entry = default_entry() if model is None else find_by_name(model)
         self._weights = None if weights is None else Path(weights)
@@ -175,7 +177,11 @@ class Codec:
         settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
         rate = Fraction(frame_rate)
         info = VideoInfo(
-            width=frames.shape[2], height=frames.shape[1], time_base=1 / rate, frame_rate=rate, colour=Colour()
+            width=frames.shape[2],
+            height=frames.shape[1],
+            time_base=1 / rate,
+            frame_rate=rate,
+            colour=Colour(),
         )
         sink = io.BytesIO()
         writer, encoder = self._encoder(sink, info, settings)
@@ -224,7 +230,9 @@ class Codec:
         """
         watch = Stopwatch()
         with contextlib.ExitStack() as stack:
-            stream = stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
+            stream = (
+                stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
+            )
             counting = CountingSource(stream)
             is_part = bool(start_seconds) or duration_seconds is not None
             start_pts = end_pts = None
@@ -342,11 +350,18 @@ def _seek(source: BinaryIO, *, start: float, duration: float | None) -> tuple[St
 def _nothing_decoded(counts: StreamCounts, reader: StreamReader) -> CorruptStreamError:
     reason = counts.damages[0].reason if counts.damages else "no frame lies in the range that was asked for"
     offset = counts.damages[0].offset if counts.damages else None
-    return CorruptStreamError(f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`")
+    return CorruptStreamError(
+        f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`"
+    )
 
 
 def _result(
-    counts: StreamCounts, size: VideoInfo | StreamHeader, tok_bytes: int | None, watch: Stopwatch, *, notes: tuple[str, ...]
+    counts: StreamCounts,
+    size: VideoInfo | StreamHeader,
+    tok_bytes: int | None,
+    watch: Stopwatch,
+    *,
+    notes: tuple[str, ...],
 ) -> CodecResult:
     pixels = counts.frames * size.width * size.height
     return CodecResult(
@@ -362,3 +377,28 @@ def _result(
         notes=notes,
         damages=counts.damages,
     )
+
+
+def encode(
+    source: str | Path,
+    target: str | Path,
+    *,
+    quality: int = DEFAULT_QUALITY,
+    device: str = "auto",
+    audio: bool = True,
+    force: bool = False,
+) -> CodecResult:
+    """Encode a video or a picture into a `.tok` file with the default model; see :meth:`Codec.encode`."""
+    return Codec(device=device).encode(source, target, quality=quality, audio=audio, force=force)
+
+
+def decode(
+    source: str | Path,
+    target: str | Path,
+    *,
+    device: str = "auto",
+    audio: bool = True,
+    force: bool = False,
+) -> CodecResult:
+    """Decode a `.tok` file into a media file; see :meth:`Codec.decode`."""
+    return Codec(device=device).decode(source, target, audio=audio, force=force)

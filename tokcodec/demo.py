@@ -67,7 +67,9 @@ def camera_move(
         left = along * 0.8 * (columns - scale * width)
         top = (0.2 + 0.4 * along) * (rows - scale * height)
         move = AffineTransform(scale=(scale, scale), translation=(left, top))
-        picture = warp(photograph, move, output_shape=(height, width), order=1, mode="edge", preserve_range=True)
+        picture = warp(
+            photograph, move, output_shape=(height, width), order=1, mode="edge", preserve_range=True
+        )
         yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
@@ -81,7 +83,13 @@ def _clip(*, seconds: float, height: int, width: int) -> Iterator[NDArray[np.uin
 
 
 def run_demo(
-    folder: Path, codec: Codec, *, seconds: float = 3.0, height: int = 240, width: int = 320, force: bool = False
+    folder: Path,
+    codec: Codec,
+    *,
+    seconds: float = 3.0,
+    height: int = 240,
+    width: int = 320,
+    force: bool = False,
 ) -> DemoResult:
     """Make the clip, encode it, decode it, compare.
 
@@ -116,7 +124,7 @@ def run_demo(
             writer.write_frame(Frame(pixels=pixels, pts=number))
     encoded = codec.encode(paths["original"], paths["tok"], force=force)
     decoded = codec.decode(paths["tok"], paths["decoded"], force=force)
-    error = _compare(paths["original"], paths["decoded"], paths["picture"])
+    difference = _compare(paths["original"], paths["decoded"], paths["picture"])
     return DemoResult(
         original=paths["original"],
         tok=paths["tok"],
@@ -124,7 +132,7 @@ def run_demo(
         picture=paths["picture"],
         encoded=encoded,
         decoded_result=decoded,
-        psnr=psnr_of(error),
+        psnr=psnr_of(difference),
     )
 
 

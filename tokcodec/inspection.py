@@ -6,12 +6,13 @@ import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tokcodec.bits import decode_tokens, tokens_crc32
 from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, StreamReader, read_stream
 from tokcodec.errors import CorruptStreamError, MediaError, TokcodecError, UnsupportedStreamError
-from tokcodec.tokens import TokenChunk
+
+if TYPE_CHECKING:
+    from tokcodec.tokens import TokenChunk
 
 PROBABILITY_NAMES = {0: "adaptive", 1: "prior"}
 """Probability models by their id on the wire (spec section 4)."""
@@ -83,7 +84,9 @@ class Inspection:
             ),
             "bits_per_token": header.geometry.bits_per_token,
             "max_chunk_frames": header.max_chunk_frames,
-            "probability_model": PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model)),
+            "probability_model": PROBABILITY_NAMES.get(
+                header.probability_model, str(header.probability_model)
+            ),
             "tokenizer": header.tokenizer_name,
             "tokenizer_sha256": header.tokenizer_digest.hex(),
             "colour": {
@@ -92,9 +95,12 @@ class Inspection:
                 "matrix": header.colour.matrix,
                 "full_range": header.colour.full_range,
             },
-            "sample_aspect_ratio": None if header.sample_aspect_ratio is None else str(header.sample_aspect_ratio),
+            "sample_aspect_ratio": None
+            if header.sample_aspect_ratio is None
+            else str(header.sample_aspect_ratio),
             "side_streams": [
-                {"index": side.index, "codec": side.codec, "language": side.language} for side in header.side_streams
+                {"index": side.index, "codec": side.codec, "language": side.language}
+                for side in header.side_streams
             ],
             "complete": self.complete,
             "tokens_checked": self.tokens_checked,
@@ -139,7 +145,9 @@ def open_tok(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         hint = "give a .tok file" if path.is_dir() else None
-        raise MediaError(f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint) from error
+        raise MediaError(
+            f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint
+        ) from error
 
 
 def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
@@ -149,6 +157,8 @@ def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
         CorruptStreamError: The coded tokens are not what the encoder wrote.
         UnsupportedStreamError: An unknown probability model.
     """
+    from tokcodec.bits import decode_tokens, tokens_crc32  # late: `info` need not wait for the coder
+
     name = PROBABILITY_NAMES.get(header.probability_model)
     if name != "adaptive":
         raise UnsupportedStreamError(

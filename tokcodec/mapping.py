@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from tokcodec import container, frames
 from tokcodec.container import wire
-from tokcodec.tokens import TokenGeometry
+from tokcodec.geometry import TokenGeometry
 
 KINDS = {
     "audio": wire.KIND_AUDIO,

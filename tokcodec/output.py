@@ -16,7 +16,7 @@ def check_target(target: Path, *, force: bool) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises:
-        OutputError: It exists and `force` is False, it is a folder with foreign files, or its folder is missing.
+        OutputError: It exists and `force` is False, or holds foreign files, or its folder is missing.
     """
     parent = target.parent
     if not parent.is_dir():
@@ -29,7 +29,9 @@ def check_target(target: Path, *, force: bool) -> None:
         raise OutputError("exists already", where=str(target), hint="use --force to replace it")
     if target.is_dir() and any(not _is_ours(path) for path in target.iterdir()):
         raise OutputError(
-            "is a folder that holds other files", where=str(target), hint="name a new folder, or empty this one"
+            "is a folder that holds other files",
+            where=str(target),
+            hint="name a new folder, or empty this one",
         )
 
 

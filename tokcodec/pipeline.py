@@ -1,4 +1,4 @@
-"""The two directions as streams of values: frames -> tokens -> bits -> container, and back. No files are opened here."""
+"""The two directions as streams: frames -> tokens -> bits -> container, and back; no files are opened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +226,10 @@ class StreamDecoding:
     def counts(self) -> StreamCounts:
         """What came through so far."""
         return StreamCounts(
-            frames=self._frames, chunks=self._chunks, side_bytes=self._side_bytes, damages=tuple(self._damages)
+            frames=self._frames,
+            chunks=self._chunks,
+            side_bytes=self._side_bytes,
+            damages=tuple(self._damages),
         )
 
     def __iter__(self) -> Iterator[Frame | Packet]:

@@ -1,7 +1,4 @@
-"""Frames <-> tokens: the geometry of chunks, latent steps, blocks and bits (spec section 3).
-
-Plain numbers and NumPy arrays; nothing here needs torch.
-"""
+"""Tokens as arrays: what lies between the tokenizer and the entropy coder (spec section 3). No torch."""
 
 from __future__ import annotations
 
@@ -10,50 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SPATIAL_FACTOR = 8
-"""Pixels a token covers in each direction of space."""
-TEMPORAL_FACTOR = 4
-"""Frames a latent step covers, but for a chunk's first step, which holds one."""
-BLOCK_TOKENS = 4
-"""Tokens along each side of a block of the bit allocation map (32 pixels)."""
-BITS_PER_TOKEN = 18
-"""Bits of one token, K."""
-LEVEL_BITS = (0, 3, 6, 9, 12, 15, 18)
-"""Bits kept at each allocation level; levels 1 to 6 are the quality levels of the command line."""
+from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 
-
-@dataclass(frozen=True, kw_only=True)
-class TokenGeometry:
-    """What a token means, as a file's header states it.
-
-    Attributes:
-        bits_per_token: K, 1 to 64.
-        level_bits: Bits kept at each allocation level, strictly rising from 0 to K; 2 to 16 entries.
-        spatial_factor: Pixels along each side of a token.
-        temporal_factor: Frames in each latent step but the first.
-        block_tokens: Tokens along each side of an allocation block.
-    """
-
-    bits_per_token: int = BITS_PER_TOKEN
-    level_bits: tuple[int, ...] = LEVEL_BITS
-    spatial_factor: int = SPATIAL_FACTOR
-    temporal_factor: int = TEMPORAL_FACTOR
-    block_tokens: int = BLOCK_TOKENS
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Token rows and columns of a picture of `height` x `width` pixels."""
-        return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
-
-    def blocks(self, rows: int, columns: int) -> tuple[int, int]:
-        """Allocation block rows and columns of a token grid."""
-        return -(-rows // self.block_tokens), -(-columns // self.block_tokens)
-
-    def steps(self, frames: int) -> int:
-        """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four."""
-        return 1 + -(-(frames - 1) // self.temporal_factor)
-
-
-DEFAULT_GEOMETRY = TokenGeometry()
+__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "truncate"]
 
 
 @dataclass(frozen=True, kw_only=True)

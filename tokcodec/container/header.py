@@ -17,7 +17,7 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError, UnsupportedStreamError
-from tokcodec.tokens import TokenGeometry
+from tokcodec.geometry import TokenGeometry
 
 _UPDATE_HINT = "a newer tokcodec may read it"
 _WHERE = "header"

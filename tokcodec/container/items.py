@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tokcodec.container import wire
-from tokcodec.tokens import DEFAULT_GEOMETRY, TokenGeometry
+from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 
 NO_DIGEST = bytes(wire.DIGEST_BYTES)
 """Thirty-two zero bytes: the digest of a probability model that has no weights."""

@@ -1,4 +1,4 @@
-"""Whether a file ends before its own headers say it should."""
+"""Whether a file ends before its own headers say it should, where FFmpeg passes over that in silence."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def missing_bytes(source: ByteSource) -> int | None:
         if size > 2 * packet and head[packet - 188 :: packet].startswith(b"\x47\x47"):
             return -size % packet
     return None
+
+
+def missing_y4m_bytes(source: ByteSource, frame_bytes: int) -> int | None:
+    """How many bytes the last frame of a Y4M stream lacks, asked at its end; None for other formats."""
+    header, _, _ = source.head.partition(b"\n")
+    if not header.startswith(b"YUV4MPEG2"):
+        return None
+    try:
+        total = source.seek(0, os.SEEK_END) if source.can_seek else source.read_bytes
+    except (OSError, ValueError):
+        return None
+    return -(total - len(header) - 1) % (len(b"FRAME\n") + frame_bytes)
 
 
 def _missing_matroska(head: bytes, size: int) -> int | None:

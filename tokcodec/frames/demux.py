@@ -38,7 +38,6 @@ class Demuxer:
         self.stream.thread_type = "AUTO"
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
         self.frame_rate = probe.frame_rate_of(self.stream)
-        self.closed = False
         self._missing_bytes = cutoff.missing_bytes(source)
         self.closed = False  # set by the owner: reading from a closed container would crash
         self._reset()
@@ -49,6 +48,7 @@ class Demuxer:
         self._first_bad: Fraction | None = None
         self._cut_packets = 0
         self._ended = False
+        self._packet_bytes = 0
         self.error = ""
 
     def seek(self, target: int) -> bool:
@@ -75,8 +75,11 @@ class Demuxer:
                     break
             elif index in self._sides:
                 yield packets.from_av(packet)
+            self._packet_bytes = packet.size if index == self.stream.index else self._packet_bytes
         else:
             self._ended = True
+            if not self._missing_bytes:
+                self._missing_bytes = cutoff.missing_y4m_bytes(self._source, self._packet_bytes)
         yield from self._decode(None)
 
     def _packets(self) -> Iterator[av.Packet[Any]]:

@@ -154,12 +154,13 @@ class VideoReader:
     def _find_start(self) -> tuple[Iterator[TimedFrame | Packet], VideoFrame]:
         """Go to where the first decoded frame is not after the start."""
         demuxer, start = self._demuxer, self._range.start
-        origin = demuxer.stream.start_time or 0
+        # MPEG-TS finds its first keyframe only from well before it.
+        early = (demuxer.stream.start_time or 0) - round(10 / demuxer.time_base)
         margins = _SEEK_MARGINS if start is not None and self._source.can_seek else (None,)
         for margin in margins:
             if start is not None and self._source.can_seek:
-                back = origin if margin is None else start - round(margin / demuxer.time_base)
-                if not demuxer.seek(max(origin, back)) and margin is not None:
+                target = early if margin is None else max(early, start - round(margin / demuxer.time_base))
+                if not demuxer.seek(target) and margin is not None:
                     continue
             raw = demuxer.read(end=self._range.end)
             waiting, first = self._first_frame(raw)

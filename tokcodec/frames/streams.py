@@ -60,6 +60,8 @@ class ByteSource:
             self.label = name if isinstance(name, str) else "the input stream"
         self.can_seek = self._ask_seekable()
         self.error: Exception | None = None
+        self.read_bytes = 0
+        self.head = b""
 
     def _ask_seekable(self) -> bool:
         try:
@@ -78,10 +80,14 @@ class ByteSource:
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end, and after an error, which `error` keeps."""
         try:
-            return self._stream.read(size) or b""
+            data = self._stream.read(size) or b""
         except (OSError, ValueError) as error:
             self.error = error
             return b""
+        if not self.read_bytes:
+            self.head = data
+        self.read_bytes += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a byte offset."""

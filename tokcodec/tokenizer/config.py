@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tokcodec.errors import ModelError
-from tokcodec.tokens import TokenGeometry
+from tokcodec.geometry import TokenGeometry
 
 ARCHITECTURE = "causal-recurrent-1"
 """Changes whenever the same weights would mean another function."""
@@ -35,10 +35,18 @@ class TokenizerConfig:
     bits_per_token: int = 18
 
     def __post_init__(self) -> None:
-        for name in ("frame_channels", "latent_channels", "encoder_blocks", "decoder_blocks", "bits_per_token"):
+        for name in (
+            "frame_channels",
+            "latent_channels",
+            "encoder_blocks",
+            "decoder_blocks",
+            "bits_per_token",
+        ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 4096:
-                raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
+                raise ModelError(
+                    f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}"
+                )
         if self.bits_per_token > 64:
             raise ModelError("a token has at most 64 bits")
         if self.quantizer not in ("lfq", "none"):

@@ -1,4 +1,4 @@
-"""Building blocks: local norms, residual blocks, adaptive norms. All maps are `(N, C, h, w)`, channels last."""
+"""Building blocks: local norms, residual blocks, adaptive norms. Maps are `(N, C, h, w)`, channels last."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def conv(inputs: int, outputs: int, kernel: int, *, gain: float = 1.0) -> nn.Con
 class ResidualBlock(nn.Module):
     """Norm, SiLU, 3x3, norm, SiLU, 3x3, added to the input.
 
-    With `condition_channels` the second norm is adaptive (MAGVIT-v2, section 3.2): scale and shift come from a
-    1x1 convolution of the condition.
+    With `condition_channels` the second norm is adaptive (MAGVIT-v2, section 3.2): scale and shift come from
+    a 1x1 convolution of the condition.
     """
 
     def __init__(self, channels: int, *, condition_channels: int = 0) -> None:

@@ -1,10 +1,10 @@
 """The tokenizer: a causal encoder and a recurrent decoder, one latent step at a time.
 
 A chunk's first step holds one frame (an image is a chunk of one frame), each further step holds four. Both
-directions are written as one step with a state that goes in and comes out, so that a stream, a whole chunk and
-one frame at a time are the same computation. Training runs the same steps in the same order.
+directions are written as one step with a state that goes in and comes out, so that a stream, a whole chunk
+and one frame at a time are the same computation. Training runs the same steps in the same order.
 
-    encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latent steps
+    encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latents
     decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
 """
 
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
             state: None at the start of a chunk.
 
         Returns:
-            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4; and the state.
+            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4; the state.
         """
         dtype = self.token_in.weight.dtype
         signs, kept = signs.to(dtype), kept.to(dtype)

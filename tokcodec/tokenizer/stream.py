@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.errors import DeviceError, ModelError
+from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.lfq import pack_bits, unpack_bits
 from tokcodec.tokenizer.model import EncoderState, Tokenizer
-from tokcodec.tokens import TokenGeometry
 
 
 def choose_device(name: str) -> torch.device:
@@ -23,7 +23,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError("no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch")
+        raise DeviceError(
+            "no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch"
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -36,14 +38,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it natively, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = bool(torch.backends.mkldnn.is_available()) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
 def prepare(model: Tokenizer, device: torch.device, dtype: torch.dtype | None = None) -> Tokenizer:
     """The model on a device, ready for inference: channels last, `dtype` or the fastest."""
     dtype = fast_dtype(device) if dtype is None else dtype
-    return model.eval().requires_grad_(False).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def pad_frame(frames: Tensor, factor: int) -> Tensor:
@@ -53,7 +57,8 @@ def pad_frame(frames: Tensor, factor: int) -> Tensor:
     if not down and not right:
         return frames
     flat = frames.flatten(0, -4) if frames.dim() > 4 else frames
-    return F.pad(flat, (0, right, 0, down), mode="replicate").unflatten(0, frames.shape[:-3])
+    padded = F.pad(flat, (0, right, 0, down), mode="replicate")
+    return padded.view(*frames.shape[:-2], height + down, width + right)
 
 
 def to_signed_unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
@@ -76,7 +81,9 @@ class StreamEncoder:
 
     def __init__(self, model: Tokenizer) -> None:
         if model.config.quantizer != "lfq":
-            raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
+            raise ModelError(
+                "continuous latents cannot be coded", hint="use weights trained with --quantizer lfq"
+            )
         self._model = model
         self._parameter = next(model.parameters())
         self.geometry: TokenGeometry = model.config.geometry
@@ -85,7 +92,7 @@ class StreamEncoder:
 
     @torch.inference_mode()
     def push(self, frame: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
-        """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, uint64 `(rows, columns)`, when one is whole."""
+        """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, uint64 `(rows, columns)`, or None yet."""
         self._waiting.append(torch.from_numpy(np.ascontiguousarray(frame)))
         if self._state is not None and len(self._waiting) < self.geometry.temporal_factor:
             return None
@@ -93,7 +100,7 @@ class StreamEncoder:
 
     @torch.inference_mode()
     def end_chunk(self) -> NDArray[np.uint64] | None:
-        """The last latent step, if frames wait for it (the last frame is repeated); then a new chunk begins."""
+        """The last latent step, if frames wait (the last frame is repeated); then a new chunk begins."""
         last = None
         if self._waiting:
             self._waiting += [self._waiting[-1]] * (self.geometry.temporal_factor - len(self._waiting))

@@ -1,1 +1,1 @@
-"""Training of the tokenizer: data, losses, loop. Nothing outside this package imports it but the command line."""
+"""Training of the tokenizer: data, losses, loop. Only the command line imports it."""

@@ -1,4 +1,4 @@
-"""Training data: a folder of videos and photographs, packed once into uint8 arrays that are mapped into memory."""
+"""Training data: a folder of videos and photographs, packed once into uint8 arrays on disk."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def _crop(
     length, height, width = pixels.shape[:3]
     if length < frames or height < side or width < side:
         return None
-    t, y, x = (
-        int(random.integers(0, n + 1)) for n in (length - frames, height - side, width - side)
-    )
+    t, y, x = (int(random.integers(0, n + 1)) for n in (length - frames, height - side, width - side))
     return pixels[t : t + frames, y : y + side, x : x + side]
 
 
@@ -79,7 +77,7 @@ def pack(folder: Path, out: Path, config: PackConfig) -> dict[str, int]:
     """Decode every file once and store random crops as `clips.npy` and `images.npy` under `out`.
 
     Returns:
-        The number of clips and images stored, and of files passed over because they are too small or unreadable.
+        The number of clips and images stored, and of files passed over as too small or unreadable.
     """
     videos, photographs = find_media(folder)
     random = np.random.default_rng(config.seed)
@@ -116,7 +114,9 @@ def pack(folder: Path, out: Path, config: PackConfig) -> dict[str, int]:
         passed_over += crops[0] is None
     clips.flush()
     order = random.permutation(stored)
-    final = np.lib.format.open_memmap(out / "clips.npy", mode="w+", dtype=np.uint8, shape=(stored, *shape[1:]))
+    final = np.lib.format.open_memmap(
+        out / "clips.npy", mode="w+", dtype=np.uint8, shape=(stored, *shape[1:])
+    )
     for target, source in enumerate(order):
         final[target] = clips[source]
     final.flush()
@@ -136,7 +136,9 @@ class Sampler:
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         if not (folder / "pack.json").exists():
-            raise UsageError("not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it")
+            raise UsageError(
+                "not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it"
+            )
         self._clips = np.load(folder / "clips.npy", mmap_mode="r")
         self._images = np.load(folder / "images.npy", mmap_mode="r")
         self._random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The training loop: phases from images to nested video, EMA, resumable checkpoints, a log line every few seconds."""
+"""The training loop: phases from images to nested video, EMA, resumable checkpoints, a running log."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.training.data import Sampler
-from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.losses import LossWeights, latent_terms, psnr_of_mse, reconstruction_terms
+from tokcodec.training.optimizer import HybridOptimizer
 
 Stage = Literal["continuous", "full", "nested"]
 
@@ -136,7 +136,9 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
     return (axis < kept.unsqueeze(-3)).float()
 
 
-def clip_losses(model: Tokenizer, frames: Tensor, kept: Tensor, config: TrainConfig, stage: Stage) -> dict[str, Tensor]:
+def clip_losses(
+    model: Tokenizer, frames: Tensor, kept: Tensor, config: TrainConfig, stage: Stage
+) -> dict[str, Tensor]:
     """Run a batch of clips through the steps of encoder and decoder; every loss term, unweighted.
 
     Args:
@@ -171,13 +173,20 @@ class Trainer:
     """
 
     def __init__(
-        self, *, model_config: TokenizerConfig, config: TrainConfig, data: Path, checkpoint: Path, device: str = "cpu"
+        self,
+        *,
+        model_config: TokenizerConfig,
+        config: TrainConfig,
+        data: Path,
+        checkpoint: Path,
+        device: str = "cpu",
     ) -> None:
         if not math.isclose(sum(p.share for p in config.phases), 1.0, abs_tol=1e-6):
             raise UsageError("the shares of the phases must add up to 1")
         torch.manual_seed(config.seed)
         self.config, self.device, self.checkpoint = config, torch.device(device), checkpoint
-        self.model = Tokenizer(model_config).to(self.device, memory_format=torch.channels_last)
+        self.model = Tokenizer(model_config).to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = HybridOptimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
@@ -239,7 +248,9 @@ class Trainer:
         frames = self.sampler.batch(phase.batch, phase.frames, phase.side).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             terms = clip_losses(self.model, frames, self._kept(phase), self.config, phase.stage)
-        loss = sum((getattr(self.config.weights, name) * term for name, term in terms.items()), torch.zeros(()))
+        loss = sum(
+            (getattr(self.config.weights, name) * term for name, term in terms.items()), torch.zeros(())
+        )
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -251,10 +262,15 @@ class Trainer:
         return {name: term.detach() for name, term in terms.items()} | {"gradient_norm": norm}
 
     def run(
-        self, *, max_minutes: float, total_minutes: float, log: Callable[[Progress], None],
-        log_seconds: float = 10.0, save_seconds: float = 120.0,
+        self,
+        *,
+        max_minutes: float,
+        total_minutes: float,
+        log: Callable[[Progress], None],
+        log_seconds: float = 10.0,
+        save_seconds: float = 120.0,
     ) -> None:
-        """Train for `max_minutes`, as part of a run of `total_minutes` (which sets phases and learning rate)."""
+        """Train for `max_minutes` of a run of `total_minutes`, which sets phases and learning rate."""
         start = last_log = last_save = time.monotonic()
         earlier, clips = self.seconds, 0
         sums: dict[str, float] = {}
@@ -276,8 +292,13 @@ class Trainer:
                 terms = {name: value / count for name, value in sums.items()}
                 log(
                     Progress(
-                        minutes=self.seconds / 60, step=self.step, phase=number, learning_rate=rate,
-                        clips_per_second=clips / (now - last_log), psnr=psnr_of_mse(terms["mse"]), terms=terms,
+                        minutes=self.seconds / 60,
+                        step=self.step,
+                        phase=number,
+                        learning_rate=rate,
+                        clips_per_second=clips / (now - last_log),
+                        psnr=psnr_of_mse(terms["mse"]),
+                        terms=terms,
                     )
                 )
                 last_log, clips, count, sums = now, 0, 0, {}
@@ -285,4 +306,3 @@ class Trainer:
                 self.save()
                 last_save = now
         self.save()
-

@@ -42,7 +42,8 @@ def entries() -> tuple[WeightsEntry, ...]:
     """The weights that come with the package, the default first."""
     listed = json.loads(REGISTRY.read_text(encoding="utf-8"))["tokenizers"]
     return tuple(
-        WeightsEntry(name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"]) for item in listed
+        WeightsEntry(name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"])
+        for item in listed
     )
 
 
@@ -78,7 +79,9 @@ def find_by_name(name: str) -> WeightsEntry:
     if name.endswith(".safetensors"):
         return entry_of_file(Path(name))
     known = ", ".join(entry.name for entry in entries())
-    raise ModelError(f"no model is called {name!r}", hint=f"known: {known}; or give the path of a .safetensors file")
+    raise ModelError(
+        f"no model is called {name!r}", hint=f"known: {known}; or give the path of a .safetensors file"
+    )
 
 
 def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
@@ -125,7 +128,9 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
     try:
         data = entry.path.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(entry.path)) from error
+        raise ModelError(
+            f"cannot read the weights: {error.strerror or error}", where=str(entry.path)
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256:
         raise ModelError(

@@ -1,0 +1,237 @@
+"""`encode`, `decode` and `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokcodec.cli.app import app
+from tokcodec.cli.options import (
+    Device,
+    Duration,
+    Force,
+    Json,
+    NoAudio,
+    Quiet,
+    Start,
+    Verbose,
+    Weights,
+    frames_of_media,
+    frames_of_tok,
+    input_of,
+    output_of,
+    progress_of,
+    verbosity_of,
+)
+from tokcodec.console import Console
+from tokcodec.errors import IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from tokcodec.codec import CodecResult
+
+
+def _codec_values(result: CodecResult) -> dict[str, Any]:
+    from tokcodec.inspection import damage_dict
+
+    values = dataclasses.asdict(result)
+    values["damages"] = [damage_dict(damage) for damage in result.damages]
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def _codec_lines(result: CodecResult) -> list[tuple[str, str]]:
+    lines = [("frames", f"{result.frames} of {result.width}x{result.height}, in {result.chunks} chunks")]
+    if result.tok_bytes is not None and result.bits_per_pixel is not None:
+        lines.append(("size", f"{result.tok_bytes} bytes, {result.bits_per_pixel:.4f} bits per pixel"))
+    rate = result.frames / max(1e-9, result.seconds)
+    lines.append(
+        (
+            "time",
+            f"{result.seconds:.2f} s, {rate:.1f} frames/s (tokenizer {result.tokenizer_seconds:.2f} s, "
+            f"entropy coding {result.entropy_coding_seconds:.2f} s)",
+        )
+    )
+    return lines
+
+
+@app.command()
+def encode(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A video or a picture; - is y4m on standard input.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="OUTPUT.tok", help="The .tok file; - is standard output.")],
+    quality: Annotated[
+        int, typer.Option("--quality", "-Q", min=1, max=6, help="1 is the smallest file, 6 the best picture.")
+    ] = 6,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")
+    ] = None,
+    chunk_frames: Annotated[
+        int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
+    ] = 65,
+    start: Start = 0.0,
+    duration: Duration = None,
+    no_audio: NoAudio = False,
+    device: Device = "auto",
+    force: Force = False,
+    json_results: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encode a video or a picture into a .tok file."""
+    console = Console(
+        json_results=json_results, verbosity=verbosity_of(quiet, verbose), results_to_stderr=target == "-"
+    )
+    sink = output_of(target)
+    if isinstance(sink, str):
+        from tokcodec.output import check_target
+
+        check_target(Path(sink), force=force)
+    from tokcodec.codec import Codec
+
+    place = input_of(source)
+    codec = Codec(model=model, device=device)
+    console.debug(f"device {codec.device}")
+    with progress_of(console, "encode", place, frames_of_media) as update:
+        result = codec.encode(
+            place,
+            sink,
+            quality=quality,
+            chunk_frames=chunk_frames,
+            start_seconds=start,
+            duration_seconds=duration,
+            audio=not no_audio,
+            force=force,
+            progress=update,
+        )
+    for note in result.notes:
+        console.note(note)
+    console.result(_codec_values(result), _codec_lines(result))
+
+
+@app.command()
+def decode(
+    source: Annotated[str, typer.Argument(metavar="INPUT.tok", help="The .tok file; - is standard input.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="An mp4, mov, mkv, webm, y4m or png file, or a folder for PNGs; - is y4m on stdout.",
+        ),
+    ],
+    codec_name: Annotated[
+        str | None,
+        typer.Option("--codec", metavar="NAME", help="Encoder of the output: libx264, ffv1, libvpx-vp9 …"),
+    ] = None,
+    crf: Annotated[float | None, typer.Option("--crf", help="Its constant rate factor.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="A further option of the encoder."),
+    ] = None,
+    start: Start = 0.0,
+    duration: Duration = None,
+    no_audio: NoAudio = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    force: Force = False,
+    json_results: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode a .tok file into a video file; what is damaged is left out and reported."""
+    console = Console(
+        json_results=json_results, verbosity=verbosity_of(quiet, verbose), results_to_stderr=target == "-"
+    )
+    options = dict(_key_value(text) for text in option or [])
+    sink = output_of(target)
+    if isinstance(sink, str):
+        from tokcodec.frames import format_for
+        from tokcodec.output import check_target
+
+        format_for(sink)
+        check_target(Path(sink), force=force)
+    from tokcodec.codec import Codec
+
+    place = input_of(source)
+    codec = Codec(weights=weights, device=device)
+    console.debug(f"device {codec.device}")
+    with progress_of(console, "decode", place, frames_of_tok) as update:
+        result = codec.decode(
+            place,
+            sink,
+            codec=codec_name,
+            crf=crf,
+            options=options,
+            start_seconds=start,
+            duration_seconds=duration,
+            audio=not no_audio,
+            force=force,
+            progress=update,
+        )
+    for note in result.notes:
+        console.note(note)
+    console.result(_codec_values(result), _codec_lines(result))
+    if result.damages:
+        for damage in result.damages:
+            console.note(f"lost at byte {damage.offset}: {damage.reason}")
+        raise IncompleteError(
+            f"{len(result.damages)} parts of the stream were lost; the rest was written",
+            where=source,
+            hint="get the file again; `tokcodec verify` lists what is lost",
+        )
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path(
+        "tokcodec-demo"
+    ),
+    seconds: Annotated[float, typer.Option("--seconds", min=0.2, max=60.0, help="Length of the clip.")] = 3.0,
+    device: Device = "auto",
+    force: Force = True,
+    json_results: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a short clip from real photographs, encode it, decode it, and say how well that went."""
+    console = Console(json_results=json_results, verbosity=-1 if quiet else 0)
+    from tokcodec.codec import Codec
+    from tokcodec.demo import run_demo
+
+    result = run_demo(folder, Codec(device=device), seconds=seconds, force=force)
+    encoded, decoded = result.encoded, result.decoded_result
+    raw_bytes = 3 * encoded.frames * encoded.width * encoded.height
+    values = {
+        "frames": encoded.frames,
+        "width": encoded.width,
+        "height": encoded.height,
+        "tok_bytes": encoded.tok_bytes,
+        "bits_per_pixel": encoded.bits_per_pixel,
+        "psnr_db": result.psnr,
+        "encode_seconds": encoded.seconds,
+        "decode_seconds": decoded.seconds,
+        "original": str(result.original),
+        "tok": str(result.tok),
+        "decoded": str(result.decoded),
+        "picture": str(result.picture),
+    }
+    lines = [
+        ("clip", f"{encoded.frames} frames of {encoded.width}x{encoded.height}, {raw_bytes} bytes as RGB"),
+        ("coded", f"{encoded.tok_bytes} bytes, {encoded.bits_per_pixel:.4f} bits per pixel"),
+        ("PSNR", f"{result.psnr:.2f} dB"),
+        ("encode", f"{encoded.seconds:.2f} s, {encoded.frames / encoded.seconds:.1f} frames/s"),
+        ("decode", f"{decoded.seconds:.2f} s, {decoded.frames / decoded.seconds:.1f} frames/s"),
+        ("original", str(result.original)),
+        ("coded file", str(result.tok)),
+        ("decoded", str(result.decoded)),
+        ("side by side", str(result.picture)),
+    ]
+    console.result(values, lines)

@@ -1,0 +1,128 @@
+"""`info` and `verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokcodec.cli.app import app
+from tokcodec.cli.options import (
+    Json,
+    Quiet,
+)
+from tokcodec.console import Console
+from tokcodec.errors import IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from tokcodec.inspection import Inspection
+
+
+def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
+    header = found.header
+    rate = "" if header.frame_rate is None else f", {float(header.frame_rate):.6g} frames/s"
+    kind = "still image" if header.still_image else "video"
+    timing = "" if found.regular else ", variable frame rate"
+    lines = [
+        ("kind", f"{kind}, {header.width}x{header.height}{rate}{timing}"),
+        ("frames", f"{found.frames} in {found.chunks} chunks, {found.duration_seconds:.3f} s"),
+        ("size", f"{found.file_bytes} bytes"),
+    ]
+    if found.bits_per_pixel is not None:
+        lines[-1] = ("size", f"{found.file_bytes} bytes, {found.bits_per_pixel:.4f} bits per pixel")
+    if found.raw_token_bits:
+        share = 8 * found.token_bytes / found.raw_token_bits
+        lines.append(
+            ("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits")
+        )
+    lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}…)"))
+    lines.extend(
+        ("stream", f"{side.codec}{f' ({side.language})' if side.language else ''}, unchanged")
+        for side in header.side_streams
+    )
+    return lines
+
+
+@app.command()
+def info(
+    source: Annotated[
+        str | None, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")
+    ] = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="Describe the default model (or FILE.safetensors) instead.")
+    ] = False,
+    json_results: Json = False,
+) -> None:
+    """Say what a .tok file holds, or what a model costs."""
+    console = Console(json_results=json_results)
+    if model:
+        _describe_model(console, source)
+        return
+    if source is None:
+        raise UsageError("no file was named", hint="tokcodec info FILE.tok, or tokcodec info --model")
+    found = _survey(source, check_tokens=False)
+    console.result(found.to_dict(), _inspection_lines(found))
+    _report_damage(console, found, source)
+
+
+def _survey(source: str, *, check_tokens: bool) -> Inspection:
+    from tokcodec.inspection import open_tok, survey
+
+    if source == "-":
+        return survey(sys.stdin.buffer, check_tokens=check_tokens)
+    with open_tok(Path(source)) as stream:
+        return survey(stream, check_tokens=check_tokens)
+
+
+def _report_damage(console: Console, found: Inspection, source: str) -> None:
+    for damage in found.damages:
+        console.note(f"lost at byte {damage.offset}: {damage.reason}")
+    if not found.complete:
+        raise IncompleteError(
+            "the file is not whole", where=source, hint="get it again, or decode what is left of it"
+        )
+
+
+def _describe_model(console: Console, name: str | None) -> None:
+    from tokcodec.tokenizer.cost import measure_cost
+    from tokcodec.weights import default_entry, find_by_name, load_tokenizer
+
+    entry = default_entry() if name is None else find_by_name(name)
+    loaded = load_tokenizer(entry)
+    cost = measure_cost(loaded)
+    values = {
+        "name": entry.name,
+        "sha256": entry.sha256,
+        "config": dataclasses.asdict(loaded.config),
+        **dataclasses.asdict(cost),
+    }
+    lines = [
+        ("model", f"{entry.name} (SHA-256 {entry.sha256})"),
+        (
+            "encoder",
+            f"{cost.encoder_flops_per_pixel / 1e3:.1f} kFLOPs/pixel, {cost.encoder_parameters:,} parameters",
+        ),
+        (
+            "decoder",
+            f"{cost.decoder_flops_per_pixel / 1e3:.1f} kFLOPs/pixel, {cost.decoder_parameters:,} parameters",
+        ),
+        ("tokens", f"{loaded.config.bits_per_token} bits for each 8x8 pixels of four frames"),
+    ]
+    console.result(values, lines)
+
+
+@app.command()
+def verify(
+    source: Annotated[str, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")],
+    json_results: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every chunk of a .tok file, tokens included, without decoding pixels."""
+    console = Console(json_results=json_results, verbosity=-1 if quiet else 0)
+    found = _survey(source, check_tokens=True)
+    state = "every chunk is whole" if found.complete else "damaged"
+    console.result(found.to_dict(), [*_inspection_lines(found), ("state", state)])
+    _report_damage(console, found, source)
