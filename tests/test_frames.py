@@ -29,7 +29,8 @@ from tokcodec.frames import (
     open_writer,
     probe,
 )
-from tokcodec.frames.colour import effective_matrix, orientation_of, turn
+from tokcodec.frames.colour import effective_matrix
+from tokcodec.frames.orientation import from_matrix, turn
 from tokcodec.frames.packets import open_template
 from tokcodec.frames.timing import TimestampRepair
 
@@ -227,7 +228,7 @@ def test_orientation_maps_each_pixel_as_the_matrix_does(first, flips, size):
     a, b, c, d = first[0] * flips[0], first[1] * flips[1], first[2] * flips[0], first[3] * flips[1]
     height, width = size
     pixels = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
-    turned = turn(pixels, orientation_of([v << 16 for v in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]))
+    turned = turn(pixels, from_matrix([v << 16 for v in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]))
     corners = [(a * x + c * y, b * x + d * y) for y in range(height) for x in range(width)]
     left, top = min(x for x, _ in corners), min(y for _, y in corners)
     for (x, y), source in zip(corners, pixels.reshape(-1, 3), strict=True):
@@ -839,7 +840,24 @@ def test_a_hostile_template_is_dropped_with_a_note(tmp_path, template):
     assert len(writer.notes) == 1
 
 
-def test_packets_that_the_muxer_refuses_cost_only_themselves(tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [{"data": b""}, {"pts": None, "dts": None}, {"pts": 1 << 62}, {"dts": -(1 << 62)}, {"duration": 1 << 40}],
+)
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])
+def test_packets_that_no_muxer_takes_cost_only_themselves(tmp_path, changes, name):
+    make_film(tmp_path / "a.mkv", subtitles=False)
+    reader, frames, packets = read(tmp_path / "a.mkv")
+    packets[7] = replace(packets[7], **changes)
+    with open_writer(tmp_path / name, reader.info) as writer:
+        for event in [*packets, *frames]:
+            writer.write_frame(event) if isinstance(event, Frame) else writer.write_packet(event)
+    assert len(writer.notes) == 1
+    _, written, kept = read(tmp_path / name)
+    assert (len(written), len(kept)) == (18, len(packets) - 1)
+
+
+def test_packets_out_of_order_cost_only_themselves(tmp_path):
     make_film(tmp_path / "a.mkv", subtitles=False)
     reader, frames, packets = read(tmp_path / "a.mkv")
     with open_writer(tmp_path / "b.mp4", reader.info) as writer:
@@ -847,6 +865,7 @@ def test_packets_that_the_muxer_refuses_cost_only_themselves(tmp_path):
             writer.write_packet(packet)
         for frame in frames:
             writer.write_frame(frame)
+    assert len(writer.notes) == 1
     assert len(read(tmp_path / "b.mp4")[1]) == 18
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tokcodec.errors import TokcodecError
 
 if TYPE_CHECKING:
-    from tokcodec.codec import Codec, CodecResult, DecodedVideo, decode, encode
+    from tokcodec.codec import Codec, decode, encode
     from tokcodec.inspection import Inspection, inspect, verify
+    from tokcodec.results import CodecResult, DecodedVideo
 
 __version__ = "0.1.0"
 
@@ -36,8 +37,8 @@ __all__ = [
 
 _HOMES = {
     "Codec": "tokcodec.codec",
-    "CodecResult": "tokcodec.codec",
-    "DecodedVideo": "tokcodec.codec",
+    "CodecResult": "tokcodec.results",
+    "DecodedVideo": "tokcodec.results",
     "decode": "tokcodec.codec",
     "encode": "tokcodec.codec",
     "Inspection": "tokcodec.inspection",

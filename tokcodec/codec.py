@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from tokcodec import mapping
 from tokcodec.container import (
     ContainerWriter,
-    Damage,
     StreamHeader,
     StreamReader,
     find_chunk_index,
@@ -29,60 +27,13 @@ from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_v
 from tokcodec.inspection import CountingSource, open_tok
 from tokcodec.output import atomic
 from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts, StreamDecoding, encode_items
+from tokcodec.results import CodecResult, DecodedVideo
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
 
 DEFAULT_QUALITY = 6
 DEFAULT_CHUNK_FRAMES = 65
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecResult:
-    """What an encode or a decode did.
-
-    Attributes:
-        frames: Frames written.
-        chunks: Chunks written or decoded.
-        width: Width of the picture, pixels.
-        height: Height of the picture, pixels.
-        tok_bytes: Size of the `.tok` stream; None where only a part of it was decoded.
-        bits_per_pixel: Bits of the `.tok` stream less its side streams, over pixels of all frames.
-        seconds: Wall clock of the whole call.
-        tokenizer_seconds: Part of it in the neural network.
-        entropy_coding_seconds: Part of it in the entropy coder; the rest is mostly video I/O.
-        notes: What a person should know, such as side streams that were left behind.
-        damages: What of a `.tok` stream was lost.
-    """
-
-    frames: int
-    chunks: int
-    width: int
-    height: int
-    tok_bytes: int | None
-    bits_per_pixel: float | None
-    seconds: float
-    tokenizer_seconds: float
-    entropy_coding_seconds: float
-    notes: tuple[str, ...] = ()
-    damages: tuple[Damage, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodedVideo:
-    """Frames in memory.
-
-    Attributes:
-        frames: uint8 `(T, H, W, 3)` RGB.
-        pts: Timestamp of each frame, in units of `time_base`.
-        time_base: Seconds.
-        damages: What was lost.
-    """
-
-    frames: NDArray[np.uint8]
-    pts: tuple[int, ...]
-    time_base: Fraction
-    damages: tuple[Damage, ...]
 
 
 class Codec:
@@ -151,7 +102,14 @@ class Codec:
             counts = encode_items(
                 reader, writer, encoder, info=reader.info, settings=settings, watch=watch, progress=progress
             )
-        return _result(counts, reader.info, writer.bytes_written, watch, notes=tuple(reader.damage))
+        return _result(
+            counts,
+            reader.info,
+            writer.bytes_written,
+            watch,
+            notes=tuple(reader.notes),
+            lost=tuple(reader.damage),
+        )
 
     def encode_frames(
         self,
@@ -362,6 +320,7 @@ def _result(
     watch: Stopwatch,
     *,
     notes: tuple[str, ...],
+    lost: tuple[str, ...] = (),
 ) -> CodecResult:
     pixels = counts.frames * size.width * size.height
     return CodecResult(
@@ -375,6 +334,7 @@ def _result(
         tokenizer_seconds=watch.tokenizer,
         entropy_coding_seconds=watch.entropy_coding,
         notes=notes,
+        lost=lost,
         damages=counts.damages,
     )
 

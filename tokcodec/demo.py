@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.codec import Codec, CodecResult
+from tokcodec.codec import Codec
 from tokcodec.errors import OutputError
 from tokcodec.frames import Colour, Frame, VideoInfo, open_video, open_writer
 from tokcodec.metrics import mean_squared_error, psnr_of
+from tokcodec.results import CodecResult
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 FRAME_RATE = 24

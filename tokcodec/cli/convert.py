@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
-    from tokcodec.codec import CodecResult
+    from tokcodec.results import CodecResult
 
 
 def _codec_values(result: CodecResult) -> dict[str, Any]:
@@ -109,6 +110,7 @@ def encode(
     for note in result.notes:
         console.note(note)
     console.result(_codec_values(result), _codec_lines(result))
+    _raise_if_incomplete(console, source, result.lost)
 
 
 @app.command()
@@ -173,13 +175,20 @@ def decode(
     for note in result.notes:
         console.note(note)
     console.result(_codec_values(result), _codec_lines(result))
-    if result.damages:
-        for damage in result.damages:
-            console.note(f"lost at byte {damage.offset}: {damage.reason}")
+    _raise_if_incomplete(
+        console, source, [f"byte {damage.offset}: {damage.reason}" for damage in result.damages]
+    )
+
+
+def _raise_if_incomplete(console: Console, source: str, losses: Sequence[str]) -> None:
+    for loss in losses:
+        console.note(f"lost: {loss}")
+    if losses:
         raise IncompleteError(
-            f"{len(result.damages)} parts of the stream were lost; the rest was written",
+            f"{len(losses)} {'part' if len(losses) == 1 else 'parts'} of the input could not be read; "
+            "the rest was written",
             where=source,
-            hint="get the file again; `tokcodec verify` lists what is lost",
+            hint="get the file again; for a .tok file, `tokcodec verify` lists what is lost",
         )
 
 

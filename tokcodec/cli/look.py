@@ -79,7 +79,7 @@ def _survey(source: str, *, check_tokens: bool) -> Inspection:
 
 def _report_damage(console: Console, found: Inspection, source: str) -> None:
     for damage in found.damages:
-        console.note(f"lost at byte {damage.offset}: {damage.reason}")
+        console.note(f"lost: byte {damage.offset}: {damage.reason}")
     if not found.complete:
         raise IncompleteError(
             "the file is not whole", where=source, hint="get it again, or decode what is left of it"

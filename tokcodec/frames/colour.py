@@ -1,10 +1,8 @@
-"""Decoded pictures <-> upright 8-bit RGB, with the matrix, range and orientation that the file states."""
+"""Decoded pictures <-> 8-bit RGB, with the matrix and range that the file states."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from av import VideoFrame
@@ -169,41 +167,3 @@ def colour_for_output(
     if matrix not in _SWSCALE_MATRICES or not carries_matrix:
         matrix = UNSPECIFIED
     return replace(colour, matrix=matrix, full_range=full_range)
-
-
-Orientation = tuple[bool, bool, bool]
-"""(transpose, then mirror left-right, then mirror top-bottom)."""
-
-UPRIGHT: Orientation = (False, False, False)
-
-
-def orientation_of(matrix: Sequence[int]) -> Orientation:
-    """Read a display matrix (nine integers, 16.16 fixed point, as in MP4) as the nearest right-angle turn."""
-    if len(matrix) < 5:
-        return UPRIGHT
-    a, b, _, c, d = matrix[:5]
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (False, a < 0, d < 0)
-    return (True, c < 0, b < 0)
-
-
-def display_matrix(frame: VideoFrame) -> Orientation:
-    """How a decoded picture must be turned to be upright (container rotation or EXIF)."""
-    sides: Any = frame.side_data  # PyAV's type of it names only two kinds
-    try:
-        data = bytes(sides["DISPLAYMATRIX"])
-    except KeyError:
-        return UPRIGHT
-    return orientation_of(np.frombuffer(data[: len(data) // 4 * 4], dtype=np.int32).tolist())
-
-
-def turn(pixels: Pixels, orientation: Orientation) -> Pixels:
-    """Apply an orientation to (height, width, 3) pixels; the result is C-contiguous."""
-    transpose, mirror, flip = orientation
-    if transpose:
-        pixels = pixels.transpose(1, 0, 2)
-    if mirror:
-        pixels = pixels[:, ::-1]
-    if flip:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)

@@ -49,6 +49,7 @@ class Demuxer:
         self._cut_packets = 0
         self._ended = False
         self._packet_bytes = 0
+        self.first_packet = b""  # of the video; still images keep their EXIF in it
         self.error = ""
 
     def seek(self, target: int) -> bool:
@@ -70,6 +71,7 @@ class Demuxer:
             self._cut_packets += packet.is_corrupt
             index = packet.stream.index
             if index == self.stream.index:
+                self.first_packet = self.first_packet or bytes(packet)
                 yield from self._decode(packet)
                 if end is not None and self._is_past(packet, end):
                     break

@@ -17,7 +17,7 @@ from tokcodec.errors import MediaError, TokcodecError, UsageError
 from tokcodec.frames import formats
 from tokcodec.frames.colour import FromRgb, colour_for_output
 from tokcodec.frames.info import Frame, Packet, SideStream, VideoInfo
-from tokcodec.frames.packets import copy_stream, fits, open_template, to_av
+from tokcodec.frames.packets import copy_stream, fits, is_plausible, open_template, to_av
 from tokcodec.frames.streams import AV_ERRORS, ByteSink, describe, output_errors
 from tokcodec.frames.writer import VideoWriter
 
@@ -49,7 +49,6 @@ class MuxWriter(VideoWriter):
         self._first_pts: int | None = None
         self._count = 0
         self._irregular = False
-        self._refused: dict[int, int] = {}
         self._last_stamps: dict[int, int] = {}
         label = str(target) if isinstance(target, Path) else "the output stream"
         encoder = formats.find_encoder(codec or output.codec, where=label)
@@ -151,7 +150,7 @@ class MuxWriter(VideoWriter):
         self._waiting = frame
 
     def _encode(self, frame: Frame, duration: int) -> None:
-        with self._errors("encoding"):
+        with self._errors("encoding", self._side_hint()):
             picture = self._convert.convert(frame.pixels)
             if self._has_timestamps:
                 picture.pts, picture.duration = frame.pts, duration
@@ -161,6 +160,10 @@ class MuxWriter(VideoWriter):
             picture.time_base = self._time_base
             self._count += 1
             self._mux(self._stream.encode(picture))
+
+    def _side_hint(self) -> str | None:
+        # The muxer reports a damaged side packet late, at whatever comes after it.
+        return "Damaged audio or subtitles may be the cause: write without them." if self._sides else None
 
     def _is_off_beat(self, pts: int) -> bool:
         elapsed = (pts - (self._first_pts or 0)) * self.info.time_base
@@ -175,6 +178,9 @@ class MuxWriter(VideoWriter):
         if held is None:
             return
         side, stream = held
+        if not is_plausible(packet, side.time_base):
+            self._note_refusal(side, "an empty payload or an impossible time")
+            return
         duration = packet.duration or self._usual_duration(packet)
         try:
             self._container.mux(to_av(packet, stream, time_base=side.time_base, duration=duration))
@@ -182,14 +188,13 @@ class MuxWriter(VideoWriter):
             if self._sink.error is not None:
                 with self._errors("writing"):
                     raise
-            # Damaged packets are refused one by one, and the picture is not lost for them.
-            if packet.stream not in self._refused:
-                self._refused[packet.stream] = 0
-                self.notes.append(
-                    f"stream {packet.stream} ({side.kind}, {side.codec}): "
-                    f"{self._name} refuses some packets: {describe(error)}"
-                )
-            self._refused[packet.stream] += 1
+            self._note_refusal(side, describe(error))
+
+    def _note_refusal(self, side: SideStream, reason: str) -> None:
+        """Damaged packets are left out one by one: the picture is not lost for them."""
+        note = f"stream {side.index} ({side.kind}, {side.codec}): some packets were left out: {reason}"
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _usual_duration(self, packet: Packet) -> int:
         """The distance from the packet before: MP4 players drop a last packet that lasts no time."""
@@ -205,7 +210,7 @@ class MuxWriter(VideoWriter):
                 raise MediaError("no frame was written", where=self._sink.label)
             self._encode(self._waiting, self._nominal_duration())
             self._waiting = None
-            with self._errors("finishing the output"):
+            with self._errors("finishing the output", self._side_hint()):
                 self._mux(self._stream.encode(None))
                 self._container.close()
         except BaseException:

@@ -23,6 +23,8 @@ from tokcodec.frames.streams import AV_ERRORS
 MAX_TEMPLATE_BYTES = 16 << 20
 """Templates above this size (fonts, mostly) are not carried."""
 
+_MAX_SECONDS = 10**7  # four months
+
 # Matroska's reader wants one cluster before it believes the header.
 _EMPTY_CLUSTER = bytes.fromhex("1f43b67583e78100")
 
@@ -166,6 +168,18 @@ def from_av(packet: av.Packet[Any]) -> Packet:
         duration=max(0, packet.duration or 0),
         is_keyframe=packet.is_keyframe,
         data=bytes(packet),
+    )
+
+
+def is_plausible(packet: Packet, time_base: Fraction) -> bool:
+    """Whether a muxer can be trusted with a packet: some fail for good on empty ones and on wild times."""
+    limit = _MAX_SECONDS / time_base
+    stamps = [stamp for stamp in (packet.pts, packet.dts) if stamp is not None]
+    return (
+        bool(packet.data)
+        and bool(stamps)
+        and all(abs(stamp) <= limit for stamp in stamps)
+        and 0 <= packet.duration <= limit
     )
 
 

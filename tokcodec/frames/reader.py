@@ -15,9 +15,10 @@ from av.container import InputContainer
 
 from tokcodec.errors import MediaError
 from tokcodec.frames import probe
-from tokcodec.frames.colour import ToRgb, colour_of, display_matrix, turn
+from tokcodec.frames.colour import ToRgb, colour_of
 from tokcodec.frames.demux import Demuxer, TimedFrame
 from tokcodec.frames.info import Frame, Packet, Pixels, SideStream, VideoInfo
+from tokcodec.frames.orientation import orientation_of, turn
 from tokcodec.frames.packets import codec_name
 from tokcodec.frames.streams import AV_ERRORS, ByteSource, describe
 from tokcodec.frames.timing import check_range, make_range
@@ -112,7 +113,7 @@ class VideoReader:
         self._bad_frames = 0
         self._convert = ToRgb()
         raw, first = self._find_start()
-        self._orientation = display_matrix(first)
+        self._orientation = orientation_of(first, self._demuxer.first_packet)
         self._coded_size = (first.width, first.height)
         self._colour = colour_of(first, codec_name(self._demuxer.stream))
         self.info = self._describe(start_seconds, duration_seconds)

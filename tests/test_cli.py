@@ -1,0 +1,202 @@
+"""The command line, as a person types it: each call is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from media import make_film, make_video
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def run(
+    *words: str | Path, stdin: bytes | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "tokcodec", *map(str, words)]
+    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=250, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film, and its `.tok`."""
+    place = tmp_path_factory.mktemp("cli")
+    make_film(place / "in.mkv")
+    done = run(
+        "encode", place / "in.mkv", place / "out.tok", "--chunk-frames", "5", "--json", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values["frames"] == 18
+    assert values["tok_bytes"] == (place / "out.tok").stat().st_size
+    assert done.stderr == b"", "no progress bar in a pipe"
+    return place
+
+
+def test_encode_verify_info_decode(folder: Path, tmp_path: Path):
+    verified = run("verify", folder / "out.tok")
+    assert verified.returncode == 0
+    assert b"every chunk is whole" in verified.stdout
+    info = run("info", folder / "out.tok", "--json")
+    assert info.returncode == 0
+    values = json.loads(info.stdout)
+    assert (values["frames"], values["chunks"], values["complete"]) == (18, 4, True)
+    decoded = run("decode", folder / "out.tok", tmp_path / "out.mkv", "--codec", "ffv1", "-v")
+    assert decoded.returncode == 0, decoded.stderr
+    assert b"18 of " in decoded.stdout
+    assert b"device " in decoded.stderr
+    quiet = run("decode", folder / "out.tok", tmp_path / "quiet.mp4", "-q", "--crf", "30", "-o", "tune=grain")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", b"")
+
+
+def test_pipes(folder: Path, tmp_path: Path):
+    y4m = tmp_path / "in.y4m"
+    make_video(y4m, codec="wrapped_avframe", container="yuv4mpegpipe", count=3)
+    encoded = run("encode", "-", "-", stdin=y4m.read_bytes())
+    assert encoded.returncode == 0, encoded.stderr
+    assert encoded.stdout.startswith(b"\x8eTOK")
+    assert b"bits per pixel" in encoded.stderr, "results give way to the data"
+    checked = run("verify", "-", stdin=encoded.stdout)
+    assert checked.returncode == 0
+    decoded = run("decode", "-", "-", stdin=encoded.stdout)
+    assert decoded.returncode == 0, decoded.stderr
+    assert decoded.stdout.startswith(b"YUV4MPEG2")
+
+
+def test_damaged_files_give_what_is_left_and_say_so(folder: Path, tmp_path: Path):
+    data = bytearray((folder / "out.tok").read_bytes())
+    cut = tmp_path / "cut.tok"
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    for words in (("verify", cut), ("info", cut), ("decode", cut, tmp_path / "cut.mkv")):
+        done = run(*words)
+        assert done.returncode == 10, done.stderr
+        assert re.search(rb"note: lost: byte \d+: ", done.stderr)
+        assert b"hint: " in done.stderr
+    assert (tmp_path / "cut.mkv").exists()
+
+
+def test_every_failure_has_its_code_and_a_hint(folder: Path, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("not a video")
+    flipped = bytearray((folder / "out.tok").read_bytes())
+    flipped[40] ^= 1
+    (tmp_path / "flipped.tok").write_bytes(flipped)
+    future = bytearray((folder / "out.tok").read_bytes())
+    future[8] = 9
+    import zlib
+
+    future[12:16] = zlib.crc32(bytes(future[:12])).to_bytes(4, "little")
+    (tmp_path / "future.tok").write_bytes(future)
+    cases = [
+        (2, ("encode", folder / "in.mkv")),
+        (2, ("encode", folder / "in.mkv", tmp_path / "a.tok", "--quality", "9")),
+        (2, ("encode", folder / "in.mkv", tmp_path / "a.tok", "--chunk-frames", "4")),
+        (2, ("decode", folder / "out.tok", tmp_path / "a.xyz")),
+        (3, ("encode", text, tmp_path / "a.tok")),
+        (3, ("encode", tmp_path / "none.mp4", tmp_path / "a.tok")),
+        (3, ("info", tmp_path / "none.tok")),
+        (4, ("decode", text, tmp_path / "a.mp4")),
+        (4, ("verify", tmp_path / "flipped.tok")),
+        (5, ("info", tmp_path / "future.tok")),
+        (6, ("encode", folder / "in.mkv", tmp_path / "a.tok", "--model", "nonesuch")),
+        (6, ("decode", folder / "out.tok", tmp_path / "a.mp4", "--weights", text)),
+        (7, ("encode", folder / "in.mkv", folder / "out.tok")),
+        (7, ("encode", folder / "in.mkv", tmp_path / "none" / "a.tok")),
+        (8, ("encode", folder / "in.mkv", tmp_path / "a.tok", "--device", "abacus")),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for code, words in cases:
+        done = run(*words)
+        assert done.returncode == code, (words, done.stderr)
+        assert b"Traceback" not in done.stderr
+        assert b"error: " in done.stderr.lower()
+    assert sorted(tmp_path.iterdir()) == before, "a failed run leaves nothing behind"
+
+
+def test_help_names_the_exit_codes_and_needs_no_torch():
+    done = run("--help")
+    assert done.returncode == 0
+    for code in (0, 2, 10, 130):
+        assert re.search(rf"\b{code} ".encode(), done.stdout)
+    assert run().returncode == 2
+    script = (
+        "import sys; sys.argv = ['tokcodec', *sys.argv[1:]]\n"
+        "from tokcodec.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'av', 'skimage', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    for words in (["--help"], ["encode", "--help"], ["info", os.devnull]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_terminated_run_leaves_no_output(tmp_path: Path):
+    make_video(tmp_path / "long.mp4", count=600, size=(320, 240))
+    command = [sys.executable, "-m", "tokcodec", "encode", tmp_path / "long.mp4", tmp_path / "a.tok"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(600):
+        if list(tmp_path.glob(".a.tok.*.part")):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the encoder never began")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
+
+
+def test_demo(tmp_path: Path):
+    done = run("demo", "--out", tmp_path / "demo", "--seconds", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values["psnr_db"] > 18
+    for name in ("original", "tok", "decoded", "picture"):
+        assert Path(values[name]).stat().st_size > 0
+    again = run("demo", "--out", tmp_path / "demo", "--seconds", "0.5")
+    assert again.returncode == 0, "the demo may be run twice"
+    assert b"PSNR" in again.stdout
+
+
+def test_info_of_the_model():
+    done = run("info", "--model", "--json")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values["decoder_flops_per_pixel"] < 50_000
+    assert len(values["sha256"]) == 64
+
+
+def test_the_readme_examples_run(folder: Path, tmp_path: Path):
+    """Every Python block and every `tokcodec` line of the README, in order, in one folder."""
+    (tmp_path / "in.mp4").write_bytes(b"")
+    make_video(tmp_path / "in.mp4", count=9)
+    (tmp_path / "films").mkdir()
+    make_video(tmp_path / "films" / "a.mp4", count=5)
+    blocks = re.findall(r"```(python|console)\n(.*?)```", README, flags=re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"python", "console"}
+    ran = 0
+    for kind, block in blocks:
+        if kind == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, timeout=250, check=False
+            )
+            assert done.returncode == 0, (block, done.stderr)
+            ran += 1
+            continue
+        for line in block.splitlines():
+            match = re.match(r"\$ tokcodec (.*?)(?:\s+#.*)?$", line)
+            if match and not match[1].startswith(("demo", "train")):
+                done = run(*match[1].split(), cwd=tmp_path)
+                assert done.returncode == 0, (line, done.stderr)
+                ran += 1
+    assert ran >= 8

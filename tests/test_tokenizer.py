@@ -1,0 +1,311 @@
+"""The tokenizer: streaming, causality, locality, prefixes, resolutions, quantizer, weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokcodec.errors import DeviceError, ModelError
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.cost import measure_cost
+from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
+from tokcodec.tokenizer.model import PATCH, Tokenizer
+from tokcodec.tokenizer.stream import (
+    StreamDecoder,
+    StreamEncoder,
+    choose_device,
+    fast_dtype,
+    pad_frame,
+    prepare,
+    to_signed_unit,
+)
+from tokcodec.weights import default_entry, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
+
+CPU = torch.device("cpu")
+SMALL = TokenizerConfig(frame_channels=8, latent_channels=16, encoder_blocks=2, decoder_blocks=2)
+
+
+def small_model(config: TokenizerConfig = SMALL, seed: int = 0) -> Tokenizer:
+    torch.manual_seed(seed)
+    model = Tokenizer(config)
+    with torch.no_grad():  # the small gains of the start would hide what depends on what
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return prepare(model, CPU, torch.float32)
+
+
+def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def encode_stream(model: Tokenizer, frames: np.ndarray) -> np.ndarray:
+    encoder = StreamEncoder(model)
+    steps = [step for step in map(encoder.push, frames) if step is not None]
+    last = encoder.end_chunk()
+    return np.stack(steps if last is None else [*steps, last])
+
+
+def latents_of_whole_chunk(model: Tokenizer, frames: np.ndarray) -> torch.Tensor:
+    """The encoder written again, with all steps of the chunk in one batch: `(steps, K, h, w)`."""
+    encoder = model.encoder
+    x = pad_frame(to_signed_unit(torch.from_numpy(frames), torch.float32), 8)
+    x = F.pixel_unshuffle(encoder.frame_block(encoder.patch_in(F.pixel_unshuffle(x, PATCH))), 2)
+    rest = x[1:].unflatten(0, (-1, 4)).flatten(1, 2)
+    x = torch.cat([encoder.merge_first(x[:1]), encoder.merge_rest(rest)])
+    for mix, block in zip(encoder.mixes, encoder.blocks, strict=True):
+        x = block(torch.cat([x[:1], mix(x[1:], x[:-1])]))
+    return unit_power(encoder.latent_out(F.silu(encoder.norm_out(x))))
+
+
+@torch.inference_mode()
+def test_streaming_equals_the_whole_chunk_at_once():
+    model = small_model()
+    frames = clip(17, 40, 56)
+    z = latents_of_whole_chunk(model, frames)
+    whole = pack_bits(z > 0).numpy().astype(np.uint64)
+    assert z.abs().min() > 1e-5, "a latent too near to zero to compare signs"
+    np.testing.assert_array_equal(encode_stream(model, frames), whole)
+
+
+def test_a_chunk_does_not_depend_on_what_was_encoded_before():
+    model = small_model()
+    encoder = StreamEncoder(model)
+    frames = clip(5, 16, 24)
+    for frame in clip(7, 16, 24, seed=9):
+        encoder.push(frame)
+    encoder.end_chunk()
+    again = [step for step in map(encoder.push, frames) if step is not None]
+    np.testing.assert_array_equal(np.stack(again), encode_stream(model, frames))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 9])
+def test_an_unfinished_step_repeats_the_last_frame(count: int):
+    model = small_model()
+    frames = clip(count, 16, 16)
+    missing = -(count - 1) % 4
+    padded = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    tokens = encode_stream(model, frames)
+    assert len(tokens) == model.config.geometry.steps(count)
+    np.testing.assert_array_equal(tokens, encode_stream(model, padded))
+
+
+@pytest.mark.parametrize("changed", [1, 4, 5, 8])
+def test_the_encoder_is_causal(changed: int):
+    model = small_model()
+    frames = clip(9, 16, 16)
+    other = frames.copy()
+    other[changed:] = clip(9 - changed, 16, 16, seed=5)
+    step = -(-changed // 4)
+    first, second = encode_stream(model, frames), encode_stream(model, other)
+    np.testing.assert_array_equal(first[:step], second[:step])
+    assert (first[step] != second[step]).any()
+
+
+def test_tokens_are_local():
+    # Two blocks of two 3x3 at 8 pixels and three 3x3 at 4 pixels: nothing beyond 44 + 8 pixels is seen.
+    model = small_model()
+    frames = clip(5, 16, 160)
+    other = frames.copy()
+    other[:, :, 96:] = clip(5, 16, 64, seed=7)
+    first, second = encode_stream(model, frames), encode_stream(model, other)
+    np.testing.assert_array_equal(first[..., :5], second[..., :5])
+    assert (first[..., 12:] != second[..., 12:]).any()
+
+
+def test_the_middle_of_a_large_picture_is_that_of_a_crop():
+    model = small_model()
+    frames = clip(5, 64, 224)
+    first = encode_stream(model, frames)
+    crop = encode_stream(model, frames[:, :, 32:192])
+    np.testing.assert_array_equal(first[..., 11:17], crop[..., 7:13])
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), count=st.integers(1, 6))
+def test_any_resolution(height: int, width: int, count: int):
+    model = small_model()
+    tokens = encode_stream(model, clip(count, height, width))
+    rows, columns = -(-height // 8), -(-width // 8)
+    assert tokens.shape == (model.config.geometry.steps(count), rows, columns)
+    decoder = StreamDecoder(model, height=height, width=width)
+    for number, step in enumerate(tokens):
+        pictures = decoder.step(step, np.full((rows, columns), 18, np.uint8))
+        assert pictures.shape == (4 if number else 1, height, width, 3)
+        assert pictures.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kept", [0, 3, 9, 15])
+def test_bits_that_are_not_kept_do_not_matter(kept: int):
+    model = small_model()
+    tokens = encode_stream(model, clip(5, 16, 16))
+    noise = np.random.default_rng(1).integers(0, 1 << 18, tokens.shape, dtype=np.uint64)
+    low = np.uint64((1 << kept) - 1)
+    other = (tokens & low) | (noise & ~low)
+    assert (other != tokens).any()
+    bits = np.full(tokens.shape[1:], kept, np.uint8)
+    decoders = [StreamDecoder(model, height=16, width=16) for _ in range(2)]
+    for step, changed in zip(tokens, other, strict=True):
+        first, second = decoders[0].step(step, bits), decoders[1].step(changed, bits)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_block_without_bits_is_continued_from_the_state():
+    model = small_model()
+    decoder = StreamDecoder(model, height=16, width=16)
+    nothing, all_bits = np.zeros((2, 2), np.uint8), np.full((2, 2), 18, np.uint8)
+    pictures = []
+    for seed in (1, 2):
+        tokens = encode_stream(model, clip(1, 16, 16, seed=seed))
+        decoder.start_chunk()
+        decoder.step(tokens[0], all_bits)
+        pictures.append(decoder.step(tokens[0], nothing))
+    assert (pictures[0] != pictures[1]).any(), "the past must show where no bits are sent"
+
+
+def test_kept_bits_may_differ_from_block_to_block():
+    model = small_model()
+    tokens = encode_stream(model, clip(1, 16, 64))[0]
+    kept = np.full(tokens.shape, 18, np.uint8)
+    decoder = StreamDecoder(model, height=16, width=64)
+    full = decoder.step(tokens, kept)
+    kept[:, :4] = 3
+    decoder.start_chunk()
+    mixed = decoder.step(tokens, kept)
+    assert (full[:, :, :32] != mixed[:, :, :32]).any()
+    # Far from the poor blocks nothing changes: two decoder blocks and three 3x3 at 4 pixels reach 46 pixels.
+    decoder = StreamDecoder(model, height=16, width=160)
+    tokens = encode_stream(model, clip(1, 16, 160))[0]
+    kept = np.full(tokens.shape, 18, np.uint8)
+    full = decoder.step(tokens, kept)
+    kept[:, :4] = 3
+    decoder.start_chunk()
+    np.testing.assert_array_equal(full[:, :, 96:], decoder.step(tokens, kept)[:, :, 96:])
+
+
+@given(st.lists(st.integers(0, (1 << 18) - 1), min_size=6, max_size=6))
+def test_packing_bits_is_reversible(values: list[int]):
+    indices = torch.tensor(values).view(2, 3)
+    bits = unpack_bits(indices, 18)
+    assert bits.shape == (18, 2, 3)
+    torch.testing.assert_close(pack_bits(bits), indices)
+
+
+def test_lfq_follows_the_paper():
+    z = torch.tensor([0.5, -0.1, 0.0, 3.0]).view(1, 4, 1, 1)
+    assert signs(z).flatten().tolist() == [1, -1, -1, 1], "the sign of 0 is -1"
+    assert int(pack_bits(z[0] > 0)) == 0b1001, "bit 1 is the least significant"
+
+
+def test_the_gradient_passes_straight_through():
+    z = torch.randn(1, 4, 2, 2, requires_grad=True)
+    quantized = straight_through(z)
+    assert set(quantized.detach().flatten().tolist()) <= {1.0, -1.0}
+    (quantized * 3).sum().backward()
+    torch.testing.assert_close(z.grad, torch.full_like(z, 3.0))
+
+
+def test_entropy_terms_at_their_extremes():
+    sure = torch.where(torch.rand(1, 12, 32, 32) < 0.5, 5.0, -5.0)
+    certainty, diversity = entropy_terms(sure)
+    assert float(certainty) < 1e-3
+    assert float(diversity) == pytest.approx(math.log(2), rel=0.02)
+    certainty, diversity = entropy_terms(torch.zeros(1, 12, 8, 8))
+    assert float(certainty) == pytest.approx(math.log(2), rel=1e-3)
+    certainty, diversity = entropy_terms(torch.full((1, 12, 8, 8), 5.0))
+    assert float(diversity) < 1e-3, "one code for all has no entropy"
+
+
+def test_configuration_round_trip_and_refusals():
+    config = TokenizerConfig(frame_channels=16, bits_per_token=36)
+    assert TokenizerConfig.from_json(config.to_json()) == config
+    assert config.geometry.level_bits == (0, 6, 12, 18, 24, 30, 36)
+    for text in ("", "{}", "[]", '{"architecture": "other"}', config.to_json().replace("quantizer", "q")):
+        with pytest.raises(ModelError):
+            TokenizerConfig.from_json(text)
+    with pytest.raises(ModelError):
+        TokenizerConfig(bits_per_token=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.bits_per_token = 3  # type: ignore[misc]
+
+
+def test_continuous_latents_cannot_be_coded():
+    with pytest.raises(ModelError, match="continuous"):
+        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")))
+
+
+def test_weights_round_trip_and_their_digest(tmp_path):
+    model = small_model()
+    entry = save_tokenizer(model, tmp_path, name="small")
+    assert entry.sha256 == hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    assert entry.path.name == f"small-{entry.sha256[:12]}.safetensors"
+    loaded = load_tokenizer(entry)
+    assert loaded.config == model.config
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor.bfloat16().float(), rtol=0, atol=0)
+    assert find_by_name(str(entry.path)).sha256 == entry.sha256
+    assert find_by_digest(entry.sha256, extra=entry.path) == find_by_name(str(entry.path))
+
+
+def test_damaged_or_foreign_weights_are_refused(tmp_path, monkeypatch):
+    entry = save_tokenizer(small_model(), tmp_path, name="small")
+    data = bytearray(entry.path.read_bytes())
+    data[-1] ^= 1
+    entry.path.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        load_tokenizer(entry)
+    with pytest.raises(ModelError, match="the stream needs"):
+        find_by_digest(entry.sha256, extra=entry.path)
+    with pytest.raises(ModelError, match="no weights with"):
+        find_by_digest(entry.sha256)
+    monkeypatch.setenv("TOKCODEC_WEIGHTS_PATH", str(tmp_path))
+    assert find_by_digest(hashlib.sha256(data).hexdigest()).path == entry.path
+    with pytest.raises(ModelError, match="no model is called"):
+        find_by_name("nonesuch")
+    text = tmp_path / "text.safetensors"
+    text.write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_tokenizer(find_by_name(str(text)))
+
+
+def test_the_default_weights_are_there():
+    entry = default_entry()
+    assert entry.path.stat().st_size <= 32 << 20
+    assert entry.path.name == f"{entry.name}-{entry.sha256[:12]}.safetensors"
+    model = load_tokenizer(entry)
+    cost = measure_cost(model)
+    assert cost.decoder_flops_per_pixel < 50_000, "the budget of real time on two cores"
+    assert cost.encoder_parameters + cost.decoder_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_fast_path_decodes_what_float32_decodes():
+    """Half precision may move pixels a little, never what they are decoded from (spec section 12)."""
+    model = load_tokenizer(default_entry())
+    frames = np.linspace(0, 255, 9 * 64 * 96 * 3).reshape(9, 64, 96, 3).astype(np.uint8)
+    tokens = encode_stream(prepare(model, CPU, torch.float32), frames)
+    kept = np.full(tokens.shape[1:], 18, np.uint8)
+
+    def decode(dtype: torch.dtype) -> np.ndarray:
+        decoder = StreamDecoder(prepare(load_tokenizer(default_entry()), CPU, dtype), height=64, width=96)
+        return np.concatenate([decoder.step(step, kept) for step in tokens]).astype(int)
+
+    error = np.sqrt(np.mean((decode(torch.float32) - decode(torch.bfloat16)) ** 2))
+    assert error <= 1.0
+
+
+def test_devices():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in ("cpu", "cuda")
+    assert fast_dtype(CPU) in (torch.bfloat16, torch.float32)
+    with pytest.raises(DeviceError):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA"):
+            choose_device("cuda")
