@@ -104,9 +104,7 @@ def test_every_chunk_comes_back(chunk: TokenChunk) -> None:
 @pytest.mark.parametrize("mixed_levels", [False, True])
 def test_grids_of_every_kind_come_back(rows: int, columns: int, mixed_levels: bool) -> None:
     assert_round_trip(
-        formula_chunk(
-            steps=3, rows=rows, columns=columns, geometry=DEFAULT_GEOMETRY, mixed_levels=mixed_levels
-        )
+        formula_chunk(steps=3, rows=rows, columns=columns, geometry=DEFAULT_GEOMETRY, mixed_levels=mixed_levels)
     )
 
 
@@ -123,20 +121,12 @@ def golden_chunk(name: str) -> TokenChunk:
     forty = TokenGeometry(bits_per_token=40, level_bits=(0, 1, 10, 40), block_tokens=3)
     one = TokenGeometry(bits_per_token=1, level_bits=(0, 1))
     return {
-        "image": lambda: formula_chunk(
-            steps=1, rows=9, columns=16, geometry=DEFAULT_GEOMETRY, mixed_levels=False
-        ),
-        "video": lambda: formula_chunk(
-            steps=9, rows=18, columns=32, geometry=DEFAULT_GEOMETRY, mixed_levels=False
-        ),
-        "map": lambda: formula_chunk(
-            steps=9, rows=17, columns=30, geometry=DEFAULT_GEOMETRY, mixed_levels=True
-        ),
+        "image": lambda: formula_chunk(steps=1, rows=9, columns=16, geometry=DEFAULT_GEOMETRY, mixed_levels=False),
+        "video": lambda: formula_chunk(steps=9, rows=18, columns=32, geometry=DEFAULT_GEOMETRY, mixed_levels=False),
+        "map": lambda: formula_chunk(steps=9, rows=17, columns=30, geometry=DEFAULT_GEOMETRY, mixed_levels=True),
         "wide": lambda: formula_chunk(steps=5, rows=7, columns=11, geometry=forty, mixed_levels=True),
         # Enough equal bits for the counts to reach their limit.
-        "one_bit": lambda: formula_chunk(
-            steps=6, rows=60, columns=60, geometry=one, mixed_levels=False, change=64
-        ),
+        "one_bit": lambda: formula_chunk(steps=6, rows=60, columns=60, geometry=one, mixed_levels=False, change=64),
     }[name]()
 
 
@@ -150,9 +140,7 @@ def test_a_still_picture_costs_little() -> None:
     geometry = DEFAULT_GEOMETRY
     rng = np.random.default_rng(7)
     still = rng.integers(0, 2**18, (1, 24, 40), dtype=np.uint64).repeat(9, axis=0)
-    chunk = TokenChunk(
-        indices=still, levels=np.full((9, *geometry.blocks(24, 40)), 6, np.uint8), geometry=geometry
-    )
+    chunk = TokenChunk(indices=still, levels=np.full((9, *geometry.blocks(24, 40)), 6, np.uint8), geometry=geometry)
     coded_bits = 8 * len(encode_tokens(chunk))
     assert coded_bits < 0.2 * still.size * 18
 

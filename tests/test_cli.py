@@ -17,9 +17,7 @@ from media import make_film, make_video
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def run(
-    *words: str | Path, stdin: bytes | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[bytes]:
+def run(*words: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "tokcodec", *map(str, words)]
     return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=250, check=False)
 
@@ -29,9 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film, and its `.tok`."""
     place = tmp_path_factory.mktemp("cli")
     make_film(place / "in.mkv")
-    done = run(
-        "encode", place / "in.mkv", place / "out.tok", "--chunk-frames", "5", "--json", "--device", "cpu"
-    )
+    done = run("encode", place / "in.mkv", place / "out.tok", "--chunk-frames", "5", "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["frames"] == 18
@@ -135,9 +131,7 @@ def test_help_names_the_exit_codes_and_needs_no_torch():
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     for words in (["--help"], ["encode", "--help"], ["info", os.devnull]):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, check=False, timeout=60
-        )
+        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
 
 

@@ -47,9 +47,7 @@ def read(source, **options):
 
 
 def info_of(width=64, height=48, **changes) -> VideoInfo:
-    info = VideoInfo(
-        width=width, height=height, time_base=TIME_BASE, frame_rate=Fraction(24), colour=Colour()
-    )
+    info = VideoInfo(width=width, height=height, time_base=TIME_BASE, frame_rate=Fraction(24), colour=Colour())
     return replace(info, **changes)
 
 
@@ -318,9 +316,7 @@ def test_range_applies_to_a_stream_that_cannot_seek(tmp_path):
     assert [f.pts for f in frames] == list(range(6, 12))
 
 
-@pytest.mark.parametrize(
-    "options", [{"start_seconds": -1}, {"start_seconds": float("nan")}, {"duration_seconds": 0}]
-)
+@pytest.mark.parametrize("options", [{"start_seconds": -1}, {"start_seconds": float("nan")}, {"duration_seconds": 0}])
 def test_a_range_without_sense_is_refused(tmp_path, options):
     make_video(tmp_path / "a.mp4", count=2)
     with pytest.raises(UsageError):
@@ -825,9 +821,7 @@ def test_outputs_that_hold_no_such_stream_say_so(tmp_path, name):
     assert "aac" in writer.notes[0]
 
 
-@pytest.mark.parametrize(
-    "template", [b"", b"junk", b"\x1a\x45\xdf\xa3junk", b"\0\0\0\x18ftypisom" + bytes(40)]
-)
+@pytest.mark.parametrize("template", [b"", b"junk", b"\x1a\x45\xdf\xa3junk", b"\0\0\0\x18ftypisom" + bytes(40)])
 def test_a_hostile_template_is_dropped_with_a_note(tmp_path, template):
     make_film(tmp_path / "a.mkv", subtitles=False)
     reader, frames, packets = read(tmp_path / "a.mkv")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokcodec.errors import DeviceError, ModelError
@@ -129,6 +129,7 @@ def test_the_middle_of_a_large_picture_is_that_of_a_crop():
     np.testing.assert_array_equal(first[..., 11:17], crop[..., 7:13])
 
 
+@settings(max_examples=15)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), count=st.integers(1, 6))
 def test_any_resolution(height: int, width: int, count: int):
     model = small_model()

@@ -101,9 +101,7 @@ def test_inflation_starts_video_from_the_image_model():
         model.encoder.merge_rest(features.repeat(1, 4, 1, 1)), model.encoder.merge_first(features)
     )
     latent = torch.rand(1, 64, 4, 4)
-    torch.testing.assert_close(
-        model.decoder.split_rest(latent), model.decoder.split_first(latent).repeat(1, 4, 1, 1)
-    )
+    torch.testing.assert_close(model.decoder.split_rest(latent), model.decoder.split_first(latent).repeat(1, 4, 1, 1))
 
 
 def test_losses():
@@ -141,7 +139,7 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
         loss = clip_losses(model, frames, kept, TrainConfig(), "continuous")["mse"]
         loss.backward()
         optimizer.step(learning_rate=2e-3)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
     assert (model.decoder.blocks[0].conv1.weight != before).any()
     other = HybridOptimizer(model, learning_rate=1e-3, weight_decay=0.0)

@@ -32,7 +32,7 @@ _HINT = "the file is damaged; decode the other chunks, or fetch the file again"
 
 
 def tokens_crc32(chunk: TokenChunk) -> int:
-    """CRC-32 of the tokens themselves, to be compared after decoding (spec section 7.8).
+    """CRC-32 of the tokens themselves, to be compared after decoding (spec section 5.3).
 
     It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8.
     """

@@ -22,7 +22,7 @@ from tokcodec.container import (
     read_stream,
     read_stream_from,
 )
-from tokcodec.errors import CorruptStreamError, UnsupportedStreamError, UsageError
+from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_video, open_writer
 from tokcodec.inspection import CountingSource, open_tok
 from tokcodec.output import atomic
@@ -50,9 +50,7 @@ class Codec:
         DeviceError: No such device.
     """
 
-    def __init__(
-        self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto"
-    ) -> None:
+    def __init__(self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto") -> None:
         self.device = choose_device(device)
         self._entry = default_entry() if model is None else find_by_name(model)
         self._weights = None if weights is None else Path(weights)
@@ -94,9 +92,7 @@ class Codec:
         with contextlib.ExitStack() as stack:
             sink = _open_sink(target, force=force, stack=stack)
             reader = stack.enter_context(
-                open_video(
-                    source, start_seconds=start_seconds, duration_seconds=duration_seconds, side_streams=audio
-                )
+                open_video(source, start_seconds=start_seconds, duration_seconds=duration_seconds, side_streams=audio)
             )
             writer, encoder = self._encoder(sink, reader.info, settings)
             counts = encode_items(
@@ -188,9 +184,7 @@ class Codec:
         """
         watch = Stopwatch()
         with contextlib.ExitStack() as stack:
-            stream = (
-                stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
-            )
+            stream = stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
             counting = CountingSource(stream)
             is_part = bool(start_seconds) or duration_seconds is not None
             start_pts = end_pts = None
@@ -199,9 +193,7 @@ class Codec:
             else:
                 reader = read_stream(counting)
             header = reader.header
-            decoding = StreamDecoding(
-                reader, self._decoder(header), watch=watch, start_pts=start_pts, end_pts=end_pts
-            )
+            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, start_pts=start_pts, end_pts=end_pts)
             if isinstance(target, (str, Path)):
                 format_name = format_name or format_for(target)
                 place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force))
@@ -276,10 +268,14 @@ class Codec:
 
     def _decoder(self, header: StreamHeader) -> StreamDecoder:
         model = self._tokenizer(find_by_digest(header.tokenizer_digest.hex(), extra=self._weights))
-        if header.geometry != model.config.geometry:
-            raise UnsupportedStreamError(
-                "the file's token geometry is not that of the model that it names", where="header"
-            )
+        ours, theirs = model.config.geometry, header.geometry
+        for name in ("bits_per_token", "spatial_factor", "temporal_factor"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise ModelError(
+                    f"the file's {name} is {getattr(theirs, name)}, that of the model that it names is "
+                    f"{getattr(ours, name)}",
+                    where="header",
+                )
         return StreamDecoder(model, height=header.height, width=header.width)
 
 
@@ -299,8 +295,13 @@ def _seek(source: BinaryIO, *, start: float, duration: float | None) -> tuple[St
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     source.seek(0)
     time_base = read_stream(source).header.time_base
-    start_pts = entries[0].first_pts + math.ceil(Fraction(start) / time_base)
-    end_pts = None if duration is None else start_pts + math.ceil(Fraction(duration) / time_base)
+
+    def ticks(seconds: float) -> int:
+        # Decimal times are meant as they are written, not as the float nearest to them.
+        return entries[0].first_pts + math.ceil(Fraction(seconds).limit_denominator(1_000_000) / time_base)
+
+    start_pts = ticks(start)
+    end_pts = None if duration is None else ticks(start + duration)
     before = [entry for entry in entries if entry.first_pts <= start_pts]
     return read_stream_from(source, before[-1]), start_pts, end_pts
 
@@ -308,9 +309,7 @@ def _seek(source: BinaryIO, *, start: float, duration: float | None) -> tuple[St
 def _nothing_decoded(counts: StreamCounts, reader: StreamReader) -> CorruptStreamError:
     reason = counts.damages[0].reason if counts.damages else "no frame lies in the range that was asked for"
     offset = counts.damages[0].offset if counts.damages else None
-    return CorruptStreamError(
-        f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`"
-    )
+    return CorruptStreamError(f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`")
 
 
 def _result(

@@ -21,9 +21,7 @@ class Console:
         results_to_stderr: Standard output is taken by the data itself.
     """
 
-    def __init__(
-        self, *, json_results: bool = False, verbosity: int = 0, results_to_stderr: bool = False
-    ) -> None:
+    def __init__(self, *, json_results: bool = False, verbosity: int = 0, results_to_stderr: bool = False) -> None:
         self.json_results = json_results
         self.verbosity = verbosity
         self._results: TextIO = sys.stderr if results_to_stderr else sys.stdout

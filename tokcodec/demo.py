@@ -44,9 +44,7 @@ class DemoResult:
     psnr: float
 
 
-def camera_move(
-    photograph: NDArray[np.uint8], *, frames: int, height: int, width: int
-) -> Iterator[NDArray[np.uint8]]:
+def camera_move(photograph: NDArray[np.uint8], *, frames: int, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
     """A slow zoom and pan over a photograph.
 
     Args:
@@ -68,9 +66,7 @@ def camera_move(
         left = along * 0.8 * (columns - scale * width)
         top = (0.2 + 0.4 * along) * (rows - scale * height)
         move = AffineTransform(scale=(scale, scale), translation=(left, top))
-        picture = warp(
-            photograph, move, output_shape=(height, width), order=1, mode="edge", preserve_range=True
-        )
+        picture = warp(photograph, move, output_shape=(height, width), order=1, mode="edge", preserve_range=True)
         yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 

@@ -62,9 +62,7 @@ def score_clips(clips: list[Path], codec: Codec, *, qualities: tuple[int, ...]) 
             yield _score(clip.name, quality, frames, codec.decode_frames(data).frames, len(data))
 
 
-def _score(
-    clip: str, quality: int, frames: NDArray[np.uint8], decoded: NDArray[np.uint8], tok_bytes: int
-) -> ClipScore:
+def _score(clip: str, quality: int, frames: NDArray[np.uint8], decoded: NDArray[np.uint8], tok_bytes: int) -> ClipScore:
     errors = [mean_squared_error(a, b) for a, b in zip(frames, decoded, strict=True)]
     return ClipScore(
         clip=clip,

@@ -84,9 +84,7 @@ class Inspection:
             ),
             "bits_per_token": header.geometry.bits_per_token,
             "max_chunk_frames": header.max_chunk_frames,
-            "probability_model": PROBABILITY_NAMES.get(
-                header.probability_model, str(header.probability_model)
-            ),
+            "probability_model": PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model)),
             "tokenizer": header.tokenizer_name,
             "tokenizer_sha256": header.tokenizer_digest.hex(),
             "colour": {
@@ -95,12 +93,9 @@ class Inspection:
                 "matrix": header.colour.matrix,
                 "full_range": header.colour.full_range,
             },
-            "sample_aspect_ratio": None
-            if header.sample_aspect_ratio is None
-            else str(header.sample_aspect_ratio),
+            "sample_aspect_ratio": None if header.sample_aspect_ratio is None else str(header.sample_aspect_ratio),
             "side_streams": [
-                {"index": side.index, "codec": side.codec, "language": side.language}
-                for side in header.side_streams
+                {"index": side.index, "codec": side.codec, "language": side.language} for side in header.side_streams
             ],
             "complete": self.complete,
             "tokens_checked": self.tokens_checked,
@@ -145,9 +140,7 @@ def open_tok(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         hint = "give a .tok file" if path.is_dir() else None
-        raise MediaError(
-            f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint
-        ) from error
+        raise MediaError(f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint) from error
 
 
 def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:

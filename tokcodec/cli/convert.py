@@ -59,16 +59,12 @@ def _codec_lines(result: CodecResult) -> list[tuple[str, str]]:
 
 @app.command()
 def encode(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A video or a picture; - is y4m on standard input.")
-    ],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="A video or a picture; - is y4m on standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUTPUT.tok", help="The .tok file; - is standard output.")],
     quality: Annotated[
         int, typer.Option("--quality", "-Q", min=1, max=6, help="1 is the smallest file, 6 the best picture.")
     ] = 6,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     chunk_frames: Annotated[
         int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
     ] = 65,
@@ -175,9 +171,7 @@ def decode(
     for note in result.notes:
         console.note(note)
     console.result(_codec_values(result), _codec_lines(result))
-    _raise_if_incomplete(
-        console, source, [f"byte {damage.offset}: {damage.reason}" for damage in result.damages]
-    )
+    _raise_if_incomplete(console, source, [f"byte {damage.offset}: {damage.reason}" for damage in result.damages])
 
 
 def _raise_if_incomplete(console: Console, source: str, losses: Sequence[str]) -> None:
@@ -201,9 +195,7 @@ def _key_value(text: str) -> tuple[str, str]:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path(
-        "tokcodec-demo"
-    ),
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("tokcodec-demo"),
     seconds: Annotated[float, typer.Option("--seconds", min=0.2, max=60.0, help="Length of the clip.")] = 3.0,
     device: Device = "auto",
     force: Force = True,

@@ -22,9 +22,7 @@ from tokcodec.errors import UsageError
 def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of videos never trained on.")],
     qualities: Annotated[str, typer.Option("--qualities", help="Quality levels to measure.")] = "1,2,3,4,5,6",
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     device: Device = "auto",
     json_results: Json = False,
     verbose: Verbose = False,
@@ -34,17 +32,14 @@ def evaluate(
     try:
         levels = tuple(int(level) for level in qualities.split(","))
     except ValueError as error:
-        raise UsageError(
-            f"{qualities!r} is not a list of quality levels", hint="for example 1,3,6"
-        ) from error
+        raise UsageError(f"{qualities!r} is not a list of quality levels", hint="for example 1,3,6") from error
     from tokcodec.codec import Codec
     from tokcodec.evaluation import find_clips, score_clips
 
     scores = []
     for score in score_clips(find_clips(data), Codec(model=model, device=device), qualities=levels):
         console.debug(
-            f"{score.clip} quality {score.quality}: "
-            f"{score.bits_per_pixel:.4f} bits per pixel, {score.psnr:.2f} dB"
+            f"{score.clip} quality {score.quality}: {score.bits_per_pixel:.4f} bits per pixel, {score.psnr:.2f} dB"
         )
         scores.append(score)
     rows = []
@@ -73,9 +68,7 @@ def evaluate(
 @app.command()
 def train(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of videos and photographs.")],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Packed data, checkpoint, log and weights.")
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Packed data, checkpoint, log and weights.")],
     max_minutes: Annotated[float, typer.Option("--max-minutes", min=0.05, help="Stop after so long.")],
     total_minutes: Annotated[
         float | None, typer.Option("--total-minutes", help="Length of the whole run, over all calls.")

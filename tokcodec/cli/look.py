@@ -35,9 +35,7 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
         lines[-1] = ("size", f"{found.file_bytes} bytes, {found.bits_per_pixel:.4f} bits per pixel")
     if found.raw_token_bits:
         share = 8 * found.token_bytes / found.raw_token_bits
-        lines.append(
-            ("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits")
-        )
+        lines.append(("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits"))
     lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}…)"))
     lines.extend(
         ("stream", f"{side.codec}{f' ({side.language})' if side.language else ''}, unchanged")
@@ -81,9 +79,7 @@ def _report_damage(console: Console, found: Inspection, source: str) -> None:
     for damage in found.damages:
         console.note(f"lost: byte {damage.offset}: {damage.reason}")
     if not found.complete:
-        raise IncompleteError(
-            "the file is not whole", where=source, hint="get it again, or decode what is left of it"
-        )
+        raise IncompleteError("the file is not whole", where=source, hint="get it again, or decode what is left of it")
 
 
 def _describe_model(console: Console, name: str | None) -> None:

@@ -23,9 +23,7 @@ Weights = Annotated[
     typer.Option("--weights", metavar="FILE", help="The weights that the .tok file was made with."),
 ]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]
-Start = Annotated[
-    float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")
-]
+Start = Annotated[float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")]
 Duration = Annotated[
     float | None,
     typer.Option("--duration", metavar="SECONDS", help="Leave out what comes so long after the start."),

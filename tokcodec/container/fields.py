@@ -47,9 +47,7 @@ class FieldReader:
     def fail(self, message: str, *, at: int | None = None) -> NoReturn:
         """Raise the violation `message` at payload position `at`, or where the reader stands."""
         position = self._position if at is None else at
-        raise CorruptStreamError(
-            message, where=self._where, offset=self._offset + position, hint=VIOLATION_HINT
-        )
+        raise CorruptStreamError(message, where=self._where, offset=self._offset + position, hint=VIOLATION_HINT)
 
     def take(self, size: int, name: str) -> bytes:
         """`size` bytes."""

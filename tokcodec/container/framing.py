@@ -62,7 +62,7 @@ class Gap:
         offset: Its first byte.
         length: Its bytes.
         reason: What is wrong with its first record.
-        chunks_seen: Chunks that the readable record headers in it account for.
+        chunks_seen: Chunks that the readable headers of broken chunk records in it account for.
     """
 
     offset: int
@@ -130,9 +130,7 @@ class ByteSource:
         return self.offset - start
 
 
-def pack_record(
-    payload: bytes, *, type: int, critical: bool, sequence: int, chunks_before: int, key: bytes
-) -> bytes:
+def pack_record(payload: bytes, *, type: int, critical: bool, sequence: int, chunks_before: int, key: bytes) -> bytes:
     """One record (spec section 2.2); `key` as :func:`record_key` gives it, empty for the header record."""
     head = (
         wire.SYNC
@@ -150,8 +148,15 @@ def record_key(header_payload: bytes) -> bytes:
     return crc32(header_payload).to_bytes(4, "little")
 
 
-def parse_record_header(data: bytes, *, offset: int, key: bytes) -> RecordHeader | None:
-    """The record header in 24 bytes, or None where they are damaged or not one (spec section 2.2)."""
+def parse_record_header(data: bytes, *, offset: int, key: bytes, lowest: int = 0) -> RecordHeader | None:
+    """The record header in 24 bytes, or None where they are damaged or not one (spec section 2.2).
+
+    Args:
+        data: The bytes.
+        offset: Their place in the file.
+        key: Ties records to the header.
+        lowest: Sequence number below which a record is passed over (spec section 9.1).
+    """
     if data[:4] != wire.SYNC or crc32(data[:20] + key) != int.from_bytes(data[20:24], "little"):
         return None
     header = RecordHeader(
@@ -162,6 +167,9 @@ def parse_record_header(data: bytes, *, offset: int, key: bytes) -> RecordHeader
         chunks_before=int.from_bytes(data[12:16], "little"),
         payload_bytes=int.from_bytes(data[16:20], "little"),
     )
+    if header.sequence < lowest:
+        return None
+    ceiling = wire.MAX_HEADER_BYTES if header.type == wire.TYPE_HEADER else wire.MAX_PAYLOAD_BYTES
     problem = None
     if header.type == 0:
         problem = "record type 0 is forbidden"
@@ -169,16 +177,16 @@ def parse_record_header(data: bytes, *, offset: int, key: bytes) -> RecordHeader
         problem = "a reserved field is not zero"
     elif header.type in wire.KNOWN_TYPES and header.critical != (header.type in wire.CRITICAL_TYPES):
         problem = f"the critical flag of the {header.name} record is wrong"
-    elif header.payload_bytes > wire.MAX_PAYLOAD_BYTES:
-        problem = f"a payload of {header.payload_bytes} bytes, allowed are {wire.MAX_PAYLOAD_BYTES}"
+    elif header.payload_bytes > ceiling:
+        problem = f"a payload of {header.payload_bytes} bytes, allowed are {ceiling}"
     if problem:
-        raise CorruptStreamError(
-            problem, where=f"record {header.sequence}", offset=offset, hint=VIOLATION_HINT
-        )
+        raise CorruptStreamError(problem, where=f"record {header.sequence}", offset=offset, hint=VIOLATION_HINT)
     return header
 
 
-def scan(source: ByteSource, *, key: bytes, limits: Limits, next_sequence: int) -> Iterator[Record | Gap]:
+def scan(
+    source: ByteSource, *, key: bytes, limits: Limits, next_sequence: int, next_chunk: int
+) -> Iterator[Record | Gap]:
     """Every whole record from here on, and a gap for each stretch between them (spec section 9.1)."""
     gap_offset: int | None = None
     reason = ""
@@ -192,15 +200,20 @@ def scan(source: ByteSource, *, key: bytes, limits: Limits, next_sequence: int) 
             fault = "the file ends inside a record"
         else:
             header = parse_record_header(
-                source.peek(0, wire.RECORD_HEADER_BYTES), offset=source.offset, key=key
+                source.peek(0, wire.RECORD_HEADER_BYTES),
+                offset=source.offset,
+                key=key,
+                lowest=0 if gap_offset is None else next_sequence,
             )
-            if header is None or (gap_offset is not None and header.sequence < next_sequence):
+            if header is None:
                 fault = "no record header here, or a damaged one"
             else:
                 payload, fault = _take_payload(source, header, limits)
                 if payload is None:
-                    chunks_seen = max(chunks_seen, header.chunks_through)
-                    wasted_bytes += source.available
+                    ahead = header.chunks_before - next_chunk
+                    if header.type == wire.TYPE_CHUNK and 0 <= ahead <= header.sequence - next_sequence:
+                        chunks_seen = max(chunks_seen, header.chunks_through)
+                    wasted_bytes += min(header.payload_bytes, source.available - wire.RECORD_HEADER_BYTES)
         if payload is not None and header is not None:
             if gap_offset is not None:
                 yield Gap(
@@ -210,7 +223,7 @@ def scan(source: ByteSource, *, key: bytes, limits: Limits, next_sequence: int) 
                     chunks_seen=chunks_seen,
                 )
             gap_offset, chunks_seen = None, 0
-            next_sequence = header.sequence + 1
+            next_sequence, next_chunk = header.sequence + 1, header.chunks_through
             source.skip(wire.RECORD_HEADER_BYTES + len(payload) + wire.RECORD_TRAILER_BYTES)
             yield Record(header=header, payload=payload)
             continue

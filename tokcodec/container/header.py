@@ -40,14 +40,12 @@ def pack_header(header: StreamHeader) -> bytes:
     out.uint(4, header.max_chunk_frames, "frames a chunk", low=1, high=wire.MAX_CHUNK_FRAMES)
     out.uint(1, header.probability_model, "probability model", high=wire.PROBABILITY_PRIOR)
     out.put(header.probability_digest, "probability model digest", size=wire.DIGEST_BYTES)
-    if problem := _digest_problem(header):
+    if problem := _digest_problem(header.probability_model, header.probability_digest):
         out.fail(problem)
     out.put(header.tokenizer_digest, "tokenizer digest", size=wire.DIGEST_BYTES)
     out.text(header.tokenizer_name, "tokenizer name", low=1, high=wire.MAX_NAME_BYTES)
     _put_side_streams(out, header.side_streams)
     _put_extensions(out, header.extensions)
-    if header.chunk_tokens(1) > wire.MAX_CHUNK_TOKENS:
-        out.fail("the picture has too many tokens")
     return out.finish(high=wire.MAX_HEADER_BYTES)
 
 
@@ -84,6 +82,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
             hint=_UPDATE_HINT,
         )
     probability_digest = data.take(wire.DIGEST_BYTES, "probability model digest")
+    if problem := _digest_problem(probability_model, probability_digest):
+        data.fail(problem)
     tokenizer_digest = data.take(wire.DIGEST_BYTES, "tokenizer digest")
     header = StreamHeader(
         width=width,
@@ -103,11 +103,9 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
         extensions=_take_extensions(data, offset=offset, understood=understood),
     )
     data.finish()
-    if problem := _digest_problem(header):
-        data.fail(problem)
-    if header.chunk_tokens(1) > limits.chunk_tokens:
+    if header.chunk_tokens(1) > limits.picture_tokens:
         raise LimitError(
-            f"{header.chunk_tokens(1)} tokens in a picture, the limit is {limits.chunk_tokens} a chunk",
+            f"{header.chunk_tokens(1)} tokens in a picture, the limit is {limits.picture_tokens}",
             where=_WHERE,
             offset=offset,
             hint="raise the limit if you trust the file",
@@ -115,9 +113,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
     return header
 
 
-def _digest_problem(header: StreamHeader) -> str | None:
-    adaptive = header.probability_model == wire.PROBABILITY_ADAPTIVE
-    if adaptive != (header.probability_digest == NO_DIGEST):
+def _digest_problem(model: int, digest: bytes) -> str | None:
+    if (model == wire.PROBABILITY_ADAPTIVE) != (digest == NO_DIGEST):
         return "the probability model's digest has to be zero for adaptive, and for nothing else"
     return None
 

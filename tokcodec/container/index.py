@@ -87,9 +87,7 @@ def read_stream_from(
     )
 
 
-def _preamble(
-    source: BinaryIO, limits: Limits, understood: Collection[int]
-) -> tuple[StreamHeader, bytes, ByteSource]:
+def _preamble(source: BinaryIO, limits: Limits, understood: Collection[int]) -> tuple[StreamHeader, bytes, ByteSource]:
     if not source.seekable():
         raise UsageError("the stream cannot seek", hint="read it from the start, or name a file")
     _seek(source, 0)
@@ -121,9 +119,7 @@ def _from_tail(source: BinaryIO, key: bytes, limits: Limits) -> tuple[ChunkEntry
     return tuple(index)
 
 
-def _payload_at(
-    source: BinaryIO, offset: int, end: int, kind: int, key: bytes, limits: Limits
-) -> bytes | None:
+def _payload_at(source: BinaryIO, offset: int, end: int, kind: int, key: bytes, limits: Limits) -> bytes | None:
     """The payload of a record of type `kind` that lies exactly between two offsets."""
     overhead = wire.RECORD_HEADER_BYTES + wire.RECORD_TRAILER_BYTES
     size = end - offset - overhead

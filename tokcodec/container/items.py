@@ -21,13 +21,15 @@ class Limits:
 
     Attributes:
         payload_bytes: Largest record payload that is read into memory.
-        picture_pixels: Largest width x height.
-        chunk_tokens: Most tokens of one chunk (eight bytes of memory each once decoded).
+        picture_pixels: Largest width x height; the default holds 7680x4320.
+        picture_tokens: Most tokens of one picture; decoding them takes about 300 bytes of memory each.
+        chunk_tokens: Most tokens of one chunk; they take eight bytes of memory each.
         index_chunks: Most entries of a chunk index that is read into memory.
     """
 
     payload_bytes: int = 1 << 26
-    picture_pixels: int = 1 << 26
+    picture_pixels: int = 1 << 25
+    picture_tokens: int = 1 << 20
     chunk_tokens: int = 1 << 26
     index_chunks: int = 1 << 20
 

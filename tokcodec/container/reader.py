@@ -35,9 +35,7 @@ from tokcodec.container.records import pack_entry, parse_chunk, parse_end, parse
 from tokcodec.errors import CorruptStreamError, UnsupportedStreamError
 
 
-def read_stream(
-    source: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, understood: Collection[int] = ()
-) -> StreamReader:
+def read_stream(source: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, understood: Collection[int] = ()) -> StreamReader:
     """Read the signature and the header, and get ready for the rest (spec sections 2 and 4).
 
     Args:
@@ -118,7 +116,13 @@ class StreamReader:
 
     def _run(self) -> Iterator[Item]:
         gap: Gap | None = None
-        found = scan(self._data, key=self._key, limits=self._limits, next_sequence=self._next_sequence or 0)
+        found = scan(
+            self._data,
+            key=self._key,
+            limits=self._limits,
+            next_sequence=self._next_sequence or 0,
+            next_chunk=self._next_chunk,
+        )
         for record in found:
             if isinstance(record, Gap):
                 gap = record
@@ -148,8 +152,8 @@ class StreamReader:
 
     def _cut(self, gap: Gap | None) -> Damage:
         """The file stopped without an end record (spec section 9.2)."""
-        total = self._next_chunk if gap is None else max(self._next_chunk, gap.chunks_seen)
         known = self._total_chunks is not None
+        total = self._next_chunk if gap is None or known else max(self._next_chunk, gap.chunks_seen)
         missing = range(self._next_chunk, total)
         lost = "the end record is missing" if known else "the rest of the file is missing"
         return Damage(
@@ -223,13 +227,9 @@ class StreamReader:
             header=self.header,
             limits=self._limits,
         )
-        if self.header.still_image and (chunk.number or chunk.frames != 1):
-            self._fail(head, "a still image has one chunk of one frame")
         if self._last_pts is not None and chunk.pts[0] <= self._last_pts:
             self._fail(head, f"chunk {chunk.number} does not begin after the chunk before it")
-        entry = ChunkEntry(
-            number=chunk.number, offset=head.offset, first_pts=chunk.pts[0], frames=chunk.frames
-        )
+        entry = ChunkEntry(number=chunk.number, offset=head.offset, first_pts=chunk.pts[0], frames=chunk.frames)
         self._entries_crc = crc32(pack_entry(entry), self._entries_crc)
         self._last_pts = chunk.pts[-1]
         self._chunks += 1
@@ -239,9 +239,9 @@ class StreamReader:
     def _open_index(self, record: Record) -> None:
         head = record.header
         intact = self._start is None and not self._damages
-        index = parse_index(
-            record.payload, offset=head.payload_offset, end=head.offset if intact else wire.MAX_VARINT
-        )
+        index = parse_index(record.payload, offset=head.payload_offset, end=head.offset if intact else wire.MAX_U64 + 1)
+        if self.header.still_image and index.total_frames != 1:
+            self._fail(head, "a still image has one chunk of one frame")
         if index.total_chunks != head.chunks_before:
             self._fail(head, f"the index has {index.total_chunks} chunks of {head.chunks_before}")
         if intact and crc32(index.entries) != self._entries_crc:
@@ -263,6 +263,4 @@ class StreamReader:
         self._total_chunks = head.chunks_before
 
     def _fail(self, head: RecordHeader, message: str) -> NoReturn:
-        raise CorruptStreamError(
-            message, where=f"record {head.sequence}", offset=head.offset, hint=VIOLATION_HINT
-        )
+        raise CorruptStreamError(message, where=f"record {head.sequence}", offset=head.offset, hint=VIOLATION_HINT)

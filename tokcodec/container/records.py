@@ -45,12 +45,12 @@ def pack_chunk(chunk: ChunkRecord, *, header: StreamHeader) -> bytes:
     return out.finish()
 
 
-def parse_chunk(
-    payload: bytes, *, number: int, offset: int, header: StreamHeader, limits: Limits
-) -> ChunkRecord:
+def parse_chunk(payload: bytes, *, number: int, offset: int, header: StreamHeader, limits: Limits) -> ChunkRecord:
     """Chunk `number` in a payload that begins at byte `offset` (spec section 5.1)."""
     data = FieldReader(payload, offset=offset, where=f"chunk {number}")
     frames = data.uint(4, "frame count", low=1, high=header.max_chunk_frames)
+    if header.still_image and (number or frames != 1):
+        data.fail("a still image has one chunk of one frame", at=0)
     tokens = header.chunk_tokens(frames)
     if tokens > wire.MAX_CHUNK_TOKENS:
         data.fail(f"{tokens} tokens in a chunk, allowed are {wire.MAX_CHUNK_TOKENS}", at=0)
@@ -134,9 +134,7 @@ def parse_packets(payload: bytes, *, offset: int, header: StreamHeader) -> SideP
         stream = data.varint("packet stream", high=wire.MAX_U16)
         if stream not in known:
             data.fail(f"packet of stream {stream}, which the header does not name")
-        flags = data.uint(
-            1, "packet flags", high=wire.PACKET_KEYFRAME | wire.PACKET_HAS_PTS | wire.PACKET_HAS_DTS
-        )
+        flags = data.uint(1, "packet flags", high=wire.PACKET_KEYFRAME | wire.PACKET_HAS_PTS | wire.PACKET_HAS_DTS)
         duration = data.varint("packet duration", high=wire.MAX_TICKS)
         pts = dts = None
         if flags & wire.PACKET_HAS_PTS:

@@ -77,4 +77,5 @@ MAX_TICKS = 1 << 60
 MAX_VARINT = (1 << 63) - 1
 MAX_U16 = (1 << 16) - 1
 MAX_U32 = (1 << 32) - 1
+MAX_U64 = (1 << 64) - 1
 DIGEST_BYTES = 32

@@ -137,9 +137,7 @@ class ContainerWriter:
                 # An unbuffered sink may take a part only.
                 done = self._sink.write(rest)
             except (OSError, ValueError) as error:
-                raise OutputError(
-                    f"the output cannot be written: {error}", offset=self.bytes_written
-                ) from error
+                raise OutputError(f"the output cannot be written: {error}", offset=self.bytes_written) from error
             if not done:
                 raise OutputError("the output takes no more bytes", offset=self.bytes_written)
             self.bytes_written += done

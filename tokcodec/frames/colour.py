@@ -25,10 +25,7 @@ _LIMITED_GREY_CODECS = frozenset({"h264", "hevc", "vvc", "vp8", "vp9", "av1", "m
 
 # The slow and exact path of swscale: chroma is interpolated, sums are rounded and not cut.
 _FLAGS = int(
-    Interpolation.BICUBIC
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.ACCURATE_RND
+    Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 )
 
 
@@ -137,9 +134,7 @@ class FromRgb:
                 threads=1,
             )
         elif self.pixel_format != "rgb24":
-            frame = self._reformatter.reformat(
-                frame, format=self.pixel_format, interpolation=_FLAGS, threads=1
-            )
+            frame = self._reformatter.reformat(frame, format=self.pixel_format, interpolation=_FLAGS, threads=1)
         frame.colorspace = colour.matrix
         frame.color_range = _FULL_RANGE if colour.full_range else _LIMITED_RANGE
         frame.color_primaries = colour.primaries
@@ -147,9 +142,7 @@ class FromRgb:
         return frame
 
 
-def colour_for_output(
-    colour: Colour, *, rgb_samples: bool, carries_matrix: bool, full_range_only: bool
-) -> Colour:
+def colour_for_output(colour: Colour, *, rgb_samples: bool, carries_matrix: bool, full_range_only: bool) -> Colour:
     """The colour description under which an output is written.
 
     Args:

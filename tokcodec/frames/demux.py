@@ -28,9 +28,7 @@ TimedFrame = tuple[VideoFrame, int]
 class Demuxer:
     """Decodes one video stream and passes the packets of side streams; errors become notes."""
 
-    def __init__(
-        self, source: ByteSource, container: InputContainer, *, sides: dict[int, SideStream]
-    ) -> None:
+    def __init__(self, source: ByteSource, container: InputContainer, *, sides: dict[int, SideStream]) -> None:
         self._source = source
         self._container = container
         self._sides = sides

@@ -32,9 +32,7 @@ class PngWriter(VideoWriter):
             except OSError as error:
                 raise OutputError(f"cannot be made: {describe(error)}", where=str(target)) from error
         for side in info.side_streams:
-            self.notes.append(
-                f"stream {side.index} ({side.kind}, {side.codec}) dropped: PNG holds pictures only"
-            )
+            self.notes.append(f"stream {side.index} ({side.kind}, {side.codec}) dropped: PNG holds pictures only")
 
     def _put_frame(self, frame: Frame) -> None:
         self._count += 1

@@ -50,9 +50,7 @@ def pick_video(container: InputContainer, label: str) -> VideoStream:
     if not streams:
         kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
         held = "a cover picture only" if container.streams.video else ", ".join(kinds)
-        raise MediaError(
-            f"has no video stream (it holds: {held})", where=label, hint="Give a video or a still image."
-        )
+        raise MediaError(f"has no video stream (it holds: {held})", where=label, hint="Give a video or a still image.")
     decodable = [s for s in streams if s.codec_context is not None]
     if not decodable:
         raise MediaError("has video in a codec that this FFmpeg cannot decode", where=label)
@@ -110,9 +108,7 @@ def side_streams_of(container: InputContainer, notes: list[str]) -> dict[int, Si
         side = describe_stream(stream)
         if side is None:
             name = codec_name(stream)
-            notes.append(
-                f"stream {stream.index} ({stream.type}{', ' + name if name else ''}) cannot be carried"
-            )
+            notes.append(f"stream {stream.index} ({stream.type}{', ' + name if name else ''}) cannot be carried")
         else:
             sides[stream.index] = side
     return sides

@@ -100,9 +100,7 @@ class VideoReader:
         self._container = container
         self._closed = False
         self.notes: list[str] = []
-        self._sides: dict[int, SideStream] = (
-            probe.side_streams_of(container, self.notes) if side_streams else {}
-        )
+        self._sides: dict[int, SideStream] = probe.side_streams_of(container, self.notes) if side_streams else {}
         self._demuxer = Demuxer(source, container, sides=self._sides)
         self._range = make_range(
             origin=self._demuxer.stream.start_time or 0,

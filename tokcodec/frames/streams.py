@@ -51,9 +51,7 @@ class ByteSource:
                 self._stream: BinaryIO = path.open("rb")
             except (OSError, ValueError) as error:
                 hint = "Check the name." if isinstance(error, FileNotFoundError) else None
-                raise MediaError(
-                    f"cannot be opened: {describe(error)}", where=self.label, hint=hint
-                ) from error
+                raise MediaError(f"cannot be opened: {describe(error)}", where=self.label, hint=hint) from error
         else:
             self._stream = source
             name = getattr(source, "name", None)

@@ -85,9 +85,7 @@ def check_range(start_seconds: float, duration_seconds: float | None) -> None:
         raise UsageError(f"the duration must be more than 0 seconds, not {duration_seconds}")
 
 
-def make_range(
-    *, origin: int, time_base: Fraction, start_seconds: float, duration_seconds: float | None
-) -> TimeRange:
+def make_range(*, origin: int, time_base: Fraction, start_seconds: float, duration_seconds: float | None) -> TimeRange:
     """The range in ticks; `origin` is the timestamp of the first frame, to which the start relates."""
     start = Fraction(start_seconds)
     first = origin + round(start / time_base)

@@ -49,9 +49,7 @@ class VideoWriter(ABC):
         """
         shape = (self.info.height, self.info.width, 3)
         if frame.pixels.shape != shape or frame.pixels.dtype != np.uint8:
-            raise UsageError(
-                f"a frame is {frame.pixels.dtype} {frame.pixels.shape}; the video is uint8 {shape}"
-            )
+            raise UsageError(f"a frame is {frame.pixels.dtype} {frame.pixels.shape}; the video is uint8 {shape}")
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise UsageError(f"timestamp {frame.pts} does not come after {self._last_pts}")
         self._last_pts = frame.pts

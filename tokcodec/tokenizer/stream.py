@@ -23,9 +23,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(
-            "no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch"
-        )
+        raise DeviceError("no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -81,9 +79,7 @@ class StreamEncoder:
 
     def __init__(self, model: Tokenizer) -> None:
         if model.config.quantizer != "lfq":
-            raise ModelError(
-                "continuous latents cannot be coded", hint="use weights trained with --quantizer lfq"
-            )
+            raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
         self._model = model
         self._parameter = next(model.parameters())
         self.geometry: TokenGeometry = model.config.geometry
@@ -126,6 +122,8 @@ class StreamDecoder:
     """
 
     def __init__(self, model: Tokenizer, *, height: int, width: int) -> None:
+        if model.config.quantizer != "lfq":
+            raise ModelError("the weights are not those of a tokenizer with tokens")
         self._model = model
         self._parameter = next(model.parameters())
         self._size = height, width

@@ -62,9 +62,7 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def _crop(
-    pixels: NDArray[np.uint8], frames: int, side: int, random: np.random.Generator
-) -> NDArray[np.uint8] | None:
+def _crop(pixels: NDArray[np.uint8], frames: int, side: int, random: np.random.Generator) -> NDArray[np.uint8] | None:
     """A random window of `frames` x `side` x `side`; None where the source is too small."""
     length, height, width = pixels.shape[:3]
     if length < frames or height < side or width < side:
@@ -114,9 +112,7 @@ def pack(folder: Path, out: Path, config: PackConfig) -> dict[str, int]:
         passed_over += crops[0] is None
     clips.flush()
     order = random.permutation(stored)
-    final = np.lib.format.open_memmap(
-        out / "clips.npy", mode="w+", dtype=np.uint8, shape=(stored, *shape[1:])
-    )
+    final = np.lib.format.open_memmap(out / "clips.npy", mode="w+", dtype=np.uint8, shape=(stored, *shape[1:]))
     for target, source in enumerate(order):
         final[target] = clips[source]
     final.flush()
@@ -136,9 +132,7 @@ class Sampler:
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         if not (folder / "pack.json").exists():
-            raise UsageError(
-                "not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it"
-            )
+            raise UsageError("not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it")
         self._clips = np.load(folder / "clips.npy", mmap_mode="r")
         self._images = np.load(folder / "images.npy", mmap_mode="r")
         self._random = np.random.default_rng(seed)

@@ -104,9 +104,7 @@ def inflate(model: Tokenizer) -> None:
         decoder.split_rest.bias.copy_(decoder.split_first.bias.repeat(4))  # type: ignore[union-attr]
 
 
-def sample_levels(
-    batch: int, steps: int, rows: int, columns: int, *, top: int, full_rate_share: float
-) -> Tensor:
+def sample_levels(batch: int, steps: int, rows: int, columns: int, *, top: int, full_rate_share: float) -> Tensor:
     """Random bit allocations: int64 levels `(batch, steps, rows, columns)` at token resolution.
 
     A share of the batch keeps everything; of the rest, half has one level for all and half a random map in
@@ -136,9 +134,7 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
     return (axis < kept.unsqueeze(-3)).float()
 
 
-def clip_losses(
-    model: Tokenizer, frames: Tensor, kept: Tensor, config: TrainConfig, stage: Stage
-) -> dict[str, Tensor]:
+def clip_losses(model: Tokenizer, frames: Tensor, kept: Tensor, config: TrainConfig, stage: Stage) -> dict[str, Tensor]:
     """Run a batch of clips through the steps of encoder and decoder; every loss term, unweighted.
 
     Args:
@@ -248,9 +244,7 @@ class Trainer:
         frames = self.sampler.batch(phase.batch, phase.frames, phase.side).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             terms = clip_losses(self.model, frames, self._kept(phase), self.config, phase.stage)
-        loss = sum(
-            (getattr(self.config.weights, name) * term for name, term in terms.items()), torch.zeros(())
-        )
+        loss = sum((getattr(self.config.weights, name) * term for name, term in terms.items()), torch.zeros(()))
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)

@@ -42,8 +42,7 @@ def entries() -> tuple[WeightsEntry, ...]:
     """The weights that come with the package, the default first."""
     listed = json.loads(REGISTRY.read_text(encoding="utf-8"))["tokenizers"]
     return tuple(
-        WeightsEntry(name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"])
-        for item in listed
+        WeightsEntry(name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"]) for item in listed
     )
 
 
@@ -79,9 +78,7 @@ def find_by_name(name: str) -> WeightsEntry:
     if name.endswith(".safetensors"):
         return entry_of_file(Path(name))
     known = ", ".join(entry.name for entry in entries())
-    raise ModelError(
-        f"no model is called {name!r}", hint=f"known: {known}; or give the path of a .safetensors file"
-    )
+    raise ModelError(f"no model is called {name!r}", hint=f"known: {known}; or give the path of a .safetensors file")
 
 
 def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
@@ -119,6 +116,7 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
     Raises:
         ModelError: Missing file, wrong digest, or tensors that do not fit the configuration.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load
 
@@ -128,9 +126,7 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
     try:
         data = entry.path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"cannot read the weights: {error.strerror or error}", where=str(entry.path)
-        ) from error
+        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(entry.path)) from error
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256:
         raise ModelError(
@@ -144,6 +140,8 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
         raise ModelError("not a safetensors file", where=str(entry.path)) from error
+    if any(tensor.dtype != torch.bfloat16 for tensor in tensors.values()):
+        raise ModelError("the tensors are not bfloat16", where=str(entry.path))
     model = Tokenizer(TokenizerConfig.from_json(metadata.get(CONFIG_KEY, "")))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)

@@ -1,0 +1,809 @@
+"""An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
+
+It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
+favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
+Use: python tests/spec_decoder.py FILE.tok [WEIGHTS.safetensors]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import struct
+import sys
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.uint64]
+Levels = NDArray[np.uint8]
+
+ERROR_NAMES = {"C": "CorruptStreamError", "U": "UnsupportedStreamError", "L": "LimitError", "M": "ModelError"}
+LIMITS = {"payload": 2**26, "pixels": 2**25, "grid": 2**20, "tokens": 2**26, "index": 2**20}  # of a reader (10.2)
+MAGIC = bytes.fromhex("8e544f4b0d0a1a0a")
+SYNC = bytes.fromhex("9d546bf6")
+HEADER, CHUNK, PACKETS, INDEX, END = 1, 2, 3, 4, 5
+CRITICAL = {HEADER: 1, CHUNK: 1, PACKETS: 0, INDEX: 0, END: 1}  # the critical flag of the known types (2.4)
+MAX_TIME = 2**60
+
+
+class SpecError(Exception):
+    """An error of (1.2); with `damage` it is damage met in strict reading (12). `partial` came before it."""
+
+    def __init__(self, kind: str, offset: int, message: str, damage: bool = False) -> None:
+        super().__init__(f"{kind} ({ERROR_NAMES[kind]}) at byte {offset}: {message}")
+        self.kind, self.offset, self.message, self.damage = kind, offset, message, damage
+        self.name = ERROR_NAMES[kind]
+        self.partial: ParsedFile | None = None
+
+
+def check(condition: bool, offset: int, message: str, kind: str = "C") -> None:
+    """Raise the error of a constraint that does not hold."""
+    if not condition:
+        raise SpecError(kind, offset, message)
+
+
+class Geometry(NamedTuple):
+    """What tokens need of the header (3)."""
+
+    bits_per_token: int
+    level_bits: tuple[int, ...]
+    block_tokens: int
+    spatial_factor: int = 8
+    temporal_factor: int = 4
+    probability_model: int = 0
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
+
+    def steps(self, frames: int) -> int:
+        return 1 + -(-(frames - 1) // self.temporal_factor)
+
+
+Ratio = tuple[int, int]
+
+
+class SideStream(NamedTuple):
+    index: int  # (4.5)
+    kind: int
+    time_base: Ratio
+    codec: str
+    language: str
+    template: bytes
+
+
+class Extension(NamedTuple):
+    offset: int  # of a header extension (4.6), or of a record of a type that has no meaning here (2.4, 6.4)
+    type: int
+    critical: bool
+    data: bytes
+
+
+class Chunk(NamedTuple):
+    offset: int  # of the record (5)
+    number: int
+    pts: list[int]
+    last_duration: int
+    tokens_crc: int
+    timing_mode: int
+    token_data: bytes
+
+
+class Packet(NamedTuple):
+    offset: int  # of the record (6.1)
+    stream: int
+    keyframe: bool
+    pts: int | None
+    dts: int | None
+    duration: int
+    data: bytes
+
+
+class IndexEntry(NamedTuple):
+    offset: int  # (6.2)
+    first_pts: int
+    frame_count: int
+
+
+class Damage(NamedTuple):
+    offset: int  # (9.2)
+    length: int
+    reason: str
+    missing: range  # numbers of chunks
+    open_end: bool  # chunks after these may be missing as well
+
+
+@dataclass
+class Header:
+    """The fields of (4.1), in their order but for the last; those of tokens are in `geometry`."""
+
+    width: int
+    height: int
+    time_base: Ratio
+    frame_rate: Ratio
+    sample_aspect_ratio: Ratio
+    still_image: bool
+    colour: tuple[int, int, int]  # primaries, transfer, matrix
+    full_range: bool
+    max_chunk_frames: int
+    probability_digest: bytes
+    tokenizer_digest: bytes
+    tokenizer_name: str
+    side_streams: list[SideStream]
+    extensions: list[Extension]
+    geometry: Geometry
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.geometry.grid(self.height, self.width)
+
+
+@dataclass
+class ParsedFile:
+    """All that a file holds, records in the order of the file. `whole` is that of (9.3)."""
+
+    version_minor: int
+    header: Header
+    chunks: list[Chunk] = field(default_factory=list)
+    packets: list[Packet] = field(default_factory=list)
+    extensions: list[Extension] = field(default_factory=list)
+    index: list[IndexEntry] | None = None
+    index_offset: int | None = None
+    ended: bool = False
+    damages: list[Damage] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        return self.ended and not self.damages
+
+
+class Cursor:
+    """Reads the fields of (1.3) from one payload, which begins at `base` in the file."""
+
+    def __init__(self, data: bytes, base: int) -> None:
+        self.data, self.base, self.position = data, base, 0
+
+    @property
+    def offset(self) -> int:
+        return self.base + self.position
+
+    def take(self, size: int, what: str) -> bytes:
+        check(size <= len(self.data) - self.position, self.offset, f"{what} does not fit")
+        self.position += size
+        return self.data[self.position - size : self.position]
+
+    def number(self, size: int, what: str, low: int = 0, high: int = 2**64, signed: bool = False) -> int:
+        """An integer of fixed size; a reserved field has the limits 0 and 0."""
+        value = int.from_bytes(self.take(size, what), "little", signed=signed)
+        check(low <= value <= high, self.offset - size, f"{what} is {value}")
+        return value
+
+    def varint(self, what: str, low: int = 0, high: int = 2**63 - 1) -> int:
+        offset, value = self.offset, 0
+        for i in range(9):
+            byte = self.take(1, what)[0]
+            value |= (byte & 0x7F) << (7 * i)
+            if byte < 0x80:
+                check(byte != 0 or i == 0, offset, f"{what} is not in its shortest form")
+                check(low <= value <= high, offset, f"{what} is {value}")
+                return value
+        raise SpecError("C", offset, f"{what} is a varint of more than 9 bytes")
+
+    def zigzag(self, what: str) -> int:
+        value = self.varint(what)
+        return value >> 1 if value % 2 == 0 else -(value + 1) // 2
+
+    def ratio(self, what: str, unknown: bool) -> Ratio:
+        offset = self.offset
+        a, b = self.number(4, what), self.number(4, what)
+        known = 1 <= a < 2**31 and 1 <= b < 2**31 and math.gcd(a, b) == 1
+        check(known or (unknown and a == b == 0), offset, f"{what} is {a}/{b}")
+        return a, b
+
+    def text(self, what: str, low: int, high: int) -> str:
+        offset = self.offset
+        raw = self.take(self.number(1, what, low, high), what)
+        try:
+            value = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise SpecError("C", offset, f"{what} is not UTF-8") from None
+        control = any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F for c in value)
+        check(not control, offset, f"{what} holds a control character")
+        return value
+
+    def end(self) -> None:
+        check(self.position == len(self.data), self.offset, "bytes left over in the payload")
+
+
+def parse_header(payload: bytes, base: int) -> Header:
+    """The header's payload (4). Errors come in the order of the fields."""
+    c = Cursor(payload, base)
+    width, height = c.number(2, "width", 1, 16384), c.number(2, "height", 1, 16384)
+    check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
+    time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
+    aspect = c.ratio("sample_aspect_ratio", unknown=True)
+    still = c.number(1, "flags", 0, 1) == 1
+    colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
+    full_range = c.number(1, "full_range", 0, 1) == 1
+    bits = c.number(1, "bits_per_token", 1, 64)
+    spatial, temporal = c.number(1, "spatial_factor", 1, 64), c.number(1, "temporal_factor", 1, 64)
+    block_tokens = c.number(1, "block_tokens", 1, 64)
+    levels = tuple(c.take(c.number(1, "level_count", 2, 16), "level_bits"))
+    rising = all(a < b for a, b in itertools.pairwise(levels))
+    check(rising and levels[0] == 0 and levels[-1] == bits, base + 38, f"level_bits are {levels}")
+    max_frames = c.number(4, "max_chunk_frames", 1, 65536)
+    model = c.number(1, "probability_model")
+    check(model in (0, 1), c.offset - 1, f"probability model {model}", "U")
+    model_digest = c.take(32, "probability_digest")
+    check(any(model_digest) == (model != 0), c.offset - 32, "probability_digest does not suit the model")
+    digest, name = c.take(32, "tokenizer_digest"), c.text("tokenizer_name", 1, 64)
+    streams: list[SideStream] = []
+    for _ in range(c.number(1, "side_stream_count")):
+        index = c.number(2, "side stream index", streams[-1].index + 1 if streams else 0)
+        kind = c.number(1, "side stream kind", 1)
+        c.number(1, "reserved", 0, 0)
+        stream_base = c.ratio("side stream time_base", unknown=False)
+        codec, language = c.text("codec", 0, 64), c.text("language", 0, 35)
+        template = c.take(c.number(4, "template", 0, 2**24), "template")
+        streams.append(SideStream(index, kind, stream_base, codec, language, template))
+    extensions: list[Extension] = []
+    for _ in range(c.number(2, "extension_count")):
+        offset = c.offset
+        kind, critical = c.number(1, "extension type", 1), c.number(1, "extension flags", 0, 1) == 1
+        data = c.take(c.number(4, "extension size"), "extension data")
+        check(not critical, offset, "unknown critical header extension", "U")
+        extensions.append(Extension(offset, kind, critical, data))
+    c.end()
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model)
+    header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
+                    model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
+    check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
+    return header
+
+
+def parse_chunk(payload: bytes, offset: int, number: int, header: Header) -> Chunk:
+    """A chunk's payload (5), without what depends on the chunks before it."""
+    c = Cursor(payload, offset + 24)
+    frames = c.number(4, "frame_count", 1, header.max_chunk_frames)
+    check(not header.still_image or (frames == 1 and number == 0), offset + 24, "a still image has one frame")
+    tokens = header.geometry.steps(frames) * math.prod(header.grid)
+    check(tokens <= 2**28, offset + 24, f"{tokens} tokens in a chunk")
+    check(tokens <= LIMITS["tokens"], offset + 24, f"{tokens} tokens in a chunk", "L")
+    first_pts = c.number(8, "first_pts", -MAX_TIME, MAX_TIME, signed=True)
+    crc, mode = c.number(4, "tokens_crc"), c.number(1, "timing_mode", 0, 1)
+    c.number(3, "reserved", 0, 0)
+    size = c.number(4, "token_data_size")
+    steps = [c.varint("step", 1, 2**61) for _ in range(frames - 1)] if mode == 1 else []
+    duration = c.varint("duration", 1, MAX_TIME)
+    listed = any(step != duration for step in steps)
+    check(mode == 0 or listed, offset + 48, "listed timing that is regular")
+    pts = list(itertools.accumulate(steps if listed else [duration] * (frames - 1), initial=first_pts))
+    check(pts[-1] <= MAX_TIME, offset + 48, f"the last timestamp is {pts[-1]}")
+    token_data = c.take(size, "token_data")
+    c.end()
+    return Chunk(offset, number, pts, duration, crc, mode, token_data)
+
+
+def parse_packets(payload: bytes, offset: int, header: Header) -> list[Packet]:
+    """A packets record (6.1)."""
+    c = Cursor(payload, offset + 24)
+    packets: list[Packet] = []
+    expected_pts: dict[int, int] = {}  # p of (6.1), by stream
+    for _ in range(c.number(4, "packet_count", 1, 65536)):
+        start = c.offset
+        stream = c.varint("stream")
+        check(any(stream == s.index for s in header.side_streams), start, f"there is no stream {stream}")
+        flags = c.number(1, "packet flags", 0, 7)
+        duration = c.varint("packet duration", 0, MAX_TIME)
+        pts = c.zigzag("pts_difference") + expected_pts.get(stream, 0) if flags & 2 else None
+        dts = c.zigzag("dts_difference") + (pts or 0) if flags & 4 else None
+        check(abs(pts or 0) <= MAX_TIME and abs(dts or 0) <= MAX_TIME, start, f"pts {pts}, dts {dts}")
+        expected_pts[stream] = 0 if pts is None else pts + duration
+        data = c.take(c.varint("packet size", 0, 2**28), "packet data")
+        packets.append(Packet(offset, stream, flags & 1 == 1, pts, dts, duration, data))
+    c.end()
+    return packets
+
+
+class Reader:
+    """Reads a file from its start, strictly or as (9) says."""
+
+    def __init__(self, data: bytes, robust: bool) -> None:
+        self.data, self.robust = data, robust
+        self.key = b""
+        self.position, self.sequence, self.chunk_number = 16, 0, 0  # the place, q0 and c0 of (9)
+        self.failed_bytes = 0  # payloads read in vain (9.1)
+        self.last_broken = -1  # the highest chunk number in a readable header of a broken record
+
+    def run(self) -> ParsedFile:
+        """Signature (2.1), header record, and all other records."""
+        data = self.data
+        check(len(data) >= 16 and data[:8] == MAGIC, 0, "this is no .tok file")
+        check(zlib.crc32(data[:12]) == int.from_bytes(data[12:16], "little"), 12, "signature_crc is wrong")
+        check(data[8] == 1, 8, f"major version {data[8]}", "U")
+        check(data[10:12] == b"\0\0", 10, "a reserved field is not 0")
+        found = self.record_at(16, 0)
+        if isinstance(found, str):
+            raise SpecError("C", 16, f"header record: {found}", damage=True)
+        check(found[:3] == (HEADER, 0, 0), 16, "the first record is not a proper header")
+        self.position += 28 + len(found[3])
+        self.key, self.sequence = data[self.position - 4 : self.position], 1
+        self.file = ParsedFile(data[9], parse_header(found[3], 40))
+        try:
+            while self.next_record():
+                pass
+        except SpecError as error:
+            error.partial = self.file
+            raise
+        return self.file
+
+    def report(self, offset: int, end: int, reason: str, missing: range, open_end: bool = False) -> None:
+        """Report damage, or stop at it where reading is strict (12)."""
+        if not self.robust:
+            raise SpecError("C", offset, f"damage: {reason}", damage=True)
+        self.file.damages.append(Damage(offset, end - offset, reason, missing, open_end))
+
+    def record_at(self, at: int, lowest: int) -> tuple[int, int, int, bytes] | str:
+        """Type, sequence, chunks_before and payload of the whole record at a place (2.2), or a fault."""
+        head = self.data[at : at + 24]
+        if head[:4] != SYNC or len(head) < 24:
+            return "no sync marker" if SYNC[: len(head)] != head[:4] else "the file ends here"
+        kind, flags, reserved, sequence, chunks_before, size, header_crc = struct.unpack("<4xBBHIIII", head)
+        if zlib.crc32(head[:20] + self.key) != header_crc:
+            return "header_crc is wrong"
+        if sequence < lowest:
+            return "the sequence number is too low"
+        check(kind != 0, at + 4, "record type 0")
+        check(flags < 2 and CRITICAL.get(kind, flags) == flags, at + 5, f"record flags {flags}")
+        check(reserved == 0, at + 6, "a reserved field is not 0")
+        check(size <= (2**26 if kind == HEADER else 2**28), at + 16, f"a payload of {size} bytes")
+        check(size <= LIMITS["payload"], at + 16, f"a payload of {size} bytes", "L")
+        payload, stored = self.data[at + 24 : at + 24 + size], self.data[at + 24 + size : at + 28 + size]
+        if len(stored) == 4 and zlib.crc32(payload) == int.from_bytes(stored, "little"):
+            return kind, sequence, chunks_before, payload
+        if kind == CHUNK and 0 <= chunks_before - self.chunk_number <= sequence - self.sequence:
+            self.last_broken = max(self.last_broken, chunks_before)
+        self.failed_bytes += len(payload)
+        check(self.failed_bytes <= 16 * len(self.data) + 2**26, at, "too much work to find a record", "L")
+        return "payload_crc is wrong" if len(stored) == 4 else "the file ends within this record"
+
+    def next_record(self) -> bool:
+        """Find the next whole record (9.1), note what is missing (9.2), and read it; False at the end."""
+        start = at = self.position
+        self.last_broken = -1
+        found = self.record_at(at, 0)
+        reason = found if isinstance(found, str) else ""
+        while isinstance(found, str):
+            at = self.data.find(SYNC, at + 1) if self.robust else -1
+            if at < 0:
+                indexed = self.file.index is not None
+                missing = range(0) if indexed else range(self.chunk_number, self.last_broken + 1)
+                self.report(start, len(self.data), reason, missing, open_end=not indexed)
+                return False
+            found = self.record_at(at, self.sequence)
+        kind, sequence, chunks_before, payload = found
+        gap, lost = sequence - self.sequence, chunks_before - self.chunk_number
+        check(gap >= 0, at + 8, f"sequence {sequence}, not {self.sequence}")
+        check(0 <= lost <= gap, at + 12, f"chunks_before {chunks_before}, not {self.chunk_number}")
+        if reason or gap:
+            missing = range(self.chunk_number, chunks_before)
+            self.report(start, at, reason or f"{gap} records are missing", missing)
+        self.sequence, self.chunk_number, self.position = sequence + 1, chunks_before, at + 28 + len(payload)
+        self.read_record(at, kind, payload)
+        return not self.file.ended
+
+    def read_record(self, at: int, kind: int, payload: bytes) -> None:
+        """Check the order of (2.5), then read a payload."""
+        file = self.file
+        check(kind != HEADER, at + 4, "a second header")
+        check(file.index is None or kind == END, at + 4, f"a record of type {kind} after the index")
+        if kind == CHUNK:
+            chunk = parse_chunk(payload, at, self.chunk_number, file.header)
+            in_order = not file.chunks or chunk.pts[0] > file.chunks[-1].pts[-1]
+            check(in_order, at + 28, "a chunk that does not come after the one before")
+            file.chunks.append(chunk)
+            self.chunk_number += 1
+        elif kind == PACKETS:
+            file.packets += parse_packets(payload, at, file.header)
+        elif kind == INDEX:
+            file.index, file.index_offset = self.parse_index(at, payload), at
+        elif kind == END:
+            check(file.index is not None or bool(file.damages), at + 4, "an end record without an index")
+            c = Cursor(payload, at + 24)
+            offset = c.number(8, "index_offset")
+            c.end()
+            check(bool(file.damages) or offset == file.index_offset, at + 24, f"index_offset is {offset}")
+            file.ended = True
+            if self.position < len(self.data):
+                self.report(self.position, len(self.data), "bytes after the end record", range(0))
+        else:
+            critical = self.data[at + 5] == 1
+            check(not critical, at + 4, f"unknown critical record type 0x{kind:02X}", "U")
+            file.extensions.append(Extension(at, kind, critical, payload))
+
+    def parse_index(self, at: int, payload: bytes) -> list[IndexEntry]:
+        """The index (6.2), compared with the chunks where there was no damage."""
+        chunks, damaged, c = self.file.chunks, bool(self.file.damages), Cursor(payload, at + 24)
+        total_frames, total_chunks = c.number(8, "total_frames"), c.number(4, "total_chunks", 1)
+        check(total_chunks == self.chunk_number, at + 32, f"total_chunks is {total_chunks}")
+        c.number(4, "reserved", 0, 0)
+        check(len(payload) == 16 + 20 * total_chunks, c.offset, "the entries do not fill the payload")
+        check(total_chunks <= LIMITS["index"], at + 32, f"{total_chunks} index entries", "L")
+        entries: list[IndexEntry] = []
+        for i in range(total_chunks):
+            entry = IndexEntry(*struct.unpack("<QqI", c.take(20, "entry")))
+            last = entries[-1] if entries else IndexEntry(16, -(2**63), 1)
+            rising = entry.offset > last.offset and entry.first_pts > last.first_pts
+            check(rising and (damaged or entry.offset < at), c.offset - 20, f"entry {i} is out of order")
+            check(1 <= entry.frame_count <= 65536, c.offset - 4, f"entry {i} has {entry.frame_count} frames")
+            same = damaged or entry == (chunks[i].offset, chunks[i].pts[0], len(chunks[i].pts))
+            check(same, c.offset - 20, f"entry {i} is not that of its chunk")
+            entries.append(entry)
+        check(total_frames == sum(e.frame_count for e in entries), at + 24, f"total_frames is {total_frames}")
+        check(total_frames >= sum(len(k.pts) for k in chunks), at + 24, "total_frames is below those read")
+        check(not self.file.header.still_image or total_frames == 1, at + 24, "a still image has one frame")
+        return entries
+
+
+def parse(data: bytes) -> ParsedFile:
+    """Strict reading: the first violation or damage is a SpecError (damage as C with `damage` set) (12)."""
+    return Reader(data, robust=False).run()
+
+
+def recover(data: bytes) -> tuple[list[Chunk], list[Damage]]:
+    """Robust reading (9). C, U and L still end it; what came before is `partial` of the error."""
+    file = Reader(data, robust=True).run()
+    return file.chunks, file.damages
+
+
+class RangeDecoder:
+    """The range decoder (7.2)."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self.offset = offset
+        check(len(data) > 0 and len(data) % 4 == 0, offset, f"token data of {len(data)} bytes")
+        self.words = struct.unpack(f"<{len(data) // 4}I", data)
+        self.lower, self.range, self.shifts = 0, 2**64 - 1, 0
+        self.point = self.word(0) * 2**32 + self.word(1)
+
+    def word(self, n: int) -> int:
+        return self.words[n] if n < len(self.words) else 0
+
+    def decode(self, p: int) -> int:
+        """One bit, whose probability of being 1 is p / 65536."""
+        f1 = p * 256
+        f0 = 2**24 - f1
+        scale = self.range >> 24
+        quantile = ((self.point - self.lower) % 2**64) // scale
+        check(quantile < 2**24, self.offset, "token data that no encoder writes")
+        bit = int(quantile >= f0)
+        self.lower = (self.lower + bit * scale * f0) % 2**64
+        self.range = scale * (f1 if bit else f0)
+        if self.range < 2**32:
+            self.lower = self.lower * 2**32 % 2**64
+            self.range *= 2**32
+            self.point = self.point * 2**32 % 2**64 + self.word(self.shifts + 2)
+            self.shifts += 1
+        return bit
+
+    def finish(self) -> None:
+        """Check that the data end as the encoder ends them."""
+        tail = ((self.lower + 2**32 - 1) % 2**64) >> 32
+        expected = (tail, 0) if ((self.lower + self.range) % 2**64) >> 32 == tail else (tail,)
+        check(self.words[self.shifts :] == expected, self.offset, "token data do not end as they must")
+
+
+# fmt: off
+SQUASH = np.array([22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743,
+                   32768, 40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374,
+                   65438, 65476, 65500, 65514], dtype=np.int64)
+LOG = (0, 126, 248, 367, 482, 595, 704, 810, 914, 1015, 1114, 1210, 1304, 1396, 1486, 1575, 1661, 1745, 1828,
+       1909, 1989, 2067, 2143, 2218, 2292, 2365, 2436, 2506, 2575, 2642, 2709, 2775, 2839)
+# fmt: on
+
+
+def squash(s: Ints) -> Ints:
+    """The probabilities of stretches (7.5)."""
+    x = s + 2048
+    i = x >> 7
+    return np.clip(SQUASH[i] + (((SQUASH[i + 1] - SQUASH[i]) * (x & 127)) >> 7), 32, 65504)
+
+
+def log(n: int) -> int:
+    """About 4096 ln(n) (7.5)."""
+    e = n.bit_length() - 1
+    f = (n << (16 - e)) - 65536
+    i = f >> 11
+    return e * 2839 + LOG[i] + (((LOG[i + 1] - LOG[i]) * (f & 2047)) >> 11)
+
+
+LOG_OF_COUNT = np.array([0] + [log(n) for n in range(1, 16385)], dtype=np.int64)
+
+
+class Mixer:
+    """A mixer (7.6). A table is given by the row of each slot and the initial stretch of each cell."""
+
+    def __init__(self, tables: list[tuple[list[int], list[int]]]) -> None:
+        self.rows = [rows for rows, _ in tables]
+        self.counts: list[Ints] = []  # of each table: row, cell, n0 and n1
+        for rows, stretches in tables:
+            n1 = np.clip((16 * squash(np.array(stretches)) + 32768) >> 16, 1, 15)
+            self.counts.append(np.stack([16 - n1, n1], axis=-1)[None].repeat(max(rows) + 1, axis=0))
+        self.weights = np.full((len(tables[0][0]), len(tables)), 22938, dtype=np.int64)
+        self.pending: list[tuple[int, list[Ints], Ints, Ints, Ints]] = []
+
+    def decode(self, decoder: RangeDecoder, slot: int, cells: list[Ints]) -> Ints:
+        """The bits of decisions of one slot, given the cell of each in every table."""
+        tables = zip(self.counts, self.rows, cells, strict=True)
+        counts = [table[rows[slot], cell] for table, rows, cell in tables]
+        logs = LOG_OF_COUNT[np.stack(counts)]
+        stretches = np.clip((logs[..., 1] - logs[..., 0]) >> 4, -2047, 2047)
+        p = squash(np.clip((self.weights[slot] @ stretches) >> 16, -2047, 2047))
+        bits = np.array([decoder.decode(value) for value in p.tolist()], dtype=np.int64)
+        self.pending.append((slot, cells, stretches, p, bits))
+        return bits
+
+    def adapt(self) -> None:
+        """Update the weights, then the counts."""
+        n, g = np.zeros((len(self.weights), 1), dtype=np.int64), np.zeros_like(self.weights)
+        for slot, cells, stretches, p, bits in self.pending:
+            n[slot] += len(bits)
+            g[slot] += stretches @ (65536 * bits - p)
+            for table, rows, cell in zip(self.counts, self.rows, cells, strict=True):
+                np.add.at(table, (rows[slot], cell, bits), 16)
+        self.weights = np.clip(self.weights + g // (256 * (n + 8)), -131072, 131072)
+        for table in self.counts:
+            total = table.sum(axis=-1, keepdims=True)
+            table[:] = np.where(total > 16384, np.maximum(table * 16384 // total, 1), table)
+        self.pending = []
+
+
+def neighbour_sum(values: Ints) -> Ints:
+    """The sum over the neighbours above, below, left and right, with nothing outside (7.3)."""
+    p = np.pad(values, 1)
+    return p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
+
+
+def colour_masks(rows: int, columns: int) -> list[NDArray[np.bool_]]:
+    """The cells of both colours (7.3)."""
+    parity = np.indices((rows, columns)).sum(axis=0) % 2
+    return [parity == 0, parity == 1]
+
+
+class MapDecoder:
+    """The allocation map (7.4); `levels` is L."""
+
+    def __init__(self, decoder: RangeDecoder, levels: int, rows: int, columns: int) -> None:
+        self.decoder, self.levels, self.masks = decoder, levels, colour_masks(rows, columns)
+        R = [0, -256, -128, 128, 256]
+        table_a = [R[back] + 64 * votes for back in range(5) for votes in range(-4, 5)]
+        slots = 2 * (levels - 1)
+        self.mixer = Mixer([(list(range(slots)), table_a), ([0] * slots, R)])
+        self.mode = -1  # of the step before; none yet
+        self.before: Ints | None = None
+
+    def decode_mode(self) -> int:
+        candidates = [m for m in range(self.levels + 1) if m != self.mode]
+        if self.mode >= 0 and self.decoder.decode(61440):
+            return self.mode
+        while len(candidates) > 1 and not self.decoder.decode(65536 // len(candidates)):
+            del candidates[0]
+        return candidates[0]
+
+    def decode_step(self) -> Ints:
+        self.mode = self.decode_mode()
+        level = np.zeros(self.masks[0].shape, dtype=np.int64)
+        if self.mode < self.levels:
+            level += self.mode
+        else:
+            for colour, j in itertools.product((0, 1), range(self.levels - 1)):
+                votes = back = np.zeros_like(level)
+                around = level if colour == 1 else self.before
+                if around is not None:
+                    votes = neighbour_sum(np.where(around > j, 1, -1))
+                if self.before is not None:
+                    back = np.clip(self.before - j, -1, 2) + 2
+                here = self.masks[colour] & (level == j)
+                cells = [(back * 9 + votes + 4)[here], back[here]]
+                level[here] += self.mixer.decode(self.decoder, 2 * j + colour, cells)
+            check(bool((level != level[0, 0]).any()), self.decoder.offset, "a coded map of one level alone")
+            self.mixer.adapt()
+        self.before = level
+        return level
+
+
+def adaptive_model(K: int) -> Mixer:
+    """The mixer of the model `adaptive` (7.7)."""
+    ones = [(agreement & 31).bit_count() for agreement in range(128)]
+    trust = [300 + 300 * c if agreement < 32 else 75 * c for agreement, c in enumerate(ones)]
+    D = (-1, 1, 0)
+    table_a = [D[back] * 205 + 64 * votes for back in range(3) for votes in range(-4, 5)]
+    table_b = [64 * votes for votes in range(-4, 5) for _ in range(16)]
+    table_c = [D[back] * trust[agreement] for back in range(3) for agreement in range(128)]
+    slots = list(range(2 * K))
+    return Mixer([(slots, table_a), (slots, table_b), ([s >> 1 for s in slots], table_c)])
+
+
+def spread(levels: NDArray[Any], geometry: Geometry, rows: int, columns: int) -> Ints:
+    """The number of bits kept of each token of a step (3.4)."""
+    B, bits = geometry.block_tokens, np.array(geometry.level_bits, dtype=np.int64)
+    return bits[levels].repeat(B, axis=0).repeat(B, axis=1)[:rows, :columns]
+
+
+def decode_tokens(
+    token_data: bytes, steps: int, rows: int, columns: int, geometry: Geometry, offset: int = 0
+) -> tuple[Indices, Levels]:
+    """Indices (steps, rows, columns) and levels (steps, block rows, block columns) of a chunk (7)."""
+    check(geometry.probability_model == 0, offset, "probability model 1 is reserved", "U")
+    K, B = geometry.bits_per_token, geometry.block_tokens
+    decoder = RangeDecoder(token_data, offset)
+    maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
+    model, masks = adaptive_model(K), colour_masks(rows, columns)
+    indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
+    before = np.full((K, rows, columns), 2, dtype=np.int64)  # bits of the step before: 0, 1, or 2 for absent
+    for step in range(steps):
+        levels.append(maps.decode_step())
+        kept = spread(levels[-1], geometry, rows, columns)
+        bits = np.full_like(before, 2)
+        tail, agreement = np.zeros_like(kept), np.zeros_like(kept)
+        for plane in range(K):
+            bit, back = bits[plane], before[plane]
+            for colour in (0, 1):
+                here = masks[colour] & (plane < kept)
+                votes = neighbour_sum(np.choose(bit if colour == 1 else back, (-1, 1, 0)))
+                cells = [back * 9 + votes + 4, (votes + 4) * 16 + tail, back * 128 + agreement]
+                bit[here] = model.decode(decoder, 2 * plane + colour, [cell[here] for cell in cells])
+            tail = (2 * tail + bit) & 15
+            same = np.where(bit == back, 1, 0)
+            agreement = 32 * np.minimum((agreement >> 5) + 1 - same, 3) + ((2 * agreement + same) & 31)
+            indices[step] |= (bit == 1).astype(np.uint64) << np.uint64(plane)
+        model.adapt()
+        before = bits
+    decoder.finish()
+    return indices, np.stack(levels).astype(np.uint8)
+
+
+def tokens_crc(indices: Indices, levels: Levels) -> int:
+    """The CRC of canonical tokens (5.3, 7.8)."""
+    return zlib.crc32(levels.tobytes(), zlib.crc32(indices.astype("<u8").tobytes()))
+
+
+def decode_chunk(chunk: Chunk, header: Header) -> tuple[Indices, Levels]:
+    """A chunk's tokens, checked against its tokens_crc (5.3)."""
+    steps = header.geometry.steps(len(chunk.pts))
+    indices, levels = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset)
+    check(tokens_crc(indices, levels) == chunk.tokens_crc, chunk.offset + 36, "tokens_crc differs")
+    return indices, levels
+
+
+CONFIG_KEYS = {
+    "architecture",
+    "bits_per_token",
+    "decoder_blocks",
+    "encoder_blocks",
+    "frame_channels",
+    "latent_channels",
+    "quantizer",
+}
+
+
+def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """The network's description and tensors of a safetensors file (8.1)."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:start])
+    config = json.loads(head.pop("__metadata__", {}).get("tokcodec.tokenizer", "{}"))
+    check(set(config) == CONFIG_KEYS and config["quantizer"] == "lfq", 0, "unknown keys or quantizer", "M")
+    tensors: dict[str, Floats] = {}
+    for name, entry in head.items():
+        check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
+        begin, end = entry["data_offsets"]
+        halves = np.frombuffer(data[start + begin : start + end], dtype="<u2")
+        tensors[name] = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(entry["shape"])
+    return config, tensors
+
+
+def silu(x: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return x / (1 + np.exp(-x))
+
+
+def shuffle(x: Floats, n: int) -> Floats:
+    """Depth to space (8.3)."""
+    channels, h, w = x.shape
+    return x.reshape(-1, n, n, h, w).transpose(0, 3, 1, 4, 2).reshape(channels // (n * n), n * h, n * w)
+
+
+class Network:
+    """The decoder network `causal-recurrent-1` (8.3)."""
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, Floats]) -> None:
+        self.config, self.tensors = config, tensors
+
+    def column(self, name: str) -> Floats:
+        return self.tensors["decoder." + name].reshape(-1, 1, 1)
+
+    def conv(self, name: str, x: Floats) -> Floats:
+        weight = self.tensors[f"decoder.{name}.weight"]
+        k = weight.shape[-1]
+        padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(1, 2))
+        return np.tensordot(weight, windows, axes=([1, 2, 3], [0, 3, 4])) + self.column(name + ".bias")
+
+    def norm(self, name: str, x: Floats) -> Floats:
+        y = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + np.float32(1e-5))
+        return y * self.column(name + ".gain") + self.column(name + ".bias")
+
+    def block(self, name: str, x: Floats, cond: Floats | None = None) -> Floats:
+        y = self.norm(name + ".norm2", self.conv(name + ".conv1", silu(self.norm(name + ".norm1", x))))
+        if cond is not None:
+            scale, shift = np.split(self.conv(name + ".modulation", cond), 2)
+            y = y * (1 + scale) + shift
+        return x + self.conv(name + ".conv2", silu(y))
+
+    def step(self, signs: Floats, kept: Floats, state: Floats | None) -> tuple[list[Floats], Floats]:
+        """The frames of one latent step, and the state after it."""
+        cond = self.conv("token_in", np.concatenate([signs, kept]))
+        if state is None:
+            x = cond + self.column("start")
+        else:
+            s = self.norm("norm_state", state)
+            x = cond + s + self.conv("state_in", s)
+        for b in range(self.config["decoder_blocks"]):
+            x = self.block(f"blocks.{b}", x, cond)
+        y = self.conv("split_first" if state is None else "split_rest", silu(self.norm("norm_out", x)))
+        frames = []
+        for group in np.split(y, 1 if state is None else 4):
+            m = self.block("frame_block", shuffle(group, 2))
+            frames.append(shuffle(self.conv("patch_out", silu(self.norm("norm_patch", m))), 4))
+        return frames, x
+
+
+def decode_pixels(
+    weights: bytes, indices: Indices, levels: Levels, header: Header, frame_count: int
+) -> NDArray[np.uint8]:
+    """The frames (frame_count, height, width, 3) of one chunk (8)."""
+    check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
+    config, tensors = read_weights(weights)
+    geometry, K = header.geometry, header.geometry.bits_per_token
+    check(config["architecture"] == "causal-recurrent-1", 0, "an unknown architecture", "M")
+    found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
+    check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
+    network, state, pictures = Network(config, tensors), None, []
+    planes = np.arange(K)[:, None, None]
+    for index, level in zip(indices, levels, strict=True):
+        kept = (planes < spread(level, geometry, *header.grid)).astype(np.float32)
+        ones = ((index >> planes.astype(np.uint64)) & np.uint64(1)).astype(np.float32)
+        frames, state = network.step(kept * (2 * ones - 1), kept, state)
+        pictures += frames
+    cut = np.stack(pictures)[:frame_count, :, : header.height, : header.width].transpose(0, 2, 3, 1)
+    return np.clip(np.round((cut + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
+
+
+def main(path: str, weights: str | None = None) -> None:
+    """Print what a file holds."""
+    file = Reader(Path(path).read_bytes(), robust=True).run()
+    print(f"version 1.{file.version_minor}, whole: {file.whole}, {file.header}")
+    for chunk in file.chunks:
+        indices, levels = decode_chunk(chunk, file.header)
+        print(f"chunk {chunk.number}: {len(chunk.pts)} frames from {chunk.pts[0]}, tokens {indices.shape}")
+        if weights is not None:
+            pixels = decode_pixels(Path(weights).read_bytes(), indices, levels, file.header, len(chunk.pts))
+            print(f"  pixels {pixels.shape}, mean {pixels.mean():.3f}")
+    print(f"{len(file.packets)} packets, {len(file.extensions)} extension records, index {file.index}")
+    for damage in file.damages:
+        print(damage)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:3])
+    except SpecError as spec_error:
+        sys.exit(str(spec_error))

@@ -1,0 +1,80 @@
+"""A tokenizer of a few kilobytes that a formula makes: the same bytes, and SHA-256, on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+CONFIG_JSON = (
+    '{"architecture": "causal-recurrent-1", "bits_per_token": 18, "decoder_blocks": 1, "encoder_blocks": 1, '
+    '"frame_channels": 4, "latent_channels": 8, "quantizer": "lfq"}'
+)
+"""The configuration as the weights carry it, written out so that their digest cannot drift."""
+NAME = "tiny"
+SHA256 = "2a4037c5f22e73ed527827d2cf97b3103e72b2f4851a9fac14cba7d3e807cef2"
+"""Digest of :func:`weights_bytes`; the vectors name it in their headers."""
+
+
+def _uniform(seed: int) -> Iterator[int]:
+    """Numbers 0 to 2^31 - 1 of the linear congruential generator of POSIX `rand48`, high bits."""
+    state = seed
+    while True:
+        state = (25214903917 * state + 11) % (1 << 48)
+        yield state >> 17
+
+
+def _values(name: str, shape: tuple[int, ...], numbers: Iterator[int]) -> list[float]:
+    """Values of one tensor: whole multiples of 1/256, or of 1/128 around one; bfloat16 holds them exactly."""
+    count = math.prod(shape)
+    if name.endswith(".gain"):
+        return [1 + (next(numbers) % 65 - 32) / 128 for _ in range(count)]
+    if len(shape) == 4:
+        # About the variance of 1 / fan-in, but a third of it where pixels come out, to stay in range.
+        high = min(128, math.isqrt(3 * 65536 // math.prod(shape[1:])) // (3 if "patch_out" in name else 1))
+    else:
+        high = 32
+    return [(next(numbers) % (2 * high + 1) - high) / 256 for _ in range(count)]
+
+
+def _bfloat16(values: list[float]) -> bytes:
+    """The upper half of each float32; refuses what that would round."""
+    out = bytearray()
+    for value in values:
+        whole = struct.pack("<f", value)
+        if whole[:2] != bytes(2):
+            raise ValueError(f"{value} is not a bfloat16")
+        out += whole[2:]
+    return bytes(out)
+
+
+def weights_bytes() -> bytes:
+    """The safetensors file; written here and not by the library, so that its layout never changes."""
+    from tokcodec.tokenizer.config import TokenizerConfig
+    from tokcodec.tokenizer.model import Tokenizer
+    from tokcodec.weights.registry import CONFIG_KEY
+
+    model = Tokenizer(TokenizerConfig.from_json(CONFIG_JSON))
+    shapes = {name: tuple(tensor.shape) for name, tensor in sorted(model.state_dict().items())}
+    head: dict[str, object] = {"__metadata__": {CONFIG_KEY: CONFIG_JSON}}
+    body = bytearray()
+    for number, (name, shape) in enumerate(shapes.items(), start=1):
+        data = _bfloat16(_values(name, shape, _uniform(number)))
+        head[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + bytes(body)
+
+
+def write_weights(folder: Path) -> Path:
+    """Write the weights into a folder; gives their path."""
+    data = weights_bytes()
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")
+    path = folder / f"{NAME}-{SHA256[:12]}.safetensors"
+    path.write_bytes(data)
+    return path
