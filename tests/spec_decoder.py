@@ -721,8 +721,39 @@ def shuffle(x: Floats, n: int) -> Floats:
     return x.reshape(-1, n, n, h, w).transpose(0, 3, 1, 4, 2).reshape(channels // (n * n), n * h, n * w)
 
 
+def unshuffle(x: Floats, n: int) -> Floats:
+    """Space to depth, the inverse of shuffle (8.3)."""
+    c, h, w = x.shape
+    return x.reshape(c, h // n, n, w // n, n).transpose(0, 2, 4, 1, 3).reshape(c * n * n, h // n, w // n)
+
+
+def lines(maps: Floats, at: Floats, axis: int) -> Floats:
+    """Linear interpolation of maps along an axis at places within it, the same for all lines (8.3)."""
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, maps.shape[axis] - 1)
+    part = (at - low).astype(np.float32)
+    part = part[:, None] if axis == 1 else part
+    return maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
+
+
+def warp(picture: Floats, motion: Floats) -> Floats:
+    """The picture, each value taken from where the motion points (8.3)."""
+    _, height, width = picture.shape
+    for axis, size in ((1, height), (2, width)):
+        places = np.clip((np.arange(size) + 0.5) / 8 - 0.5, 0, motion.shape[axis] - 1)
+        motion = lines(motion, places, axis)
+    x = np.clip(np.arange(width) + 2 * motion[0], 0, width - 1)
+    y = np.clip(np.arange(height)[:, None] + 2 * motion[1], 0, height - 1)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    u, v = (x - left).astype(np.float32), (y - top).astype(np.float32)
+    upper = picture[:, top, left] * (1 - u) + picture[:, top, right] * u
+    lower = picture[:, bottom, left] * (1 - u) + picture[:, bottom, right] * u
+    return upper * (1 - v) + lower * v
+
+
 class Network:
-    """The decoder network `causal-recurrent-1` (8.3)."""
+    """The decoder network `causal-recurrent-2` (8.3)."""
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, Floats]) -> None:
         self.config, self.tensors = config, tensors
@@ -748,22 +779,36 @@ class Network:
             y = y * (1 + scale) + shift
         return x + self.conv(name + ".conv2", silu(y))
 
-    def step(self, signs: Floats, kept: Floats, state: Floats | None) -> tuple[list[Floats], Floats]:
-        """The frames of one latent step, and the state after it."""
+    def step(
+        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None
+    ) -> tuple[list[Floats], tuple[Floats, Floats]]:
+        """The frames of one latent step, and the state after it: features and the last picture."""
         cond = self.conv("token_in", np.concatenate([signs, kept]))
         if state is None:
             x = cond + self.column("start")
         else:
-            s = self.norm("norm_state", state)
+            s = self.norm("norm_state", state[0])
             x = cond + s + self.conv("state_in", s)
         for b in range(self.config["decoder_blocks"]):
             x = self.block(f"blocks.{b}", x, cond)
-        y = self.conv("split_first" if state is None else "split_rest", silu(self.norm("norm_out", x)))
+        y = silu(self.norm("norm_out", x))
         frames = []
-        for group in np.split(y, 1 if state is None else 4):
-            m = self.block("frame_block", shuffle(group, 2))
-            frames.append(shuffle(self.conv("patch_out", silu(self.norm("norm_patch", m))), 4))
-        return frames, x
+        if state is None:
+            groups, motions = [self.conv("split_first", y)], [None]
+        else:
+            groups, motions = np.split(self.conv("split_rest", y), 4), np.split(self.conv("motion_out", y), 4)
+        for group, motion in zip(groups, motions, strict=True):
+            m = shuffle(group, 2)
+            if motion is not None:
+                moved = warp(state[1], motion)
+                m = m + self.conv("warp_in", unshuffle(moved, 4))
+            m = silu(self.norm("norm_patch", self.block("frame_block", m)))
+            frame = shuffle(self.conv("patch_out", m), 4)
+            if motion is not None:
+                mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
+                frame = frame + mask * (moved - frame)
+            frames.append(frame)
+        return frames, (x, np.clip(frames[-1], -1, 1))
 
 
 def decode_pixels(
@@ -773,7 +818,7 @@ def decode_pixels(
     check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
     config, tensors = read_weights(weights)
     geometry, K = header.geometry, header.geometry.bits_per_token
-    check(config["architecture"] == "causal-recurrent-1", 0, "an unknown architecture", "M")
+    check(config["architecture"] == "causal-recurrent-2", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
     network, state, pictures = Network(config, tensors), None, []

@@ -18,6 +18,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
 from tokcodec.tokenizer.model import PATCH, Tokenizer
+from tokcodec.tokenizer.motion import DISPLACEMENTS, SEARCH, correlate, warp
 from tokcodec.tokenizer.stream import (
     StreamDecoder,
     StreamEncoder,
@@ -59,8 +60,10 @@ def latents_of_whole_chunk(model: Tokenizer, frames: np.ndarray) -> torch.Tensor
     encoder = model.encoder
     x = pad_frame(to_signed_unit(torch.from_numpy(frames), torch.float32), 8)
     x = F.pixel_unshuffle(encoder.frame_block(encoder.patch_in(F.pixel_unshuffle(x, PATCH))), 2)
+    match = F.normalize(encoder.match_in(x), dim=1)
+    similar = correlate(match[1:].unflatten(0, (-1, 4)), match[:-1:4])
     rest = x[1:].unflatten(0, (-1, 4)).flatten(1, 2)
-    x = torch.cat([encoder.merge_first(x[:1]), encoder.merge_rest(rest)])
+    x = torch.cat([encoder.merge_first(x[:1]), encoder.merge_rest(rest) + encoder.match_out(similar)])
     for mix, block in zip(encoder.mixes, encoder.blocks, strict=True):
         x = block(torch.cat([x[:1], mix(x[1:], x[:-1])]))
     return unit_power(encoder.latent_out(F.silu(encoder.norm_out(x))))
@@ -111,22 +114,22 @@ def test_the_encoder_is_causal(changed: int):
 
 
 def test_tokens_are_local():
-    # Two blocks of two 3x3 at 8 pixels and three 3x3 at 4 pixels: nothing beyond 44 + 8 pixels is seen.
+    # Two blocks of two 3x3 at 8 pixels, 32 pixels of search and three 3x3 at 4 pixels reach 76 + 8 pixels.
     model = small_model()
-    frames = clip(5, 16, 160)
+    frames = clip(5, 16, 192)
     other = frames.copy()
-    other[:, :, 96:] = clip(5, 16, 64, seed=7)
+    other[:, :, 128:] = clip(5, 16, 64, seed=7)
     first, second = encode_stream(model, frames), encode_stream(model, other)
     np.testing.assert_array_equal(first[..., :5], second[..., :5])
-    assert (first[..., 12:] != second[..., 12:]).any()
+    assert (first[..., 16:] != second[..., 16:]).any()
 
 
 def test_the_middle_of_a_large_picture_is_that_of_a_crop():
     model = small_model()
-    frames = clip(5, 64, 224)
+    frames = clip(5, 32, 288)
     first = encode_stream(model, frames)
-    crop = encode_stream(model, frames[:, :, 32:192])
-    np.testing.assert_array_equal(first[..., 11:17], crop[..., 7:13])
+    crop = encode_stream(model, frames[:, :, 32:256])
+    np.testing.assert_array_equal(first[..., 15:21], crop[..., 11:17])
 
 
 @settings(max_examples=15)
@@ -169,6 +172,31 @@ def test_a_block_without_bits_is_continued_from_the_state():
         decoder.step(tokens[0], all_bits)
         pictures.append(decoder.step(tokens[0], nothing))
     assert (pictures[0] != pictures[1]).any(), "the past must show where no bits are sent"
+
+
+def test_the_encoder_sees_where_the_past_is_most_alike():
+    torch.manual_seed(0)
+    before = F.normalize(torch.randn(1, 8, 12, 12), dim=1)
+    moved = torch.roll(before, shifts=(2, -3), dims=(2, 3))  # what was at (y, x) is now at (y + 2, x - 3)
+    found = correlate(moved.unsqueeze(1), before)
+    assert found.shape == (1, DISPLACEMENTS, 12, 12)
+    best = found[0, :, 6, 6].argmax()
+    assert divmod(int(best), 2 * SEARCH + 1) == (SEARCH - 2, SEARCH + 3)
+    assert float(found[0, best, 6, 6]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_decoder_moves_its_last_picture():
+    picture = torch.rand(1, 3, 16, 24)
+    still = torch.zeros(1, 4, 2, 2, 3)
+    torch.testing.assert_close(warp(picture, still), picture.unsqueeze(1).expand(1, 4, 3, 16, 24))
+    motion = still.clone()
+    motion[:, 1, 0] = 1.5  # in units of two pixels: each value is taken from three pixels to the right
+    motion[:, 2, 1] = -2.25
+    moved = warp(picture, motion)[0]
+    torch.testing.assert_close(moved[1, :, :, :21], picture[0, :, :, 3:])
+    torch.testing.assert_close(moved[1, :, :, 21:], picture[0, :, :, 23:].expand(3, 16, 3))
+    between = (picture[0, :, :-5] + picture[0, :, 1:-4]) / 2
+    torch.testing.assert_close(moved[2, :, 5:], between)
 
 
 def test_kept_bits_may_differ_from_block_to_block():

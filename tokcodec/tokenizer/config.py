@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tokcodec.errors import ModelError
 from tokcodec.geometry import TokenGeometry
 
-ARCHITECTURE = "causal-recurrent-1"
+ARCHITECTURE = "causal-recurrent-2"
 """Changes whenever the same weights would mean another function."""
 
 
@@ -44,7 +44,9 @@ class TokenizerConfig:
         ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 4096:
-                raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
+                raise ModelError(
+                    f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}"
+                )
         if self.bits_per_token > 64:
             raise ModelError("a token has at most 64 bits")
         if self.quantizer not in ("lfq", "none"):

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
+from tokcodec.tokenizer.motion import DISPLACEMENTS, correlate, warp
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
+MATCH_CHANNELS = 32
+"""Channels of the maps that the encoder compares to find motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class EncoderState:
     """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
 
     before: tuple[Tensor, ...]
+    match: Tensor
 
 
 class Encoder(nn.Module):
@@ -41,6 +45,8 @@ class Encoder(nn.Module):
         self.frame_block = ResidualBlock(frame)
         self.merge_first = conv(4 * frame, latent, 1)
         self.merge_rest = conv(16 * frame, latent, 1)
+        self.match_in = conv(4 * frame, MATCH_CHANNELS, 1)
+        self.match_out = conv(4 * DISPLACEMENTS, latent, 1, gain=0.0)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
         self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
         self.norm_out = ChannelNorm(latent)
@@ -60,8 +66,13 @@ class Encoder(nn.Module):
         x = F.pixel_unshuffle(frames.flatten(0, 1), PATCH)
         x = self.patch_in(x.contiguous(memory_format=torch.channels_last))
         x = F.pixel_unshuffle(self.frame_block(x), 2)
+        match = F.normalize(self.match_in(x), dim=1).unflatten(0, (batch, count))
         x = x.unflatten(0, (batch, count)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        x = self.merge_first(x) if state is None else self.merge_rest(x)
+        if state is None:
+            x = self.merge_first(x)
+        else:
+            similar = correlate(match, state.match)
+            x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
         seen = []
         for number, (mix, block) in enumerate(zip(self.mixes, self.blocks, strict=True)):
             seen.append(x)
@@ -69,7 +80,15 @@ class Encoder(nn.Module):
                 x = mix(x, state.before[number])
             x = block(x)
         z = unit_power(self.latent_out(F.silu(self.norm_out(x))).float())
-        return z, EncoderState(before=tuple(seen))
+        return z, EncoderState(before=tuple(seen), match=match[:, -1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderState:
+    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`."""
+
+    features: Tensor
+    picture: Tensor
 
 
 class Decoder(nn.Module):
@@ -88,11 +107,15 @@ class Decoder(nn.Module):
         self.norm_out = ChannelNorm(latent)
         self.split_first = conv(latent, 4 * frame, 1)
         self.split_rest = conv(latent, 16 * frame, 1)
+        self.motion_out = conv(latent, 8, 1, gain=0.0)
+        self.warp_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.frame_block = ResidualBlock(frame)
+        self.mask_out = conv(frame, PATCH * PATCH, 3, gain=0.0)
+        nn.init.constant_(self.mask_out.bias, -2.0)  # type: ignore[arg-type]
         self.norm_patch = ChannelNorm(frame)
         self.patch_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.2)
 
-    def step(self, signs: Tensor, kept: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(self, signs: Tensor, kept: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
         """One latent step.
 
         Args:
@@ -110,17 +133,27 @@ class Decoder(nn.Module):
         if state is None:
             x = condition + self.start.to(dtype).view(1, -1, 1, 1)
         else:
-            carried = self.norm_state(state)
+            carried = self.norm_state(state.features)
             x = condition + carried + self.state_in(carried)
         for block in self.blocks:
             x = block(x, condition)
         features = F.silu(self.norm_out(x))
-        features = self.split_first(features) if state is None else self.split_rest(features)
         count = 1 if state is None else 4
-        maps = features.unflatten(1, (count, -1)).flatten(0, 1)
-        maps = F.pixel_shuffle(maps, 2).contiguous(memory_format=torch.channels_last)
-        maps = self.patch_out(F.silu(self.norm_patch(self.frame_block(maps))))
-        return F.pixel_shuffle(maps, PATCH).unflatten(0, (-1, count)), x
+        maps = self.split_first(features) if state is None else self.split_rest(features)
+        maps = F.pixel_shuffle(maps.unflatten(1, (count, -1)).flatten(0, 1), 2)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        moved = None
+        if state is not None:
+            motion = self.motion_out(features).float().unflatten(1, (count, 2))
+            moved = warp(state.picture, motion).flatten(0, 1)
+            maps = maps + self.warp_in(F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last))
+        maps = F.silu(self.norm_patch(self.frame_block(maps)))
+        pixels = F.pixel_shuffle(self.patch_out(maps), PATCH).float()
+        if moved is not None:
+            mask = torch.sigmoid(F.pixel_shuffle(self.mask_out(maps), PATCH).float())
+            pixels = torch.lerp(pixels, moved, mask)
+        pixels = pixels.unflatten(0, (-1, count))
+        return pixels, DecoderState(features=x, picture=pixels[:, -1].clamp(-1.0, 1.0))
 
 
 class Tokenizer(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokcodec.errors import DeviceError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.lfq import pack_bits, unpack_bits
-from tokcodec.tokenizer.model import EncoderState, Tokenizer
+from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
 
 
 def choose_device(name: str) -> torch.device:
@@ -127,7 +127,7 @@ class StreamDecoder:
         self._model = model
         self._parameter = next(model.parameters())
         self._size = height, width
-        self._state: Tensor | None = None
+        self._state: DecoderState | None = None
 
     def start_chunk(self) -> None:
         """Forget the past: the next step is a chunk's first."""

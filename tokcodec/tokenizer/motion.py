@@ -1,0 +1,52 @@
+"""Motion: what the encoder looks at to find it, and how the decoder moves its last picture along."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEARCH = 4
+"""Displacements that the encoder compares, in token positions each way: 32 pixels."""
+DISPLACEMENTS = (2 * SEARCH + 1) ** 2
+MOTION_UNIT = 2.0
+"""Pixels for each unit that the decoder's motion layer puts out."""
+
+
+def correlate(maps: Tensor, before: Tensor) -> Tensor:
+    """Cosine similarity of each position with the positions around it in an earlier map.
+
+    Args:
+        maps: `(N, F, C, h, w)`, unit length over C.
+        before: `(N, C, h, w)`, unit length over C; zeros are assumed outside.
+
+    Returns:
+        `(N, F * DISPLACEMENTS, h, w)`.
+    """
+    batch, count, channels, rows, columns = maps.shape
+    window = F.unfold(before, 2 * SEARCH + 1, padding=SEARCH).view(batch, channels, DISPLACEMENTS, rows * columns)
+    queries = maps.flatten(3).permute(0, 3, 1, 2)  # N, positions, F, C
+    found = queries @ window.permute(0, 3, 1, 2)  # N, positions, F, displacements
+    return found.permute(0, 2, 3, 1).reshape(batch, count * DISPLACEMENTS, rows, columns)
+
+
+def warp(picture: Tensor, motion: Tensor) -> Tensor:
+    """Move a picture: the value at (x, y) is taken from (x + motion_x, y + motion_y), bilinear, edges replicated.
+
+    Args:
+        picture: float32 `(N, 3, H, W)`.
+        motion: float32 `(N, F, 2, H/8, W/8)`, x before y, in units of `MOTION_UNIT` pixels.
+
+    Returns:
+        float32 `(N, F, 3, H, W)`.
+    """
+    batch, count = motion.shape[:2]
+    height, width = picture.shape[-2:]
+    flow = F.interpolate(motion.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=False)
+    scale = flow.new_tensor([2.0 * MOTION_UNIT / max(1, size - 1) for size in (width, height)])
+    ys = torch.linspace(-1, 1, height, device=flow.device) if height > 1 else flow.new_zeros(1)
+    xs = torch.linspace(-1, 1, width, device=flow.device) if width > 1 else flow.new_zeros(1)
+    grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1) + flow.permute(0, 2, 3, 1) * scale
+    repeated = picture.repeat_interleave(count, dim=0)
+    moved = F.grid_sample(repeated, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return moved.unflatten(0, (batch, count))
