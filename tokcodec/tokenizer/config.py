@@ -44,9 +44,7 @@ class TokenizerConfig:
         ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 4096:
-                raise ModelError(
-                    f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}"
-                )
+                raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
         if self.bits_per_token > 64:
             raise ModelError("a token has at most 64 bits")
         if self.quantizer not in ("lfq", "none"):

@@ -146,7 +146,9 @@ class Decoder(nn.Module):
         if state is not None:
             motion = self.motion_out(features).float().unflatten(1, (count, 2))
             moved = warp(state.picture, motion).flatten(0, 1)
-            maps = maps + self.warp_in(F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last))
+            maps = maps + self.warp_in(
+                F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)
+            )
         maps = F.silu(self.norm_patch(self.frame_block(maps)))
         pixels = F.pixel_shuffle(self.patch_out(maps), PATCH).float()
         if moved is not None:

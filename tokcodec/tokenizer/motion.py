@@ -49,4 +49,4 @@ def warp(picture: Tensor, motion: Tensor) -> Tensor:
     grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1) + flow.permute(0, 2, 3, 1) * scale
     repeated = picture.repeat_interleave(count, dim=0)
     moved = F.grid_sample(repeated, grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return moved.unflatten(0, (batch, count))
+    return moved.view(batch, count, *picture.shape[1:])
