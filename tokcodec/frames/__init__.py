@@ -3,7 +3,8 @@
 from tokcodec.frames.formats import format_for
 from tokcodec.frames.info import Colour, Frame, Packet, SideStream, VideoInfo
 from tokcodec.frames.reader import VideoReader, open_video
-from tokcodec.frames.writer import VideoWriter, open_writer
+from tokcodec.frames.video_writer import VideoWriter
+from tokcodec.frames.writer import open_writer
 
 __all__ = [
     "Colour",

@@ -19,7 +19,7 @@ from tokcodec.frames.colour import FromRgb, colour_for_output
 from tokcodec.frames.info import Frame, Packet, SideStream, VideoInfo
 from tokcodec.frames.packets import copy_stream, fits, is_plausible, open_template, to_av
 from tokcodec.frames.streams import AV_ERRORS, ByteSink, describe, output_errors
-from tokcodec.frames.writer import VideoWriter
+from tokcodec.frames.video_writer import VideoWriter
 
 _DEFAULT_RATE = Fraction(25)
 _MAX_TIMESCALE = (1 << 31) - 1

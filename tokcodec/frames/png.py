@@ -12,7 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 from tokcodec.errors import MediaError, OutputError
 from tokcodec.frames.info import Frame, Packet, Pixels, VideoInfo
 from tokcodec.frames.streams import ByteSink, describe, output_errors
-from tokcodec.frames.writer import VideoWriter
+from tokcodec.frames.video_writer import VideoWriter
 
 
 class PngWriter(VideoWriter):
