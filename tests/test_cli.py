@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from media import make_film, make_video
 
+TOKCODEC = str(Path(sys.executable).with_name("tokcodec"))
+"""The console script, as a person types it."""
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def run(*words: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "tokcodec", *map(str, words)]
+    command = [TOKCODEC, *map(str, words)]
     return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=250, check=False)
 
 
@@ -113,34 +115,76 @@ def test_every_failure_has_its_code_and_a_hint(folder: Path, tmp_path: Path):
         assert done.returncode == code, (words, done.stderr)
         assert b"Traceback" not in done.stderr
         assert b"error: " in done.stderr.lower()
+        assert b"hint: " in done.stderr or b"Try " in done.stderr, (words, done.stderr)
+        assert b".part" not in done.stderr, "temporary names are nobody's business"
     assert sorted(tmp_path.iterdir()) == before, "a failed run leaves nothing behind"
 
 
-def test_help_names_the_exit_codes_and_needs_no_torch():
+def test_help_names_the_exit_codes_and_needs_nothing_heavy(folder: Path):
     done = run("--help")
     assert done.returncode == 0
     for code in (0, 2, 10, 130):
         assert re.search(rf"\b{code} ".encode(), done.stdout)
     assert run().returncode == 2
+    assert run("--version").stdout.startswith(b"tokcodec ")
     script = (
         "import sys; sys.argv = ['tokcodec', *sys.argv[1:]]\n"
         "from tokcodec.cli import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'av', 'skimage', 'scipy'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'av', 'numpy', 'skimage', 'scipy', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)\n"
     )
-    for words in (["--help"], ["encode", "--help"], ["info", os.devnull]):
-        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False, timeout=60)
+    for words in (["--help"], ["encode", "--help"], ["info", str(folder / "out.tok")]):
+        command = [sys.executable, "-c", script, *words]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "tokcodec", "--version"], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_errors_as_json(tmp_path: Path):
+    done = run("verify", tmp_path / "none.tok", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stderr)["error"]["exit_code"] == 3
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path):
+    for words in (("info", folder / "out.tok"), ("decode", folder / "out.tok", "-")):
+        done = subprocess.run(
+            f"{TOKCODEC} {' '.join(map(str, words))} | head -c 1 >{os.devnull}; exit ${{PIPESTATUS[0]}}",
+            shell=True,
+            executable="/bin/bash",
+            capture_output=True,
+            check=False,
+            timeout=100,
+        )
+        assert done.returncode in (0, 141)
+        assert done.stderr == b"" or b"bits per pixel" in done.stderr
+
+
+def test_input_and_output_must_differ(folder: Path, tmp_path: Path):
+    copy = tmp_path / "film.mkv"
+    copy.write_bytes((folder / "in.mkv").read_bytes())
+    done = run("encode", copy, copy, "--force")
+    assert done.returncode == 2
+    assert b"same file" in done.stderr
+    assert copy.read_bytes() == (folder / "in.mkv").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    done = run("encode", copy, tmp_path / "pipe", "--force")
+    assert done.returncode == 7
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_terminated_run_leaves_no_output(tmp_path: Path):
     make_video(tmp_path / "long.mp4", count=600, size=(320, 240))
-    command = [sys.executable, "-m", "tokcodec", "encode", tmp_path / "long.mp4", tmp_path / "a.tok"]
+    command = [TOKCODEC, "encode", tmp_path / "long.mp4", tmp_path / "a.tok"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     for _ in range(600):
-        if list(tmp_path.glob(".a.tok.*.part")):
+        if list(tmp_path.glob(".tokcodec-*.part")):
             break
         time.sleep(0.1)
     else:
@@ -158,8 +202,11 @@ def test_demo(tmp_path: Path):
     for name in ("original", "tok", "decoded", "picture"):
         assert Path(values[name]).stat().st_size > 0
     again = run("demo", "--out", tmp_path / "demo", "--seconds", "0.5")
-    assert again.returncode == 0, "the demo may be run twice"
-    assert b"PSNR" in again.stdout
+    assert again.returncode == 7, "nothing is replaced unasked"
+    for name in ("tokcodec-demo", "tokcodec-demo-2"):
+        again = run("demo", "--seconds", "0.2", cwd=tmp_path)
+        assert b"PSNR" in again.stdout
+        assert len(list((tmp_path / name).iterdir())) == 4
 
 
 def test_info_of_the_model():

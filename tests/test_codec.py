@@ -189,6 +189,47 @@ def test_start_and_duration(codec: Codec, tmp_path: Path):
         codec.decode(OneWay(path.read_bytes()), tmp_path / "c.mkv", start_seconds=1.0)
 
 
+def test_a_part_of_a_film_has_that_part_of_its_sound(codec: Codec, film: Path, tmp_path: Path):
+    codec.encode(film, tmp_path / "a.tok", chunk_frames=5)
+    codec.decode(tmp_path / "a.tok", tmp_path / "part.mkv", start_seconds=0.45, duration_seconds=0.2)
+    with open_video(film, start_seconds=0.45, duration_seconds=0.2) as reader:
+        wanted = [item for item in reader if isinstance(item, Packet)]
+    assert len(wanted) > 5
+    assert [packet.data for packet in packets_of(tmp_path / "part.mkv")] == [packet.data for packet in wanted]
+    for wrong in ({"start_seconds": float("inf")}, {"duration_seconds": float("nan")}, {"start_seconds": 100.0}):
+        with pytest.raises(UsageError):
+            codec.decode(tmp_path / "a.tok", tmp_path / "b.mkv", **wrong)
+
+
+def test_progress_knows_the_total(codec: Codec, film: Path, tmp_path: Path):
+    calls: list[tuple[int, int | None]] = []
+    codec.encode(film, tmp_path / "a.tok", progress=lambda *call: calls.append(call))
+    assert calls[-1][0] == 18
+    codec.decode(tmp_path / "a.tok", tmp_path / "a.mkv", progress=lambda *call: calls.append(call))
+    assert calls[-1] == (18, 18)
+
+
+def test_a_codec_decodes_with_its_own_model(tmp_path: Path):
+    import tiny_model
+
+    path = tiny_model.write_weights(tmp_path)
+    own = Codec(model=str(path), device="cpu")
+    frames = photographs(2, 16, 16)
+    assert own.decode_frames(own.encode_frames(frames)).frames.shape == frames.shape
+
+
+def test_orphans_of_killed_runs_are_removed(tmp_path: Path):
+    from tokcodec import output
+
+    orphan = tmp_path / f"{output._part_prefix()}999999999-abcd.part"
+    foreign = tmp_path / ".tokcodec-00000000-999999999-abcd.part"
+    for path in (orphan, foreign):
+        path.write_bytes(b"half")
+    with output.atomic(tmp_path / "a", force=False) as part:
+        part.write_bytes(b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [foreign.name, "a"]
+
+
 def test_streams_that_cannot_seek(codec: Codec, tmp_path: Path):
     source = tmp_path / "in.y4m"
     make_video(source, codec="wrapped_avframe", container="yuv4mpegpipe", count=6)
@@ -235,7 +276,7 @@ def test_outputs_are_not_replaced_and_not_half_written(codec: Codec, tmp_path: P
     with pytest.raises(MediaError):
         codec.encode(target, tmp_path / "b.tok")
 
-    def stop(_: int) -> None:
+    def stop(_: int, __: int | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -268,10 +309,19 @@ def test_values_out_of_range(codec: Codec, tmp_path: Path):
         with pytest.raises(UsageError):
             codec.encode_frames(frames, **wrong)
     for array in (frames.astype(float), frames[0], frames[..., :2], frames[:0]):
-        with pytest.raises(UsageError, match="frames must be"):
+        with pytest.raises(UsageError, match="frames must"):
             codec.encode_frames(array)
     with pytest.raises(UsageError):
         codec.decode(io.BytesIO(b""), tmp_path / "a.mp4", start_seconds=-1)
+    for rate in (0, float("nan"), "25", 1e-9):
+        with pytest.raises(UsageError, match="frame rate"):
+            codec.encode_frames(frames, frame_rate=rate)
+    for wrong in ({"quality": "3"}, {"quality": 3.5}, {"quality": True}):
+        with pytest.raises(UsageError):
+            codec.encode_frames(frames, **wrong)
+    with pytest.raises(UsageError):
+        codec.encode_frames([frames])
+    assert codec.decode_frames(codec.encode_frames(frames, frame_rate=29.97)).time_base == Fraction(100, 2997)
     with pytest.raises(ModelError):
         Codec(model="nonesuch")
 

@@ -17,6 +17,7 @@ from tokcodec.errors import TokcodecError
 
 if TYPE_CHECKING:
     from tokcodec.codec import Codec, decode, encode
+    from tokcodec.container import Damage
     from tokcodec.inspection import Inspection, inspect, verify
     from tokcodec.results import CodecResult, DecodedVideo
 
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Codec",
     "CodecResult",
+    "Damage",
     "DecodedVideo",
     "Inspection",
     "TokcodecError",
@@ -39,6 +41,7 @@ _HOMES = {
     "Codec": "tokcodec.codec",
     "CodecResult": "tokcodec.results",
     "DecodedVideo": "tokcodec.results",
+    "Damage": "tokcodec.container",
     "decode": "tokcodec.codec",
     "encode": "tokcodec.codec",
     "Inspection": "tokcodec.inspection",

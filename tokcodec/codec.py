@@ -22,12 +22,13 @@ from tokcodec.container import (
     read_stream,
     read_stream_from,
 )
-from tokcodec.errors import CorruptStreamError, ModelError, UsageError
+from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
 from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_video, open_writer
-from tokcodec.inspection import CountingSource, open_tok
+from tokcodec.frames.timing import TimeRange, check_range, make_range
 from tokcodec.output import atomic
 from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts, StreamDecoding, encode_items
 from tokcodec.results import CodecResult, DecodedVideo
+from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
@@ -90,7 +91,7 @@ class Codec:
         settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
         watch = Stopwatch()
         with contextlib.ExitStack() as stack:
-            sink = _open_sink(target, force=force, stack=stack)
+            sink = _open_sink(target, force=force, source=source, stack=stack)
             reader = stack.enter_context(
                 open_video(source, start_seconds=start_seconds, duration_seconds=duration_seconds, side_streams=audio)
             )
@@ -112,7 +113,7 @@ class Codec:
         frames: NDArray[np.uint8],
         *,
         quality: int = DEFAULT_QUALITY,
-        frame_rate: Fraction | int = 25,
+        frame_rate: Fraction | float = 25,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     ) -> bytes:
         """Encode an array into the bytes of a `.tok` file.
@@ -126,10 +127,12 @@ class Codec:
         Raises:
             UsageError: Another shape or type, or a value out of range.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise UsageError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4:
+            raise UsageError("frames must be a NumPy array, uint8 (T, H, W, 3)")
+        if frames.shape[3] != 3 or 0 in frames.shape:
+            raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
         settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
-        rate = Fraction(frame_rate)
+        rate = _rate(frame_rate)
         info = VideoInfo(
             width=frames.shape[2],
             height=frames.shape[1],
@@ -186,17 +189,18 @@ class Codec:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
             counting = CountingSource(stream)
-            is_part = bool(start_seconds) or duration_seconds is not None
-            start_pts = end_pts = None
-            if is_part:
-                reader, start_pts, end_pts = _seek(stream, start=start_seconds, duration=duration_seconds)
+            part = None
+            if start_seconds or duration_seconds is not None:
+                reader, part = _seek(stream, start_seconds=start_seconds, duration_seconds=duration_seconds)
+                total = _frames_in(part, reader.header)
             else:
+                total = _total_frames(stream) if progress else None
                 reader = read_stream(counting)
             header = reader.header
-            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, start_pts=start_pts, end_pts=end_pts)
+            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, part=part)
             if isinstance(target, (str, Path)):
                 format_name = format_name or format_for(target)
-                place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force))
+                place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force, source=source))
             else:
                 place, format_name = target, format_name or "y4m"
             writer = open_writer(
@@ -215,15 +219,15 @@ class Codec:
                         continue
                     writer.write_frame(item)
                     if progress is not None:
-                        progress(decoding.counts.frames)
+                        progress(decoding.counts.frames, total)
                 counts = decoding.counts
                 if not counts.frames:
-                    raise _nothing_decoded(counts, reader)
+                    raise _nothing_decoded(counts)
                 writer.close()
             except BaseException:
                 writer.abort()
                 raise
-        tok_bytes = None if is_part else counting.bytes_read
+        tok_bytes = None if part else counting.bytes_read
         return _result(counts, header, tok_bytes, watch, notes=tuple(writer.notes))
 
     def decode_frames(self, data: bytes) -> DecodedVideo:
@@ -240,7 +244,7 @@ class Codec:
         decoding = StreamDecoding(reader, self._decoder(reader.header), watch=Stopwatch())
         frames = [item for item in decoding if isinstance(item, Frame)]
         if not frames:
-            raise _nothing_decoded(decoding.counts, reader)
+            raise _nothing_decoded(decoding.counts)
         return DecodedVideo(
             frames=np.stack([frame.pixels for frame in frames]),
             pts=tuple(frame.pts for frame in frames),
@@ -267,7 +271,11 @@ class Codec:
         return ContainerWriter(sink, header), encoder
 
     def _decoder(self, header: StreamHeader) -> StreamDecoder:
-        model = self._tokenizer(find_by_digest(header.tokenizer_digest.hex(), extra=self._weights))
+        digest = header.tokenizer_digest.hex()
+        entry = self._entry
+        if self._weights is not None or entry.sha256 != digest:
+            entry = find_by_digest(digest, extra=self._weights)
+        model = self._tokenizer(entry)
         ours, theirs = model.config.geometry, header.geometry
         for name in ("bits_per_token", "spatial_factor", "temporal_factor"):
             if getattr(ours, name) != getattr(theirs, name):
@@ -279,37 +287,64 @@ class Codec:
         return StreamDecoder(model, height=header.height, width=header.width)
 
 
-def _open_sink(target: str | Path | BinaryIO, *, force: bool, stack: contextlib.ExitStack) -> BinaryIO:
+def _open_sink(target: str | Path | BinaryIO, *, force: bool, source: object, stack: contextlib.ExitStack) -> BinaryIO:
     if not isinstance(target, (str, Path)):
         return target
-    part = stack.enter_context(atomic(Path(target), force=force))
+    part = stack.enter_context(atomic(Path(target), force=force, source=source))
     return stack.enter_context(part.open("wb"))
 
 
-def _seek(source: BinaryIO, *, start: float, duration: float | None) -> tuple[StreamReader, int, int | None]:
-    """A reader at the chunk in which `start` lies, and the timestamps from and up to which to decode."""
-    if start < 0 or (duration is not None and duration <= 0):
-        raise UsageError("the start must not be negative, and the duration must be positive")
+def _rate(value: Fraction | float) -> Fraction:
+    """A frame rate as a ratio; 29.97 means 2997/100."""
+    if not isinstance(value, (int, float, Fraction)) or not math.isfinite(value) or value <= 0:
+        raise UsageError(f"the frame rate must be a number above 0, not {value!r}")
+    rate = Fraction(value).limit_denominator(1001)
+    if not rate:
+        raise UsageError(f"the frame rate {value!r} is too low")
+    return rate
+
+
+def _seek(source: BinaryIO, *, start_seconds: float, duration_seconds: float | None) -> tuple[StreamReader, TimeRange]:
+    """A reader just before the chunk in which the start lies, and the range to decode."""
+    check_range(start_seconds, duration_seconds)
     entries = find_chunk_index(source).entries
     if not entries:
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     source.seek(0)
-    time_base = read_stream(source).header.time_base
+    part = make_range(
+        origin=entries[0].first_pts,
+        time_base=read_stream(source).header.time_base,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+    )
+    before = [entry for entry in entries if part.start is None or entry.first_pts <= part.start]
+    # Packets may run ahead of their pictures, so that the first of the range lie behind the chunk before.
+    return read_stream_from(source, before[max(0, len(before) - 2)]), part
 
-    def ticks(seconds: float) -> int:
-        # Decimal times are meant as they are written, not as the float nearest to them.
-        return entries[0].first_pts + math.ceil(Fraction(seconds).limit_denominator(1_000_000) / time_base)
 
-    start_pts = ticks(start)
-    end_pts = None if duration is None else ticks(start + duration)
-    before = [entry for entry in entries if entry.first_pts <= start_pts]
-    return read_stream_from(source, before[-1]), start_pts, end_pts
+def _total_frames(source: BinaryIO) -> int | None:
+    """Frames of the whole file, for the progress; the position is put back. None where the source cannot seek."""
+    if not source.seekable():
+        return None
+    total = find_chunk_index(source).total_frames
+    source.seek(0)
+    return total
 
 
-def _nothing_decoded(counts: StreamCounts, reader: StreamReader) -> CorruptStreamError:
-    reason = counts.damages[0].reason if counts.damages else "no frame lies in the range that was asked for"
-    offset = counts.damages[0].offset if counts.damages else None
-    return CorruptStreamError(f"nothing could be decoded: {reason}", offset=offset, hint="run `tokcodec verify`")
+def _frames_in(part: TimeRange, header: StreamHeader) -> int | None:
+    """About how many frames a range holds; None where nobody knows."""
+    if part.end is None or part.start is None or header.frame_rate is None:
+        return None
+    return round((part.end - part.start) * header.time_base * header.frame_rate)
+
+
+def _nothing_decoded(counts: StreamCounts) -> TokcodecError:
+    if not counts.damages:
+        return UsageError("no frame lies in the range that was asked for", hint="choose a start before the end")
+    first = counts.damages[0]
+    return CorruptStreamError(
+        f"nothing could be decoded: {first.reason}", offset=first.offset, hint="run `tokcodec verify`"
+    )
 
 
 def _result(
@@ -343,21 +378,60 @@ def encode(
     target: str | Path,
     *,
     quality: int = DEFAULT_QUALITY,
+    model: str | None = None,
     device: str = "auto",
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
     audio: bool = True,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> CodecResult:
-    """Encode a video or a picture into a `.tok` file with the default model; see :meth:`Codec.encode`."""
-    return Codec(device=device).encode(source, target, quality=quality, audio=audio, force=force)
+    """Encode one video or picture into a `.tok` file.
+
+    For the arguments and errors see :class:`Codec` (`model`, `device`) and :meth:`Codec.encode` (the others).
+    """
+    return Codec(model=model, device=device).encode(
+        source,
+        target,
+        quality=quality,
+        chunk_frames=chunk_frames,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        force=force,
+        progress=progress,
+    )
 
 
 def decode(
     source: str | Path,
     target: str | Path,
     *,
+    codec: str | None = None,
+    crf: float | None = None,
+    options: Mapping[str, str] | None = None,
+    weights: str | Path | None = None,
     device: str = "auto",
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
     audio: bool = True,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> CodecResult:
-    """Decode a `.tok` file into a media file; see :meth:`Codec.decode`."""
-    return Codec(device=device).decode(source, target, audio=audio, force=force)
+    """Decode one `.tok` file into a media file.
+
+    For the arguments and errors see :class:`Codec` (`weights`, `device`) and :meth:`Codec.decode` (the others).
+    """
+    return Codec(weights=weights, device=device).decode(
+        source,
+        target,
+        codec=codec,
+        crf=crf,
+        options=options,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        force=force,
+        progress=progress,
+    )

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.codec import Codec
-from tokcodec.errors import OutputError
 from tokcodec.frames import Colour, Frame, VideoInfo, open_video, open_writer
 from tokcodec.metrics import mean_squared_error, psnr_of
+from tokcodec.output import atomic
 from tokcodec.results import CodecResult
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
@@ -79,54 +79,48 @@ def _clip(*, seconds: float, height: int, width: int) -> Iterator[NDArray[np.uin
         yield from camera_move(photograph, frames=each, height=height, width=width)
 
 
-def run_demo(
-    folder: Path,
-    codec: Codec,
-    *,
-    seconds: float = 3.0,
-    height: int = 240,
-    width: int = 320,
-    force: bool = False,
-) -> DemoResult:
+def free_folder(name: str = "tokcodec-demo") -> Path:
+    """The first of NAME, NAME-2, NAME-3 ... that does not exist in the working folder."""
+    number = 1
+    while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def run_demo(folder: Path, codec: Codec, *, seconds: float = 3.0, height: int = 240, width: int = 320) -> DemoResult:
     """Make the clip, encode it, decode it, compare.
 
     Args:
-        folder: Where the four files go; made if it is not there.
+        folder: Where the four files go; it appears when they are whole.
         codec: What encodes and decodes.
         seconds: Length of the clip.
         height: Height in pixels.
         width: Width in pixels.
-        force: Replace files of an earlier demo.
 
     Raises:
-        OutputError: A file exists already, or the folder cannot be made.
+        OutputError: The folder is not empty, or cannot be made.
     """
-    paths = {name: folder / f"demo{suffix}" for name, suffix in _SUFFIXES.items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be made: {error.strerror or error}", where=str(folder)) from error
-    for path in paths.values():
-        if path.exists() and not force:
-            raise OutputError("exists already", where=str(path), hint="use --force, or name another folder")
-    info = VideoInfo(
-        width=width,
-        height=height,
-        time_base=Fraction(1, FRAME_RATE),
-        frame_rate=Fraction(FRAME_RATE),
-        colour=COLOUR,
-    )
-    with open_writer(paths["original"], info, codec="ffv1") as writer:
-        for number, pixels in enumerate(_clip(seconds=seconds, height=height, width=width)):
-            writer.write_frame(Frame(pixels=pixels, pts=number))
-    encoded = codec.encode(paths["original"], paths["tok"], force=force)
-    decoded = codec.decode(paths["tok"], paths["decoded"], force=force)
-    difference = _compare(paths["original"], paths["decoded"], paths["picture"])
+    with atomic(folder, force=False) as part:
+        part.mkdir()
+        made = {name: part / f"demo{suffix}" for name, suffix in _SUFFIXES.items()}
+        info = VideoInfo(
+            width=width,
+            height=height,
+            time_base=Fraction(1, FRAME_RATE),
+            frame_rate=Fraction(FRAME_RATE),
+            colour=COLOUR,
+        )
+        with open_writer(made["original"], info, codec="ffv1") as writer:
+            for number, pixels in enumerate(_clip(seconds=seconds, height=height, width=width)):
+                writer.write_frame(Frame(pixels=pixels, pts=number))
+        encoded = codec.encode(made["original"], made["tok"])
+        decoded = codec.decode(made["tok"], made["decoded"])
+        difference = _compare(made["original"], made["decoded"], made["picture"])
     return DemoResult(
-        original=paths["original"],
-        tok=paths["tok"],
-        decoded=paths["decoded"],
-        picture=paths["picture"],
+        original=folder / made["original"].name,
+        tok=folder / made["tok"].name,
+        decoded=folder / made["decoded"].name,
+        picture=folder / made["picture"].name,
         encoded=encoded,
         decoded_result=decoded,
         psnr=psnr_of(difference),
@@ -155,7 +149,6 @@ def _compare(original: Path, decoded: Path, picture: Path) -> float:
             colour=first.info.colour,
             is_image=True,
         )
-    picture.unlink(missing_ok=True)
     with open_writer(picture, info) as writer:
         writer.write_frame(Frame(pixels=sheet, pts=0))
     return float(np.mean(errors))

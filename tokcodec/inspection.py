@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, StreamReader, read_stream
-from tokcodec.errors import CorruptStreamError, MediaError, TokcodecError, UnsupportedStreamError
-
-if TYPE_CHECKING:
-    from tokcodec.tokens import TokenChunk
-
-PROBABILITY_NAMES = {0: "adaptive", 1: "prior"}
-"""Probability models by their id on the wire (spec section 4)."""
+from tokcodec.chunks import PROBABILITY_NAMES, decode_chunk, token_damage
+from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, read_stream
+from tokcodec.errors import CorruptStreamError
+from tokcodec.sources import CountingSource, open_tok
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,76 +110,6 @@ def damage_dict(damage: Damage) -> dict[str, Any]:
     }
 
 
-class CountingSource(io.RawIOBase, BinaryIO):
-    """Counts the bytes that a reader takes from a binary stream."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        super().__init__()
-        self._source = source
-        self.bytes_read = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes."""
-        data = self._source.read(size)
-        self.bytes_read += len(data)
-        return data
-
-
-def open_tok(path: Path) -> BinaryIO:
-    """Open a `.tok` file for reading.
-
-    Raises:
-        MediaError: It cannot be opened.
-    """
-    try:
-        return path.open("rb")
-    except OSError as error:
-        hint = "give a .tok file" if path.is_dir() else None
-        raise MediaError(f"cannot be opened: {error.strerror or error}", where=str(path), hint=hint) from error
-
-
-def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
-    """The tokens of a chunk, checked against their CRC-32 (spec section 5.3).
-
-    Raises:
-        CorruptStreamError: The coded tokens are not what the encoder wrote.
-        UnsupportedStreamError: An unknown probability model.
-    """
-    from tokcodec.bits import decode_tokens, tokens_crc32  # late: `info` need not wait for the coder
-
-    name = PROBABILITY_NAMES.get(header.probability_model)
-    if name != "adaptive":
-        raise UnsupportedStreamError(
-            f"probability model {header.probability_model} is not in this version", hint="use a later version"
-        )
-    rows, columns = header.geometry.grid(header.height, header.width)
-    where = f"chunk {record.number}"
-    try:
-        tokens = decode_tokens(
-            record.token_data,
-            steps=header.geometry.steps(record.frames),
-            rows=rows,
-            columns=columns,
-            geometry=header.geometry,
-            model=name,
-        )
-    except CorruptStreamError as error:
-        raise CorruptStreamError(error.message, where=where, hint=error.hint) from error
-    if tokens_crc32(tokens) != record.tokens_crc32:
-        raise CorruptStreamError("the decoded tokens have another CRC-32 than the file states", where=where)
-    return tokens
-
-
-def token_damage(record: ChunkRecord, reader: StreamReader, error: TokcodecError) -> Damage:
-    """A chunk whose bytes arrived as written but do not decode, as a report."""
-    return Damage(
-        offset=reader.item_offset,
-        length=len(record.token_data),
-        reason=f"chunk {record.number}: {error.message}",
-        missing_chunks=range(record.number, record.number + 1),
-    )
-
-
 def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
     """Read a `.tok` stream to its end.
 
@@ -236,7 +161,8 @@ def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
         frames=frames,
         first_pts=first_pts,
         duration_seconds=float(span),
-        regular=len(deltas) <= 1,
+        # A time base that does not divide the frame time makes durations differ by one tick.
+        regular=not deltas or max(deltas) - min(deltas) <= 1,
         damages=tuple(damages),
         complete=reader.summary.complete and not damages,
         tokens_checked=check_tokens,

@@ -11,19 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import mapping
-from tokcodec.bits import encode_tokens, tokens_crc32
-from tokcodec.container import ChunkRecord, ContainerWriter, Damage, SidePacketBatch, StreamReader
+from tokcodec.chunks import decode_chunk, encode_chunk, token_damage
+from tokcodec.container import (
+    MAX_CHUNK_FRAMES,
+    ChunkRecord,
+    ContainerWriter,
+    Damage,
+    SidePacketBatch,
+    StreamReader,
+)
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo
-from tokcodec.inspection import decode_chunk, token_damage
+from tokcodec.frames.timing import TimeRange
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 from tokcodec.tokens import TokenChunk, truncate
 
 PACKET_BATCH_BYTES = 1 << 22
 """Side-stream packets are written at each chunk's end, or when so many bytes wait."""
 
-Progress = Callable[[int], None]
-"""Called with the number of frames done."""
+Progress = Callable[[int, int | None], None]
+"""Called with the number of frames done, and of all frames where that is known; the latter may be wrong."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +60,7 @@ class EncodeSettings:
     """What an encoder may choose.
 
     Attributes:
-        quality: Level of the bit allocation, 1 (fewest bits) to the geometry's last (all bits).
+        quality: Level of the bit allocation, 1 (fewest bits) to 6 (all bits).
         chunk_frames: Frames of a chunk, 1 + 4t.
     """
 
@@ -61,10 +68,11 @@ class EncodeSettings:
     chunk_frames: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 6:
-            raise UsageError(f"quality goes from 1 to 6, not {self.quality}")
-        if self.chunk_frames < 1 or (self.chunk_frames - 1) % 4 or self.chunk_frames > 65_533:
-            raise UsageError(f"a chunk has 1 + 4t frames, not {self.chunk_frames}", hint="try 17, 33 or 65")
+        if type(self.quality) is not int or not 1 <= self.quality <= 6:
+            raise UsageError(f"quality is a whole number from 1 to 6, not {self.quality!r}")
+        frames = self.chunk_frames
+        if type(frames) is not int or not 1 <= frames <= MAX_CHUNK_FRAMES or (frames - 1) % 4:
+            raise UsageError(f"a chunk has 1 + 4t frames, not {frames!r}", hint="try 17, 33 or 65")
 
 
 class _ChunkBuilder:
@@ -121,18 +129,12 @@ class _ChunkBuilder:
             step = self._encoder.end_chunk()
         if step is not None:
             self._steps.append(step)
-        tokens = self._tokens()
+        last = self._last_duration() if next_pts is None else next_pts - self._pts[-1]
         with self._watch.measure("entropy_coding"):
-            data = encode_tokens(tokens)
-        self._writer.write_chunk(
-            ChunkRecord(
-                number=self._writer.chunks_written,
-                pts=tuple(self._pts),
-                last_duration=self._last_duration() if next_pts is None else next_pts - self._pts[-1],
-                tokens_crc32=tokens_crc32(tokens),
-                token_data=data,
+            record = encode_chunk(
+                self._tokens(), number=self._writer.chunks_written, pts=tuple(self._pts), last_duration=last
             )
-        )
+        self._writer.write_chunk(record)
         self._steps, self._pts = [], []
         self.flush_packets()
 
@@ -190,7 +192,7 @@ def encode_items(
         builder.add_frame(item)
         frames += 1
         if progress is not None:
-            progress(frames)
+            progress(frames, info.frame_count_hint)
     builder.close(next_pts=None)
     builder.flush_packets()
     writer.close()
@@ -203,8 +205,7 @@ class StreamDecoding:
     Args:
         reader: At the first record to decode.
         decoder: For the picture's size.
-        start_pts: Chunks that end before are passed over, frames before are not given.
-        end_pts: Decoding stops at the first frame at or after; None decodes all.
+        part: The frames and packets that are wanted; chunks outside are not decoded. None takes all.
         watch: Takes the time of the stages.
     """
 
@@ -214,11 +215,11 @@ class StreamDecoding:
         decoder: StreamDecoder,
         *,
         watch: Stopwatch,
-        start_pts: int | None = None,
-        end_pts: int | None = None,
+        part: TimeRange | None = None,
     ) -> None:
         self._reader, self._decoder, self._watch = reader, decoder, watch
-        self._start, self._end = start_pts, end_pts
+        self._part = part
+        self._side_time_bases = {side.index: side.time_base for side in reader.header.side_streams}
         self._frames = self._chunks = self._side_bytes = 0
         self._damages: list[Damage] = []
 
@@ -233,18 +234,23 @@ class StreamDecoding:
         )
 
     def __iter__(self) -> Iterator[Frame | Packet]:
+        beyond = False
         for item in self._reader:
             if isinstance(item, Damage):
                 self._damages.append(item)
             elif isinstance(item, SidePacketBatch):
                 self._side_bytes += sum(len(packet.data) for packet in item.packets)
-                yield from mapping.unpacked(item.packets)
+                yield from filter(self._is_wanted, mapping.unpacked(item.packets))
             elif isinstance(item, ChunkRecord):
-                if self._end is not None and item.pts[0] >= self._end:
-                    return
-                if self._start is not None and item.pts[-1] + item.last_duration <= self._start:
-                    continue
-                yield from self._chunk(item)
+                if self._part is not None and self._part.ends_before(item.pts[0]):
+                    if beyond:
+                        return
+                    beyond = True  # packets may lag their pictures by a chunk
+                elif self._part is None or not self._part.starts_after(item.pts[-1] + item.last_duration - 1):
+                    yield from self._chunk(item)
+
+    def _is_wanted(self, packet: Packet) -> bool:
+        return self._part is None or self._part.holds(packet, self._side_time_bases[packet.stream])
 
     def _chunk(self, record: ChunkRecord) -> Iterator[Frame]:
         try:
@@ -261,6 +267,6 @@ class StreamDecoding:
                 pictures = self._decoder.step(indices, kept)
             # The last step may hold repeated frames beyond the chunk's last; they have no time.
             for pixels, pts in zip(pictures, times, strict=False):
-                if (self._start is None or pts >= self._start) and (self._end is None or pts < self._end):
+                if self._part is None or not (self._part.starts_after(pts) or self._part.ends_before(pts)):
                     self._frames += 1
                     yield Frame(pixels=pixels, pts=pts)

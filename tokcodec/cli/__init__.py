@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
+from typing import TextIO, cast
 
 from tokcodec.cli import convert, develop, look  # noqa: F401  (they register their commands)
 from tokcodec.cli.app import app
 from tokcodec.console import Console
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import LimitError, TokcodecError
 
 __all__ = ["app", "main"]
+
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a process that SIGPIPE ended."""
 
 
 class _TerminatedError(BaseException):
@@ -21,26 +27,49 @@ def main() -> None:
     """Run the command line; every error becomes a message and an exit code."""
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _on_terminate)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            cast("TextIO", stream).reconfigure(errors="replace")  # type: ignore[attr-defined]
     try:
         code = app(standalone_mode=False)
     except TokcodecError as error:
-        Console().error(error)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except _TerminatedError:
+        code = _report(error)
+    except (KeyboardInterrupt, _TerminatedError) as error:
         code = 143
+        if isinstance(error, KeyboardInterrupt):
+            _console().interrupted()
+            code = 130
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads what we wrote, as with `| head`
-        code = 141
+        code = _nobody_reads()
+    except MemoryError:
+        code = _report(LimitError("there is not enough memory", hint="use a smaller picture or a shorter chunk"))
+    except SystemExit as error:
+        # The framework ends the process itself when standard output is a broken pipe.
+        code = _nobody_reads() if error.code == 1 else error.code
     except Exception as error:
         code = _framework_or_bug(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _console() -> Console:
+    return Console.current or Console()
+
+
 def _on_terminate(*_: object) -> None:
     raise _TerminatedError
+
+
+def _report(error: TokcodecError) -> int:
+    if isinstance(error.__cause__, BrokenPipeError):
+        return _nobody_reads()
+    _console().error(error)
+    return error.exit_code
+
+
+def _nobody_reads() -> int:
+    """The reader went away, as with `| head`: no message, and none at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
 
 
 def _framework_or_bug(error: Exception) -> int:
@@ -51,12 +80,7 @@ def _framework_or_bug(error: Exception) -> int:
         show()
         return code
     if isinstance(error, RuntimeError) and type(error).__name__ == "Abort":
+        _console().interrupted()
         return 130
-    if "-v" in sys.argv or "--verbose" in sys.argv:
-        import traceback
-
-        traceback.print_exc()
-    else:
-        print(f"error: this is a bug in tokcodec: {type(error).__name__}: {error}", file=sys.stderr)
-        print("hint: run again with -v and report what it prints", file=sys.stderr)
+    _console().bug(error)
     return 1

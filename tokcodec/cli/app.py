@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 EXIT_CODES = """Exit codes:  0 fine, 1 a bug in tokcodec, 2 wrong usage, 3 the media file cannot be read,
@@ -19,3 +21,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tokcodec import __version__
+
+        typer.echo(f"tokcodec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass

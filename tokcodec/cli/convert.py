@@ -20,12 +20,9 @@ from tokcodec.cli.options import (
     Start,
     Verbose,
     Weights,
-    frames_of_media,
-    frames_of_tok,
+    console_of,
     input_of,
     output_of,
-    progress_of,
-    verbosity_of,
 )
 from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
@@ -78,20 +75,18 @@ def encode(
     verbose: Verbose = False,
 ) -> None:
     """Encode a video or a picture into a .tok file."""
-    console = Console(
-        json_results=json_results, verbosity=verbosity_of(quiet, verbose), results_to_stderr=target == "-"
-    )
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
     sink = output_of(target)
     if isinstance(sink, str):
         from tokcodec.output import check_target
 
-        check_target(Path(sink), force=force)
+        check_target(Path(sink), force=force, source=source)
     from tokcodec.codec import Codec
 
     place = input_of(source)
     codec = Codec(model=model, device=device)
     console.debug(f"device {codec.device}")
-    with progress_of(console, "encode", place, frames_of_media) as update:
+    with console.progress("encode") as update:
         result = codec.encode(
             place,
             sink,
@@ -139,9 +134,7 @@ def decode(
     verbose: Verbose = False,
 ) -> None:
     """Decode a .tok file into a video file; what is damaged is left out and reported."""
-    console = Console(
-        json_results=json_results, verbosity=verbosity_of(quiet, verbose), results_to_stderr=target == "-"
-    )
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
     options = dict(_key_value(text) for text in option or [])
     sink = output_of(target)
     if isinstance(sink, str):
@@ -149,13 +142,13 @@ def decode(
         from tokcodec.output import check_target
 
         format_for(sink)
-        check_target(Path(sink), force=force)
+        check_target(Path(sink), force=force, source=source)
     from tokcodec.codec import Codec
 
     place = input_of(source)
     codec = Codec(weights=weights, device=device)
     console.debug(f"device {codec.device}")
-    with progress_of(console, "decode", place, frames_of_tok) as update:
+    with console.progress("decode") as update:
         result = codec.decode(
             place,
             sink,
@@ -195,19 +188,22 @@ def _key_value(text: str) -> tuple[str, str]:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("tokcodec-demo"),
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the files go; tokcodec-demo, or -2, -3 ... beside it."),
+    ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.2, max=60.0, help="Length of the clip.")] = 3.0,
     device: Device = "auto",
-    force: Force = True,
     json_results: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make a short clip from real photographs, encode it, decode it, and say how well that went."""
-    console = Console(json_results=json_results, verbosity=-1 if quiet else 0)
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     from tokcodec.codec import Codec
-    from tokcodec.demo import run_demo
+    from tokcodec.demo import free_folder, run_demo
 
-    result = run_demo(folder, Codec(device=device), seconds=seconds, force=force)
+    result = run_demo(folder or free_folder(), Codec(device=device), seconds=seconds)
     encoded, decoded = result.encoded, result.decoded_result
     raw_bytes = 3 * encoded.frames * encoded.width * encoded.height
     values = {

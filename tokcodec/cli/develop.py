@@ -12,9 +12,10 @@ from tokcodec.cli.app import app
 from tokcodec.cli.options import (
     Device,
     Json,
+    Quiet,
     Verbose,
+    console_of,
 )
-from tokcodec.console import Console
 from tokcodec.errors import UsageError
 
 
@@ -25,12 +26,13 @@ def evaluate(
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     device: Device = "auto",
     json_results: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure rate and PSNR of a model over a folder: mean over clips at each quality level."""
-    console = Console(json_results=json_results, verbosity=int(verbose))
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     try:
-        levels = tuple(int(level) for level in qualities.split(","))
+        levels = tuple(sorted({int(level) for level in qualities.split(",")}))
     except ValueError as error:
         raise UsageError(f"{qualities!r} is not a list of quality levels", hint="for example 1,3,6") from error
     from tokcodec.codec import Codec
@@ -80,9 +82,12 @@ def train(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips to pack.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
     device: Device = "auto",
+    json_results: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a tokenizer on one's own videos; call again to go on where the last call stopped."""
-    console = Console()
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     from tokcodec.training.run import train_folder
 
     entry = train_folder(

@@ -13,6 +13,8 @@ from tokcodec.cli.app import app
 from tokcodec.cli.options import (
     Json,
     Quiet,
+    Verbose,
+    console_of,
 )
 from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
@@ -36,7 +38,7 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     if found.raw_token_bits:
         share = 8 * found.token_bytes / found.raw_token_bits
         lines.append(("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits"))
-    lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}…)"))
+    lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}...)"))
     lines.extend(
         ("stream", f"{side.codec}{f' ({side.language})' if side.language else ''}, unchanged")
         for side in header.side_streams
@@ -53,9 +55,11 @@ def info(
         bool, typer.Option("--model", help="Describe the default model (or FILE.safetensors) instead.")
     ] = False,
     json_results: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Say what a .tok file holds, or what a model costs."""
-    console = Console(json_results=json_results)
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     if model:
         _describe_model(console, source)
         return
@@ -67,7 +71,8 @@ def info(
 
 
 def _survey(source: str, *, check_tokens: bool) -> Inspection:
-    from tokcodec.inspection import open_tok, survey
+    from tokcodec.inspection import survey
+    from tokcodec.sources import open_tok
 
     if source == "-":
         return survey(sys.stdin.buffer, check_tokens=check_tokens)
@@ -115,9 +120,10 @@ def verify(
     source: Annotated[str, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")],
     json_results: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Check every chunk of a .tok file, tokens included, without decoding pixels."""
-    console = Console(json_results=json_results, verbosity=-1 if quiet else 0)
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     found = _survey(source, check_tokens=True)
     state = "every chunk is whole" if found.complete else "damaged"
     console.result(found.to_dict(), [*_inspection_lines(found), ("state", state)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -30,11 +28,12 @@ Duration = Annotated[
 ]
 
 
-def verbosity_of(quiet: bool, verbose: bool) -> int:
-    """What `Console` takes: -1, 0 or 1."""
+def console_of(*, quiet: bool, verbose: bool, json_results: bool = False, data_on_stdout: bool = False) -> Console:
+    """The console that the options ask for."""
     if quiet and verbose:
-        raise UsageError("--quiet and --verbose exclude each other")
-    return -1 if quiet else int(verbose)
+        raise UsageError("--quiet and --verbose exclude each other", hint="leave one away")
+    verbosity = -1 if quiet else int(verbose)
+    return Console(json_results=json_results, verbosity=verbosity, results_to_stderr=data_on_stdout)
 
 
 def input_of(name: str) -> Path | BinaryIO:
@@ -44,39 +43,10 @@ def input_of(name: str) -> Path | BinaryIO:
 
 def output_of(name: str) -> str | BinaryIO:
     """A name, or standard output for `-`, which must not be a terminal."""
+    if not name:
+        raise UsageError("the output has no name", hint="name a file, or - for standard output")
     if name != "-":
         return name
     if sys.stdout.isatty():
         raise UsageError("binary data does not go to a terminal", hint="name a file, or pipe it on")
     return sys.stdout.buffer
-
-
-def frames_of_media(source: Path | BinaryIO) -> int | None:
-    """The number of frames that a media file claims, for the progress bar."""
-    if not isinstance(source, Path):
-        return None
-    from tokcodec.frames import open_video
-
-    with open_video(source, side_streams=False) as reader:
-        return reader.info.frame_count_hint
-
-
-def frames_of_tok(source: Path | BinaryIO) -> int | None:
-    """The number of frames in a `.tok` file, for the progress bar."""
-    if not isinstance(source, Path):
-        return None
-    from tokcodec.container import find_chunk_index
-    from tokcodec.inspection import open_tok
-
-    with open_tok(source) as stream:
-        return find_chunk_index(stream).total_frames
-
-
-@contextmanager
-def progress_of(
-    console: Console, label: str, source: Path | BinaryIO, count: Callable[[Path | BinaryIO], int | None]
-) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar whose total `count` finds, where anybody is looking."""
-    total = count(source) if console.verbosity >= 0 and sys.stderr.isatty() else None
-    with console.progress(label, total) as update:
-        yield update

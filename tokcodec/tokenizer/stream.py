@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.errors import DeviceError, ModelError
+from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.lfq import pack_bits, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
@@ -26,9 +29,11 @@ def choose_device(name: str) -> torch.device:
         raise DeviceError("no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(name)
         torch.empty(1, device=device)
     except RuntimeError as error:
-        raise DeviceError(f"cannot use device {name!r}", hint="auto, cpu, cuda or cuda:N") from error
+        raise DeviceError(f"cannot use device {name!r}", hint="use auto, cpu, cuda or cuda:N") from error
     return device
 
 
@@ -46,6 +51,19 @@ def prepare(model: Tokenizer, device: torch.device, dtype: torch.dtype | None = 
     model.eval().requires_grad_(False).to(device=device, dtype=dtype)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Running out of memory, on a device or off it, as errors that say what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError("the device ran out of memory", hint="use --device cpu, or a smaller picture") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise LimitError("there is not enough memory for this picture", hint="scale it down") from error
 
 
 def pad_frame(frames: Tensor, factor: int) -> Tensor:
@@ -108,7 +126,8 @@ class StreamEncoder:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
         pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor)
-        z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state)
+        with _memory_errors():
+            z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state)
         return pack_bits(z[0] > 0).cpu().numpy().astype(np.uint64)
 
 
@@ -150,7 +169,8 @@ class StreamDecoder:
         kept = torch.from_numpy(kept_bits.astype(np.int64)).to(device)
         signs = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1)
         mask = (torch.arange(bits, device=device).view(-1, 1, 1) < kept).to(dtype)
-        pixels, self._state = self._model.decoder.step(signs.unsqueeze(0), mask.unsqueeze(0), self._state)
+        with _memory_errors():
+            pixels, self._state = self._model.decoder.step(signs.unsqueeze(0), mask.unsqueeze(0), self._state)
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(pixels[0, :, :, :height, :width]).cpu().numpy()
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,7 +93,7 @@ def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
         if entry.sha256 == sha256:
             return entry
         raise ModelError(
-            f"the weights have SHA-256 {entry.sha256[:12]}…, the stream needs {sha256[:12]}…",
+            f"the weights have SHA-256 {entry.sha256[:12]}..., the stream needs {sha256[:12]}...",
             where=str(extra),
             hint="give the file that the stream was encoded with",
         )
@@ -101,11 +102,12 @@ def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
             return entry
     for folder in filter(None, os.environ.get(WEIGHTS_PATH_VARIABLE, "").split(os.pathsep)):
         for path in sorted(Path(folder).glob("*.safetensors")):
-            entry = entry_of_file(path)
-            if entry.sha256 == sha256:
-                return entry
+            with contextlib.suppress(ModelError):  # one unreadable file must not hide the others
+                entry = entry_of_file(path)
+                if entry.sha256 == sha256:
+                    return entry
     raise ModelError(
-        f"no weights with SHA-256 {sha256[:12]}… are installed",
+        f"no weights with SHA-256 {sha256[:12]}... are installed",
         hint=f"give them with --weights FILE, or put them into a folder named by {WEIGHTS_PATH_VARIABLE}",
     )
 
@@ -117,7 +119,7 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
         ModelError: Missing file, wrong digest, or tensors that do not fit the configuration.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     from tokcodec.tokenizer.config import TokenizerConfig
@@ -130,14 +132,14 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256:
         raise ModelError(
-            f"the weights are damaged: SHA-256 is {found[:12]}…, must be {entry.sha256[:12]}…",
+            f"the weights are damaged: SHA-256 is {found[:12]}..., must be {entry.sha256[:12]}...",
             where=str(entry.path),
             hint="install tokcodec again",
         )
     try:
-        with safe_open(str(entry.path), framework="pt") as opened:
-            metadata = opened.metadata() or {}
         tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
         raise ModelError("not a safetensors file", where=str(entry.path)) from error
     if any(tensor.dtype != torch.bfloat16 for tensor in tensors.values()):
