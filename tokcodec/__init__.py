@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tokcodec.errors import TokcodecError
 
 if TYPE_CHECKING:
-    from tokcodec.codec import Codec, decode, encode
+    from tokcodec.codec import Codec
     from tokcodec.container import Damage
     from tokcodec.inspection import Inspection, inspect, verify
+    from tokcodec.oneshot import decode, encode
     from tokcodec.results import CodecResult, DecodedVideo
 
 __version__ = "0.1.0"
@@ -42,8 +43,8 @@ _HOMES = {
     "CodecResult": "tokcodec.results",
     "DecodedVideo": "tokcodec.results",
     "Damage": "tokcodec.container",
-    "decode": "tokcodec.codec",
-    "encode": "tokcodec.codec",
+    "decode": "tokcodec.oneshot",
+    "encode": "tokcodec.oneshot",
     "Inspection": "tokcodec.inspection",
     "inspect": "tokcodec.inspection",
     "verify": "tokcodec.inspection",

@@ -17,17 +17,14 @@ from tokcodec import mapping
 from tokcodec.container import (
     ContainerWriter,
     StreamHeader,
-    StreamReader,
-    find_chunk_index,
     read_stream,
-    read_stream_from,
 )
 from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
 from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_video, open_writer
-from tokcodec.frames.timing import TimeRange, check_range, make_range
 from tokcodec.output import atomic
 from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts, StreamDecoding, encode_items
 from tokcodec.results import CodecResult, DecodedVideo
+from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
@@ -191,10 +188,10 @@ class Codec:
             counting = CountingSource(stream)
             part = None
             if start_seconds or duration_seconds is not None:
-                reader, part = _seek(stream, start_seconds=start_seconds, duration_seconds=duration_seconds)
-                total = _frames_in(part, reader.header)
+                reader, part = seek(stream, start_seconds=start_seconds, duration_seconds=duration_seconds)
+                total = frames_in(part, reader.header)
             else:
-                total = _total_frames(stream) if progress else None
+                total = total_frames(stream) if progress else None
                 reader = read_stream(counting)
             header = reader.header
             decoding = StreamDecoding(reader, self._decoder(header), watch=watch, part=part)
@@ -304,40 +301,6 @@ def _rate(value: Fraction | float) -> Fraction:
     return rate
 
 
-def _seek(source: BinaryIO, *, start_seconds: float, duration_seconds: float | None) -> tuple[StreamReader, TimeRange]:
-    """A reader just before the chunk in which the start lies, and the range to decode."""
-    check_range(start_seconds, duration_seconds)
-    entries = find_chunk_index(source).entries
-    if not entries:
-        raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
-    source.seek(0)
-    part = make_range(
-        origin=entries[0].first_pts,
-        time_base=read_stream(source).header.time_base,
-        start_seconds=start_seconds,
-        duration_seconds=duration_seconds,
-    )
-    before = [entry for entry in entries if part.start is None or entry.first_pts <= part.start]
-    # Packets may run ahead of their pictures, so that the first of the range lie behind the chunk before.
-    return read_stream_from(source, before[max(0, len(before) - 2)]), part
-
-
-def _total_frames(source: BinaryIO) -> int | None:
-    """Frames of the whole file, for the progress; the position is put back. None where the source cannot seek."""
-    if not source.seekable():
-        return None
-    total = find_chunk_index(source).total_frames
-    source.seek(0)
-    return total
-
-
-def _frames_in(part: TimeRange, header: StreamHeader) -> int | None:
-    """About how many frames a range holds; None where nobody knows."""
-    if part.end is None or part.start is None or header.frame_rate is None:
-        return None
-    return round((part.end - part.start) * header.time_base * header.frame_rate)
-
-
 def _nothing_decoded(counts: StreamCounts) -> TokcodecError:
     if not counts.damages:
         return UsageError("no frame lies in the range that was asked for", hint="choose a start before the end")
@@ -370,68 +333,4 @@ def _result(
         notes=notes,
         lost=lost,
         damages=counts.damages,
-    )
-
-
-def encode(
-    source: str | Path,
-    target: str | Path,
-    *,
-    quality: int = DEFAULT_QUALITY,
-    model: str | None = None,
-    device: str = "auto",
-    chunk_frames: int = DEFAULT_CHUNK_FRAMES,
-    start_seconds: float = 0.0,
-    duration_seconds: float | None = None,
-    audio: bool = True,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> CodecResult:
-    """Encode one video or picture into a `.tok` file.
-
-    For the arguments and errors see :class:`Codec` (`model`, `device`) and :meth:`Codec.encode` (the others).
-    """
-    return Codec(model=model, device=device).encode(
-        source,
-        target,
-        quality=quality,
-        chunk_frames=chunk_frames,
-        start_seconds=start_seconds,
-        duration_seconds=duration_seconds,
-        audio=audio,
-        force=force,
-        progress=progress,
-    )
-
-
-def decode(
-    source: str | Path,
-    target: str | Path,
-    *,
-    codec: str | None = None,
-    crf: float | None = None,
-    options: Mapping[str, str] | None = None,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    start_seconds: float = 0.0,
-    duration_seconds: float | None = None,
-    audio: bool = True,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> CodecResult:
-    """Decode one `.tok` file into a media file.
-
-    For the arguments and errors see :class:`Codec` (`weights`, `device`) and :meth:`Codec.decode` (the others).
-    """
-    return Codec(weights=weights, device=device).decode(
-        source,
-        target,
-        codec=codec,
-        crf=crf,
-        options=options,
-        start_seconds=start_seconds,
-        duration_seconds=duration_seconds,
-        audio=audio,
-        force=force,
-        progress=progress,
     )

@@ -1,0 +1,74 @@
+"""One file, one call: `tokcodec.encode` and `tokcodec.decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_QUALITY, Codec
+from tokcodec.pipeline import Progress
+from tokcodec.results import CodecResult
+
+
+def encode(
+    source: str | Path,
+    target: str | Path,
+    *,
+    quality: int = DEFAULT_QUALITY,
+    model: str | None = None,
+    device: str = "auto",
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    audio: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> CodecResult:
+    """Encode one video or picture into a `.tok` file.
+
+    For the arguments and errors see :class:`Codec` (`model`, `device`) and :meth:`Codec.encode` (the others).
+    """
+    return Codec(model=model, device=device).encode(
+        source,
+        target,
+        quality=quality,
+        chunk_frames=chunk_frames,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        force=force,
+        progress=progress,
+    )
+
+
+def decode(
+    source: str | Path,
+    target: str | Path,
+    *,
+    codec: str | None = None,
+    crf: float | None = None,
+    options: Mapping[str, str] | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    audio: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> CodecResult:
+    """Decode one `.tok` file into a media file.
+
+    For the arguments and errors see :class:`Codec` (`weights`, `device`) and :meth:`Codec.decode` (the others).
+    """
+    return Codec(weights=weights, device=device).decode(
+        source,
+        target,
+        codec=codec,
+        crf=crf,
+        options=options,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        force=force,
+        progress=progress,
+    )
