@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -27,11 +29,11 @@ from tokcodec.frames import (
     format_for,
     open_video,
     open_writer,
-    probe,
 )
 from tokcodec.frames.colour import effective_matrix
 from tokcodec.frames.orientation import from_matrix, turn
 from tokcodec.frames.packets import open_template
+from tokcodec.frames.png import encode_png
 from tokcodec.frames.timing import TimestampRepair
 
 # kr, kb of the matrices, by H.273 code point.
@@ -418,11 +420,28 @@ def damaged_files(tmp_path_factory):
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-def test_absurd_sizes_are_refused(tmp_path, monkeypatch):
-    make_video(tmp_path / "a.mp4", count=1)
-    monkeypatch.setattr(probe, "MAX_PIXELS", 1000)
-    with pytest.raises(LimitError):
-        open_video(tmp_path / "a.mp4")
+def png_that_claims(width: int, height: int) -> bytes:
+    """A small PNG with another size in its header: whoever decodes it finds it damaged."""
+    data = bytearray(encode_png(picture(16, 16)))
+    at = data.index(b"IHDR")
+    data[at + 4 : at + 12] = struct.pack(">II", width, height)
+    data[at + 17 : at + 21] = struct.pack(">I", zlib.crc32(data[at : at + 17]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [(8192, 4097), (16385, 1), (1, 16385)])
+def test_pictures_that_no_file_can_hold_are_refused_before_decoding(tmp_path, size):
+    (tmp_path / "a.png").write_bytes(png_that_claims(*size))
+    with pytest.raises(LimitError, match=f"{size[0]}x{size[1]}") as caught:
+        open_video(tmp_path / "a.png")
+    assert caught.value.where == str(tmp_path / "a.png")
+    assert "Scale" in str(caught.value.hint)
+
+
+def test_the_largest_pictures_are_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_that_claims(16384, 2048))
+    with pytest.raises(MediaError, match="no frame could be decoded"):
+        open_video(tmp_path / "a.png")
 
 
 def test_frames_of_another_size_are_scaled(tmp_path):
