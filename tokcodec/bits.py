@@ -38,8 +38,10 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     """
     crc = 0
     for step in chunk.indices:
-        crc = zlib.crc32(np.ascontiguousarray(step, dtype="<u8"), crc)
-    return zlib.crc32(np.ascontiguousarray(chunk.levels, dtype=np.uint8), crc)
+        crc = zlib.crc32(step.astype("<u8", copy=False).tobytes(), crc)
+    for levels in chunk.levels:
+        crc = zlib.crc32(levels.astype(np.uint8, copy=False).tobytes(), crc)
+    return crc
 
 
 def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive") -> bytes:

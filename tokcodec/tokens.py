@@ -38,8 +38,9 @@ class TokenChunk:
         """Bits kept at each token of one step: uint8 `(rows, columns)`."""
         _, rows, columns = self.indices.shape
         side = self.geometry.block_tokens
-        bits = np.asarray(self.geometry.level_bits, dtype=np.uint8)[self.levels[step]]
-        return bits.repeat(side, axis=0).repeat(side, axis=1)[:rows, :columns]
+        table = np.asarray(self.geometry.level_bits, dtype=np.uint8)
+        full: NDArray[np.uint8] = table[self.levels[step]].repeat(side, axis=0).repeat(side, axis=1)
+        return full[:rows, :columns]
 
 
 _MASKS = np.asarray([(1 << bits) - 1 for bits in range(65)], dtype=np.uint64)
