@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tokcodec.bits import decode_tokens, encode_tokens, tokens_crc32
-from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.errors import CorruptStreamError, LimitError, UsageError
 from tokcodec.probability import create_model
 from tokcodec.probability.adaptive import AdaptiveModel
 from tokcodec.probability.interface import BitGroup, Checkerboard
@@ -167,7 +167,22 @@ def test_crc_is_over_indices_then_levels() -> None:
     assert tokens_crc32(chunk) == zlib.crc32(raw)
 
 
+def test_kept_bits_of_each_step() -> None:
+    chunk = formula_chunk(steps=3, rows=7, columns=5, geometry=DEFAULT_GEOMETRY, mixed_levels=True)
+    kept = chunk.kept_bits()
+    assert kept.dtype == np.uint8
+    assert kept.shape == chunk.indices.shape
+    for step, row, column in np.ndindex(kept.shape):
+        assert kept[step, row, column] == DEFAULT_GEOMETRY.level_bits[chunk.levels[step, row // 4, column // 4]]
+        assert kept[step, row, column] == chunk.kept_bits_of(step)[row, column]
+
+
 # Bad input.
+
+
+def test_too_little_memory_is_a_limit() -> None:
+    with pytest.raises(LimitError, match="not enough memory"):
+        decode_tokens(bytes(4), steps=1 << 45, rows=1, columns=1, geometry=DEFAULT_GEOMETRY)
 
 
 def decode_or_corrupt(chunk: TokenChunk, data: bytes) -> TokenChunk | None:

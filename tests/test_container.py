@@ -48,6 +48,7 @@ from tokcodec.errors import (
     UnsupportedStreamError,
     UsageError,
 )
+from tokcodec.geometry import MAX_PICTURE_PIXELS
 from tokcodec.tokens import TokenGeometry
 
 SPEC = Path(__file__).parents[1] / "bitstream_spec.md"
@@ -626,6 +627,7 @@ def test_limits() -> None:
         read(SMALL, limits=Limits(chunk_tokens=31))
     with pytest.raises(LimitError, match="index"):
         find_chunk_index(io.BytesIO(SMALL), limits=Limits(index_chunks=2))
+    assert Limits().picture_pixels == MAX_PICTURE_PIXELS
     data = write(make_header(width=16384, height=16384), [make_chunk(0)])
     with pytest.raises(LimitError, match="16384x16384"):
         read(data)

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import re
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -27,11 +31,12 @@ from tokcodec.frames import (
     format_for,
     open_video,
     open_writer,
-    probe,
+    packets,
 )
 from tokcodec.frames.colour import effective_matrix
 from tokcodec.frames.orientation import from_matrix, turn
 from tokcodec.frames.packets import open_template
+from tokcodec.frames.png import encode_png
 from tokcodec.frames.timing import TimestampRepair
 
 # kr, kb of the matrices, by H.273 code point.
@@ -418,11 +423,28 @@ def damaged_files(tmp_path_factory):
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-def test_absurd_sizes_are_refused(tmp_path, monkeypatch):
-    make_video(tmp_path / "a.mp4", count=1)
-    monkeypatch.setattr(probe, "MAX_PIXELS", 1000)
-    with pytest.raises(LimitError):
-        open_video(tmp_path / "a.mp4")
+def png_that_claims(width: int, height: int) -> bytes:
+    """A small PNG with another size in its header: whoever decodes it finds it damaged."""
+    data = bytearray(encode_png(picture(16, 16)))
+    at = data.index(b"IHDR")
+    data[at + 4 : at + 12] = struct.pack(">II", width, height)
+    data[at + 17 : at + 21] = struct.pack(">I", zlib.crc32(data[at : at + 17]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [(8192, 4097), (16385, 1), (1, 16385)])
+def test_pictures_that_no_file_can_hold_are_refused_before_decoding(tmp_path, size):
+    (tmp_path / "a.png").write_bytes(png_that_claims(*size))
+    with pytest.raises(LimitError, match=f"{size[0]}x{size[1]}") as caught:
+        open_video(tmp_path / "a.png")
+    assert caught.value.where == str(tmp_path / "a.png")
+    assert "Scale" in str(caught.value.hint)
+
+
+def test_the_largest_pictures_are_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_that_claims(16384, 2048))
+    with pytest.raises(MediaError, match="no frame could be decoded"):
+        open_video(tmp_path / "a.png")
 
 
 def test_frames_of_another_size_are_scaled(tmp_path):
@@ -561,6 +583,50 @@ def test_timestamps_are_kept(tmp_path, name, time_base, rate, stamps):
         assert reader.info.frame_rate == rate
 
 
+def packet_times(path: Path) -> list[Fraction]:
+    """Timestamps of the video as the file has them, without the reader's repair, in seconds."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        return sorted(packet.pts * stream.time_base for packet in container.demux(stream) if packet.pts is not None)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+@pytest.mark.parametrize(
+    ("ticks_a_second", "stamps", "moved"),
+    [
+        (90000, [10 * i for i in range(6)], "4.4 ms"),
+        (90000, [-25, -20, -15, 0, 5, 900, 903], "3.9 ms"),
+        (1000000, [0, 41667, 41748, 83333], "1.3 ms"),
+        (12288, [0, 512, 700, 3000], "0.3[0-9] ms"),
+    ],
+)
+def test_a_clock_of_milliseconds_keeps_frames_apart_and_says_so(tmp_path, name, ticks_a_second, stamps, moved):
+    info = info_of(time_base=Fraction(1, ticks_a_second))
+    writer = write(tmp_path / name, info, pts=stamps)
+    times = packet_times(tmp_path / name)
+    assert len(set(times)) == len(stamps)
+    (note,) = writer.notes
+    assert re.search(f"milliseconds.* by up to {moved}", note)
+    shift = max(abs(a - Fraction(b, ticks_a_second)) for a, b in zip(times, stamps, strict=True))
+    assert f"{float(1000 * shift):.2g} ms" in note
+    assert not write(tmp_path / "a.mp4", info, pts=stamps).notes
+
+
+@pytest.mark.parametrize(
+    ("ticks_a_second", "stamps"),
+    [
+        (12288, [512 * i for i in range(6)]),
+        (90000, [round(3753.75 * i) for i in range(6)]),
+        (1000, [0, 17, 90, 100]),
+        (90000, [5]),
+    ],
+)
+def test_even_rates_and_whole_milliseconds_make_no_noise(tmp_path, ticks_a_second, stamps):
+    info = info_of(time_base=Fraction(1, ticks_a_second))
+    assert not write(tmp_path / "a.mkv", info, pts=stamps).notes
+
+
 def test_y4m_says_that_it_drops_timestamps(tmp_path):
     writer = write(tmp_path / "a.y4m", info_of(), pts=[0, 512, 9000])
     assert writer.notes == ["y4m has a fixed frame rate; the timestamps are not kept"]
@@ -673,11 +739,65 @@ class FullDisk(io.BytesIO):
         return super().write(data)
 
 
-@pytest.mark.parametrize("format_name", ["y4m", "mkv"])
-def test_a_full_disk_is_an_output_error(format_name):
-    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
+@pytest.mark.parametrize("format_name", ["y4m", "mkv", "mp4", "png"])
+def test_a_full_disk_is_an_output_error(format_name, capfd):
+    count, side = (1, 192) if format_name == "png" else (12, 48)
+    noise = np.random.default_rng(0).integers(0, 256, (count, side, 64, 3), dtype=np.uint8)
+    sink = FullDisk()
+    with pytest.raises(OutputError, match="No space left") as caught:
+        write(sink, info_of(64, side), count=count, pixels=noise, format_name=format_name, label="films/a")
+    assert (caught.value.where, caught.value.offset) == ("films/a", None)
+    assert "full" in str(caught.value.hint)
+    assert not sink.closed
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_side_stream_notices_a_full_disk(tmp_path, capfd):
+    def write_packets(writer, packets):
+        with writer:
+            for packet in packets:
+                writer.write_packet(packet)
+
+    make_film(tmp_path / "a.mkv", audio="pcm_s16le", subtitles=False)
+    reader, frames, packets = read(tmp_path / "a.mkv")
+    writer = open_writer(FullDisk(), reader.info, format_name="mkv", label="a.mkv")
+    writer.write_frame(frames[0])
     with pytest.raises(OutputError, match="No space left"):
-        write(FullDisk(), info_of(), count=12, pixels=noise, format_name=format_name)
+        write_packets(writer, packets)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("t.part", {"format_name": "mkv", "codec": "nosuch"}),
+        ("t.part", {"format_name": "webm", "codec": "libx264"}),
+        ("t.part", {"format_name": "mkv", "options": {"pix_fmt": "zz"}}),
+        ("t.part", {"format_name": "mkv"}),
+        ("t.part", {"format_name": "png"}),
+        ("no/t.part", {"format_name": "mkv"}),
+        ("no/t.part", {"format_name": "png"}),
+        ("file/t.part", {"format_name": "png-folder"}),
+    ],
+)
+def test_messages_call_the_output_by_its_label(tmp_path, name, options):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(TokcodecError) as caught:
+        write(tmp_path / name, info_of(), count=0 if name == "t.part" else 1, label="films/a", **options)
+    assert caught.value.where == "films/a"
+    assert "t.part" not in str(caught.value)
+
+
+def test_encoders_print_nothing(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("SVT_LOG", raising=False)
+    for codec in ("libsvtav1", "libx265"):
+        write(tmp_path / "a.mkv", info_of(64, 64), codec=codec)
+    assert capfd.readouterr() == ("", "")
+    assert "SVT_LOG" not in os.environ
+    with monkeypatch.context() as patch:
+        patch.setenv("SVT_LOG", "2")
+        write(tmp_path / "a.mkv", info_of(64, 64), codec="libsvtav1")
+        assert os.environ["SVT_LOG"] == "2"
 
 
 def test_a_video_without_frames_is_an_error(tmp_path):
@@ -756,6 +876,15 @@ def test_side_streams_come_back_unchanged(tmp_path, audio, codec, name):
             assert abs(a.pts * old.time_base - b.pts * new.time_base) <= Fraction(1, 2000)
     with av.open(tmp_path / name) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) > 0
+
+
+@pytest.mark.parametrize("carrier", packets._CARRIERS, ids=lambda carrier: carrier[0])
+def test_a_template_is_always_the_same(tmp_path, monkeypatch, carrier):
+    make_film(tmp_path / "a.mkv", audio="pcm_s16le", subtitles=False)
+    monkeypatch.setattr(packets, "_CARRIERS", (carrier,))
+    one, two = (read(tmp_path / "a.mkv")[0].info.side_streams for _ in range(2))
+    assert one[0].template == two[0].template
+    assert b"Lavf6" not in one[0].template
 
 
 def test_mov_text_survives_mp4(tmp_path):

@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 
 import tokcodec.codec
 from tokcodec.codec import Codec
+from tokcodec.container import DEFAULT_LIMITS
 from tokcodec.errors import CorruptStreamError, LimitError, TokcodecError
 from tokcodec.inspection import Inspection, survey
 from tokcodec.results import DecodedVideo
 from tokcodec.tokenizer.stream import StreamDecoder
+from tokcodec.tokens import DEFAULT_GEOMETRY, TokenChunk
 
 CHUNK_FRAMES = (5, 1)
 MAX_PEAK_BYTES = 64 << 20
@@ -209,6 +211,19 @@ def zeros(frames: int, width: int, height: int, **header: object) -> bytes:
     return bytes(made.close().data)
 
 
+def steps_of_nothing(frames: int) -> bytes:
+    """A few hundred bytes that stand for 4096 tokens of no bits every four frames (made without making them)."""
+    made = File(width=512, height=512, max_chunk_frames=65536)
+    steps = DEFAULT_GEOMETRY.steps(frames)
+    one = TokenChunk(indices=np.zeros((steps, 1, 1), np.uint64), levels=np.zeros((steps, 1, 1), np.uint8))
+    crc = 0
+    for size in [*([8 * 4096] * steps), 256 * steps]:
+        crc = crc32(bytes(size), crc)
+    made.edits["chunk0"] = Edit(raw={"tokens_crc": u32(crc)})
+    made.add_chunk(pts=range(frames), tokens=one)
+    return bytes(made.close().data)
+
+
 def claimed(frames: int, width: int, height: int, **header: object) -> bytes:
     """A file that says it holds more tokens than anybody has memory for."""
     made = File(width=width, height=height, **header)
@@ -251,10 +266,15 @@ HOSTILE = {
     "index that is not there": forged("index", Edit(raw={"total_chunks": u32((1 << 32) - 1)})),
     "four thousand million chunks missing": forged("index", Edit(sequence=(1 << 32) - 1, chunks_before=(1 << 32) - 1)),
     "a hundred thousand tokens": zeros(9, 256, 128, spatial_factor=1, temporal_factor=1, bits_per_token=18),
+    "as many tokens as a chunk may have": steps_of_nothing(4 * 4095 + 1),
+    "steps of nothing": steps_of_nothing(63997),
     "sync markers only": bytes(File().data) + SYNC * 30_000,
     "records inside each other": nested(3000),
     "bytes after the end": zeros(1, 8, 8) + bytes(1 << 20),
 }
+
+PEAK_BYTES = {"as many tokens as a chunk may have": 10 * DEFAULT_LIMITS.chunk_tokens}
+"""Where it is more than MAX_PEAK_BYTES: what `Limits` says that tokens take."""
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -267,11 +287,21 @@ def test_hostile_files_take_little_memory_and_time(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert error is None or (error.exit_code > 2 and error.offset is not None)
-    assert peak < MAX_PEAK_BYTES
+    assert peak < PEAK_BYTES.get(name, MAX_PEAK_BYTES)
     assert time.process_time() - started < MAX_CPU_SECONDS
 
 
-@pytest.mark.parametrize("name", ["largest picture", "smallest tokens", "records inside each other"])
+def test_a_chunk_may_have_as_many_tokens_as_the_limit_says() -> None:
+    report = survey(io.BytesIO(HOSTILE["as many tokens as a chunk may have"]), check_tokens=True)
+    assert report.complete
+    assert (report.frames // 4 + 1) * 64 * 64 == DEFAULT_LIMITS.chunk_tokens
+    eight_k = 65, 4320 // 8, 7680 // 8
+    assert DEFAULT_GEOMETRY.steps(eight_k[0]) * eight_k[1] * eight_k[2] <= DEFAULT_LIMITS.chunk_tokens
+
+
+@pytest.mark.parametrize(
+    "name", ["largest picture", "smallest tokens", "steps of nothing", "records inside each other"]
+)
 def test_what_is_beyond_the_limits_says_so(name: str) -> None:
     with pytest.raises(LimitError) as caught:
         survey(io.BytesIO(HOSTILE[name]), check_tokens=True)

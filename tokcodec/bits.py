@@ -17,11 +17,11 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.errors import CorruptStreamError, LimitError, UsageError
 from tokcodec.probability import create_model
 from tokcodec.probability.adaptive import AllocationModel
 from tokcodec.probability.interface import BitGroup, Checkerboard, Places
-from tokcodec.tokens import TokenChunk, TokenGeometry
+from tokcodec.tokens import TokenChunk, TokenGeometry, masks
 
 WORD_BYTES = 4
 """Bytes of a word of the range coder; words are little-endian in the file."""
@@ -36,8 +36,12 @@ def tokens_crc32(chunk: TokenChunk) -> int:
 
     It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8.
     """
-    indices = chunk.indices.astype("<u8").tobytes()
-    return zlib.crc32(chunk.levels.astype(np.uint8).tobytes(), zlib.crc32(indices))
+    crc = 0
+    for step in chunk.indices:
+        crc = zlib.crc32(step.astype("<u8", copy=False).tobytes(), crc)
+    for levels in chunk.levels:
+        crc = zlib.crc32(levels.astype(np.uint8, copy=False).tobytes(), crc)
+    return crc
 
 
 def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive") -> bytes:
@@ -73,6 +77,7 @@ def decode_tokens(
 
     Raises:
         CorruptStreamError: The bytes are not the coded form of any tokens of this shape.
+        LimitError: There is not enough memory for them.
     """
     if min(steps, rows, columns) < 1:
         raise UsageError(f"a chunk of {steps} x {rows} x {columns} tokens cannot be decoded")
@@ -80,13 +85,19 @@ def decode_tokens(
         raise CorruptStreamError(
             f"coded tokens of {len(data)} bytes are not one or more {WORD_BYTES}-byte words", hint=_HINT
         )
-    coder = _Decoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
-    traversal = _Traversal(rows, columns, geometry, model)
-    indices = np.zeros((steps, rows, columns), dtype=np.uint64)
-    levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
-    for step in range(steps):
-        traversal.code_step(coder, indices[step], levels[step])
-    coder.finish()
+    try:
+        coder = _Decoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
+        traversal = _Traversal(rows, columns, geometry, model)
+        indices = np.zeros((steps, rows, columns), dtype=np.uint64)
+        levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
+        for step in range(steps):
+            traversal.code_step(coder, indices[step], levels[step])
+        coder.finish()
+    except MemoryError as error:
+        raise LimitError(
+            f"there is not enough memory for {steps} x {rows} x {columns} tokens",
+            hint="use a machine with more memory, or shorter chunks when encoding",
+        ) from error
     return TokenChunk(indices=indices, levels=levels, geometry=geometry)
 
 
@@ -100,9 +111,9 @@ def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
         raise UsageError(f"levels of shape {chunk.levels.shape} do not fit tokens of {chunk.indices.shape}")
     if chunk.levels.max() >= len(geometry.level_bits):
         raise UsageError(f"level {chunk.levels.max()} is not among the {len(geometry.level_bits)} levels")
-    dropped = chunk.indices >> np.minimum(chunk.kept_bits(), 63).astype(np.uint64)
-    if np.any(dropped[chunk.kept_bits() < 64]):
-        raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
+    for step in range(steps):
+        if np.any(chunk.indices[step] & ~masks(chunk.kept_bits_of(step))):
+            raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
     return steps, rows, columns
 
 

@@ -14,6 +14,11 @@ BITS_PER_TOKEN = 18
 """Bits of one token, K."""
 LEVEL_BITS = (0, 3, 6, 9, 12, 15, 18)
 """Bits kept at each allocation level; levels 1 to 6 are the quality levels of the command line."""
+MAX_SIDE_PIXELS = 16384
+"""Longest side of a picture that a file can state (spec section 10.1)."""
+MAX_PICTURE_PIXELS = 1 << 25
+"""Width x height beyond which pictures are refused, by the encoder and by a reader's default limits
+(spec section 10.2); 7680x4320 is within."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 
-__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "truncate"]
+__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "masks", "truncate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,26 @@ class TokenChunk:
 
     def kept_bits(self) -> NDArray[np.uint8]:
         """Bits kept at each token: uint8 `(steps, rows, columns)`."""
-        table = np.asarray(self.geometry.level_bits, dtype=np.uint8)
-        side = self.geometry.block_tokens
-        full = table[self.levels].repeat(side, axis=1).repeat(side, axis=2)
+        kept = np.empty(self.indices.shape, dtype=np.uint8)
+        for step, bits in enumerate(kept):
+            bits[...] = self.kept_bits_of(step)
+        return kept
+
+    def kept_bits_of(self, step: int) -> NDArray[np.uint8]:
+        """Bits kept at each token of one step: uint8 `(rows, columns)`."""
         _, rows, columns = self.indices.shape
-        return full[:, :rows, :columns]
+        side = self.geometry.block_tokens
+        table = np.asarray(self.geometry.level_bits, dtype=np.uint8)
+        full: NDArray[np.uint8] = table[self.levels[step]].repeat(side, axis=0).repeat(side, axis=1)
+        return full[:rows, :columns]
+
+
+_MASKS = np.asarray([(1 << bits) - 1 for bits in range(65)], dtype=np.uint64)
+
+
+def masks(kept: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """For each number of kept bits, 0 to 64, the bits that are kept."""
+    return _MASKS[kept]
 
 
 def truncate(chunk: TokenChunk, levels: NDArray[np.uint8]) -> TokenChunk:
@@ -44,6 +59,7 @@ def truncate(chunk: TokenChunk, levels: NDArray[np.uint8]) -> TokenChunk:
         levels: uint8, same shape as `chunk.levels`.
     """
     lower = np.minimum(chunk.levels, levels)
-    kept = TokenChunk(indices=chunk.indices, levels=lower, geometry=chunk.geometry).kept_bits()
-    mask = np.asarray([(1 << b) - 1 for b in range(65)], dtype=np.uint64)[kept]
-    return TokenChunk(indices=chunk.indices & mask, levels=lower, geometry=chunk.geometry)
+    kept = TokenChunk(indices=chunk.indices.copy(), levels=lower, geometry=chunk.geometry)
+    for step, indices in enumerate(kept.indices):
+        indices &= masks(kept.kept_bits_of(step))
+    return kept

@@ -17,7 +17,7 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError, UnsupportedStreamError
-from tokcodec.geometry import TokenGeometry
+from tokcodec.geometry import MAX_SIDE_PIXELS, TokenGeometry
 
 _UPDATE_HINT = "a newer tokcodec may read it"
 _WHERE = "header"
@@ -26,8 +26,8 @@ _WHERE = "header"
 def pack_header(header: StreamHeader) -> bytes:
     """The payload of the header record (spec section 4.1)."""
     out = FieldWriter(where=_WHERE)
-    out.uint(2, header.width, "width", low=1, high=wire.MAX_SIDE_PIXELS)
-    out.uint(2, header.height, "height", low=1, high=wire.MAX_SIDE_PIXELS)
+    out.uint(2, header.width, "width", low=1, high=MAX_SIDE_PIXELS)
+    out.uint(2, header.height, "height", low=1, high=MAX_SIDE_PIXELS)
     out.ratio(header.time_base, "time base")
     out.ratio(header.frame_rate, "frame rate")
     out.ratio(header.sample_aspect_ratio, "sample aspect ratio")
@@ -52,8 +52,8 @@ def pack_header(header: StreamHeader) -> bytes:
 def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Collection[int]) -> StreamHeader:
     """The header in a payload that begins at byte `offset` of the file (spec section 4.1)."""
     data = FieldReader(payload, offset=offset, where=_WHERE)
-    width = data.uint(2, "width", low=1, high=wire.MAX_SIDE_PIXELS)
-    height = data.uint(2, "height", low=1, high=wire.MAX_SIDE_PIXELS)
+    width = data.uint(2, "width", low=1, high=MAX_SIDE_PIXELS)
+    height = data.uint(2, "height", low=1, high=MAX_SIDE_PIXELS)
     if width * height > limits.picture_pixels:
         raise LimitError(
             f"pictures of {width}x{height} pixels, the limit is {limits.picture_pixels} pixels",

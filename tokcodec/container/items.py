@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tokcodec.container import wire
-from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
+from tokcodec.geometry import DEFAULT_GEOMETRY, MAX_PICTURE_PIXELS, TokenGeometry
 
 NO_DIGEST = bytes(wire.DIGEST_BYTES)
 """Thirty-two zero bytes: the digest of a probability model that has no weights."""
@@ -23,14 +23,15 @@ class Limits:
         payload_bytes: Largest record payload that is read into memory.
         picture_pixels: Largest width x height; the default holds 7680x4320.
         picture_tokens: Most tokens of one picture; decoding them takes about 300 bytes of memory each.
-        chunk_tokens: Most tokens of one chunk; they take eight bytes of memory each.
+        chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each. The default
+            holds 65 frames of 7680x4320 (8.8 million).
         index_chunks: Most entries of a chunk index that is read into memory.
     """
 
     payload_bytes: int = 1 << 26
-    picture_pixels: int = 1 << 25
+    picture_pixels: int = MAX_PICTURE_PIXELS
     picture_tokens: int = 1 << 20
-    chunk_tokens: int = 1 << 26
+    chunk_tokens: int = 1 << 24
     index_chunks: int = 1 << 20
 
 

@@ -60,7 +60,6 @@ END_PAYLOAD_BYTES = 8
 END_RECORD_BYTES = RECORD_HEADER_BYTES + END_PAYLOAD_BYTES + RECORD_TRAILER_BYTES
 
 # Ceilings of the format (spec section 10.1): a file that goes beyond one is not a tokcodec file.
-MAX_SIDE_PIXELS = 16384
 MAX_PAYLOAD_BYTES = 1 << 28
 MAX_HEADER_BYTES = 1 << 26
 MAX_CHUNK_FRAMES = 1 << 16

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,22 +24,27 @@ class OutputFormat:
         codec: The encoder used where none is asked for.
         options: Muxer options.
         side_streams: Whether it can hold audio and subtitles.
+        tick_seconds: The one unit of its timestamps; None where it takes that of the source.
     """
 
     muxer: str
     codec: str
     options: Mapping[str, str] = field(default_factory=dict)
     side_streams: bool = True
+    tick_seconds: Fraction | None = None
 
 
 # Nothing may be shifted: audio that starts early (encoder delay) would push the first frame away from 0.
 _NO_SHIFT = {"avoid_negative_ts": "disabled"}
 
+# FFmpeg writes this scale into every Matroska file; there is no option for a finer one.
+_MATROSKA_TICK = Fraction(1, 1000)
+
 MUXED_FORMATS: Mapping[str, OutputFormat] = {
     "mp4": OutputFormat(muxer="mp4", codec="libx264", options=_NO_SHIFT),
     "mov": OutputFormat(muxer="mov", codec="libx264", options=_NO_SHIFT),
-    "mkv": OutputFormat(muxer="matroska", codec="libx264", options=_NO_SHIFT),
-    "webm": OutputFormat(muxer="webm", codec="libvpx-vp9", options=_NO_SHIFT),
+    "mkv": OutputFormat(muxer="matroska", codec="libx264", options=_NO_SHIFT, tick_seconds=_MATROSKA_TICK),
+    "webm": OutputFormat(muxer="webm", codec="libvpx-vp9", options=_NO_SHIFT, tick_seconds=_MATROSKA_TICK),
     "y4m": OutputFormat(muxer="yuv4mpegpipe", codec="rawvideo", side_streams=False),
 }
 
@@ -133,6 +141,19 @@ def _exists(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def quiet_encoders() -> Iterator[None]:
+    """Keep libsvtav1 from printing what it was set to; it looks at this variable when it is opened."""
+    if "SVT_LOG" in os.environ:
+        yield
+        return
+    os.environ["SVT_LOG"] = "1"  # errors only
+    try:
+        yield
+    finally:
+        os.environ.pop("SVT_LOG", None)
 
 
 def check_encoder_size(codec: str, *, width: int, height: int, where: str) -> None:

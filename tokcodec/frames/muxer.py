@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,8 @@ from tokcodec.frames import formats
 from tokcodec.frames.colour import FromRgb, colour_for_output
 from tokcodec.frames.info import Frame, Packet, SideStream, VideoInfo
 from tokcodec.frames.packets import copy_stream, fits, is_plausible, open_template, to_av
-from tokcodec.frames.streams import AV_ERRORS, ByteSink, describe, output_errors
+from tokcodec.frames.streams import AV_ERRORS, ByteSink, describe, label_of, output_errors
+from tokcodec.frames.timing import CoarseClock
 from tokcodec.frames.video_writer import VideoWriter
 
 _DEFAULT_RATE = Fraction(25)
@@ -38,6 +40,7 @@ class MuxWriter(VideoWriter):
         codec: str | None,
         crf: float | None,
         options: Mapping[str, str] | None,
+        label: str | None,
     ) -> None:
         super().__init__(info)
         self._name = name
@@ -45,15 +48,18 @@ class MuxWriter(VideoWriter):
         self._has_timestamps = output.side_streams
         # Y4M counts frames; everything else keeps the source's clock.
         self._time_base = info.time_base if self._has_timestamps else 1 / self._rate
+        self._clock: CoarseClock | None = None
+        if output.tick_seconds is not None:
+            self._clock = CoarseClock(time_base=self._time_base, tick_seconds=output.tick_seconds)
         self._waiting: Frame | None = None
         self._first_pts: int | None = None
         self._count = 0
         self._irregular = False
         self._last_stamps: dict[int, int] = {}
-        label = str(target) if isinstance(target, Path) else "the output stream"
+        label = label or label_of(target)
         encoder = formats.find_encoder(codec or output.codec, where=label)
         formats.check_encoder_size(encoder.name, width=info.width, height=info.height, where=label)
-        self._sink = ByteSink(target)
+        self._sink = ByteSink(target, label=label)
         try:
             with self._errors("opening the output"):
                 self._container: OutputContainer = av.open(
@@ -69,7 +75,7 @@ class MuxWriter(VideoWriter):
             raise
 
     def _errors(self, doing: str, hint: str | None = None) -> contextlib.AbstractContextManager[None]:
-        return output_errors(lambda: self._sink.error, self._sink.label, doing, hint)
+        return output_errors(self._sink, doing, hint)
 
     def _muxer_options(self, output: formats.OutputFormat) -> dict[str, str]:
         options = dict(output.options)
@@ -136,13 +142,15 @@ class MuxWriter(VideoWriter):
 
     def _start(self, encoder: str) -> None:
         hint = "The encoder may refuse this size or an option; libx264 and ffv1 take any size."
-        with self._errors(f"starting the encoder {encoder} for {self._name}", hint):
+        with self._errors(f"starting the encoder {encoder} for {self._name}", hint), formats.quiet_encoders():
             self._container.start_encoding()
         unknown = sorted(self._stream.codec_context.options)
         if unknown:
             raise UsageError(f"the encoder {encoder} has no option {', '.join(unknown)}")
 
     def _put_frame(self, frame: Frame) -> None:
+        if self._clock is not None:
+            frame = replace(frame, pts=self._clock.next(frame.pts))
         if self._first_pts is None:
             self._first_pts = frame.pts
         if self._waiting is not None:
@@ -185,10 +193,9 @@ class MuxWriter(VideoWriter):
         try:
             self._container.mux(to_av(packet, stream, time_base=side.time_base, duration=duration))
         except AV_ERRORS as error:
-            if self._sink.error is not None:
-                with self._errors("writing"):
-                    raise
+            self._sink.check()
             self._note_refusal(side, describe(error))
+        self._sink.check()
 
     def _note_refusal(self, side: SideStream, reason: str) -> None:
         """Damaged packets are left out one by one: the picture is not lost for them."""
@@ -219,6 +226,11 @@ class MuxWriter(VideoWriter):
         self._sink.release()
         if self._irregular:
             self.notes.append(f"{self._name} has a fixed frame rate; the timestamps are not kept")
+        if self._clock is not None and self._clock.shift_seconds:
+            shift_ms = float(1000 * self._clock.shift_seconds)
+            self.notes.append(
+                f"{self._name} counts time in milliseconds: timestamps moved by up to {shift_ms:.2g} ms; mp4 keeps them"
+            )
 
     def _nominal_duration(self) -> int:
         return max(1, round(1 / (self._rate * self._time_base)))

@@ -28,6 +28,9 @@ _MAX_SECONDS = 10**7  # four months
 # Matroska's reader wants one cluster before it believes the header.
 _EMPTY_CLUSTER = bytes.fromhex("1f43b67583e78100")
 
+# Without it a template holds random identifiers and the version of FFmpeg, and no two encodes are the same.
+_BITEXACT = {"fflags": "+bitexact"}
+
 _FRAGMENTED = {"movflags": "empty_moov+frag_keyframe"}
 
 # (container, muxer options, bytes appended), tried in this order.
@@ -85,7 +88,7 @@ def _make_template(stream: Stream) -> bytes | None:
     for carrier, options, tail in _CARRIERS:
         buffer = io.BytesIO()
         try:
-            with av.open(buffer, "w", format=carrier, container_options=options) as container:
+            with av.open(buffer, "w", format=carrier, container_options=_BITEXACT | options) as container:
                 copy_stream(container, stream)
                 container.start_encoding()
             data = buffer.getvalue() + tail

@@ -13,9 +13,7 @@ from tokcodec.errors import LimitError, MediaError
 from tokcodec.frames.info import SideStream
 from tokcodec.frames.packets import codec_name, describe_stream
 from tokcodec.frames.streams import AV_ERRORS, ByteSource, describe
-
-MAX_PIXELS = 1 << 27
-"""Pictures above this many pixels are refused: one takes 400 MB as RGB."""
+from tokcodec.geometry import MAX_PICTURE_PIXELS, MAX_SIDE_PIXELS
 
 _STILL_BRANDS = frozenset({"avif", "heic", "heix", "mif1"})
 _MAX_FRAME_RATE = 2000  # beyond it is a time base that somebody took for a rate
@@ -44,7 +42,7 @@ def pick_video(container: InputContainer, label: str) -> VideoStream:
 
     Raises:
         MediaError: There is none, or no decoder for it.
-        LimitError: Its pictures are larger than MAX_PIXELS.
+        LimitError: Its pictures are too large.
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -62,14 +60,14 @@ def pick_video(container: InputContainer, label: str) -> VideoStream:
 
 
 def check_size(width: int, height: int, label: str) -> None:
-    """Refuse absurd picture sizes before memory is taken for them.
+    """Refuse pictures that a `.tok` file cannot hold, before memory is taken for them.
 
     Raises:
-        LimitError: More than MAX_PIXELS pixels.
+        LimitError: More than MAX_PICTURE_PIXELS pixels, or a side above MAX_SIDE_PIXELS.
     """
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE_PIXELS:
         raise LimitError(
-            f"a picture of {width}x{height} is above the limit of {MAX_PIXELS} pixels",
+            f"pictures of {width}x{height}; the limit is {MAX_PICTURE_PIXELS} pixels, and {MAX_SIDE_PIXELS} a side",
             where=label,
             hint="Scale the video down first.",
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -101,25 +102,53 @@ class ByteSource:
             self._stream.close()
 
 
+def label_of(target: Path | BinaryIO) -> str:
+    """What messages call an output: its name, where it has one."""
+    if isinstance(target, Path):
+        return str(target)
+    name = getattr(target, "name", None)
+    return name if isinstance(name, str) else "the output stream"
+
+
+_OUTPUT_HINTS = {
+    errno.ENOSPC: "The disk is full: free some space, or write to another one.",
+    errno.EFBIG: "The file system, or a limit of the shell, takes no file of this size.",
+    errno.EACCES: "Choose a place where you may write.",
+    errno.EROFS: "Choose a place where you may write.",
+}
+
+
+def output_error(error: Exception, label: str) -> OutputError:
+    """The error of an output that cannot be opened or written."""
+    hint = _OUTPUT_HINTS.get(getattr(error, "errno", None) or 0)
+    return OutputError(f"cannot be written: {describe(error)}", where=label, hint=hint)
+
+
 class ByteSink:
-    """A writable file object over a path or a binary stream; remembers its first error."""
+    """A writable file object over a path or a binary stream.
+
+    It raises nothing while PyAV writes, which would print the exception and go on: it keeps the first error
+    for `check` and drops what comes after it.
+
+    Args:
+        target: Name of the file, or the stream.
+        label: What messages call it; None is its name.
+    """
 
     name = "media"
 
-    def __init__(self, target: Path | BinaryIO) -> None:
+    def __init__(self, target: Path | BinaryIO, *, label: str | None = None) -> None:
         self._owned = isinstance(target, Path)
+        self.label = label or label_of(target)
+        self.closed = False
+        self._error: Exception | None = None
         if isinstance(target, Path):
-            self.label = str(target)
             try:
                 self._stream: BinaryIO = target.open("w+b")
             except (OSError, ValueError) as error:
-                raise OutputError(f"cannot be written: {describe(error)}", where=self.label) from error
+                raise output_error(error, self.label) from error
         else:
             self._stream = target
-            name = getattr(target, "name", None)
-            self.label = name if isinstance(name, str) else "the output stream"
-        self.closed = False
-        self.error: Exception | None = None
 
     def writable(self) -> bool:
         """Always."""
@@ -133,37 +162,50 @@ class ByteSink:
             return False
 
     def write(self, data: bytes) -> int:
-        """Write all of `data`; `error` keeps what goes wrong."""
-        try:
-            self._stream.write(data)
-        except (OSError, ValueError) as error:
-            self.error = self.error or error
-            raise
+        """Write all of `data`; `check` tells what went wrong."""
+        if self._error is None and not self.closed:
+            try:
+                self._stream.write(data)
+            except (OSError, ValueError) as error:
+                self._error = error
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte offset."""
-        return self._stream.seek(offset, whence)
+        """Go to a byte offset; -1 where that fails, and `check` tells why."""
+        if self._error is None and not self.closed:
+            try:
+                return self._stream.seek(offset, whence)
+            except (OSError, ValueError) as error:
+                self._error = error
+        return -1
 
     def tell(self) -> int:
         """The byte offset."""
         return self._stream.tell()
 
+    def check(self) -> None:
+        """Say what went wrong so far.
+
+        Raises:
+            OutputError: Something could not be written.
+        """
+        if self._error is not None:
+            raise output_error(self._error, self.label) from self._error
+
     def release(self) -> None:
-        """Flush; close the file if this object opened it."""
+        """Flush; close the file if this object opened it; then `check`."""
         if self.closed:
             return
         self.closed = True
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
-            self.error = self.error or error
+            self._error = self._error or error
         finally:
             if self._owned:
                 with contextlib.suppress(OSError):
                     self._stream.close()
-        if self.error is not None:
-            raise OutputError(f"cannot be written: {describe(self.error)}", where=self.label) from self.error
+        self.check()
 
     def discard(self) -> None:
         """Stop writing; what was written so far stays and is the caller's to remove."""
@@ -174,14 +216,11 @@ class ByteSink:
 
 
 @contextmanager
-def output_errors(
-    sink_error: Callable[[], Exception | None], label: str, doing: str, hint: str | None = None
-) -> Iterator[None]:
-    """Turn PyAV's exceptions while writing into OutputError (the file) or MediaError (everything else)."""
+def output_errors(sink: ByteSink, doing: str, hint: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong while writing into OutputError (the file) or MediaError (PyAV's exceptions)."""
     try:
         yield
     except AV_ERRORS as error:
-        cause = sink_error()
-        if cause is not None:
-            raise OutputError(f"cannot be written: {describe(cause)}", where=label) from error
-        raise MediaError(f"{doing} failed: {describe(error)}", where=label, hint=hint) from error
+        sink.check()
+        raise MediaError(f"{doing} failed: {describe(error)}", where=sink.label, hint=hint) from error
+    sink.check()

@@ -45,6 +45,53 @@ class TimestampRepair:
         return value
 
 
+class CoarseClock:
+    """Keeps timestamps apart in an output with a clock of its own, which the source's may be finer than.
+
+    Args:
+        time_base: Seconds of a tick of the source.
+        tick_seconds: Seconds of a tick of the output.
+    """
+
+    def __init__(self, *, time_base: Fraction, tick_seconds: Fraction) -> None:
+        self._tick = tick_seconds
+        self._ratio = time_base / tick_seconds
+        self._last: int | None = None
+        self._last_pts = 0
+        self._steps: tuple[int, int] | None = None  # shortest and longest
+        self._largest_shift = Fraction(0)
+        self._collapsed = False
+
+    def next(self, pts: int) -> int:
+        """The next timestamp in ticks of the source, changed where it would meet the one before it."""
+        place = _rounded(pts * self._ratio)
+        changed = pts
+        if self._last is not None:
+            self._note_step(pts - self._last_pts)
+            if place <= self._last:
+                place = self._last + 1
+                changed = _rounded(place / self._ratio)
+                self._collapsed = True
+        self._largest_shift = max(self._largest_shift, abs(place - pts * self._ratio))
+        self._last, self._last_pts = place, pts
+        return changed
+
+    def _note_step(self, step: int) -> None:
+        shortest, longest = self._steps or (step, step)
+        self._steps = min(shortest, step), max(longest, step)
+
+    @property
+    def shift_seconds(self) -> Fraction:
+        """How far a timestamp moved, where that matters; 0 if an even rate was only rounded to the clock."""
+        even = self._steps is None or self._steps[1] - self._steps[0] <= 1
+        return Fraction(0) if even and not self._collapsed else self._largest_shift * self._tick
+
+
+def _rounded(value: Fraction) -> int:
+    """The nearest integer, halves away from zero, as FFmpeg does it."""
+    return math.floor(abs(value) + Fraction(1, 2)) * (1 if value >= 0 else -1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimeRange:
     """The part of a video that is wanted, in ticks of the video's time base: start <= pts < end."""

@@ -22,6 +22,7 @@ def open_writer(
     codec: str | None = None,
     crf: float | None = None,
     options: Mapping[str, str] | None = None,
+    label: str | None = None,
 ) -> VideoWriter:
     """Open an output for writing. It is written in place: atomic replacement is the caller's.
 
@@ -33,6 +34,7 @@ def open_writer(
             None is libx264, and libvpx-vp9 in WebM. Y4M and PNG have no choice.
         crf: Rate factor for encoders that have one; smaller is better. None is near-transparent.
         options: More options of the encoder, as FFmpeg names them, "pix_fmt" among them.
+        label: What messages call the output; None is the name of `target`.
 
     Returns:
         A writer; `close` it, or use it in a `with` statement.
@@ -51,9 +53,9 @@ def open_writer(
             hint="Leave the codec, crf and other encoder options away, or write mkv, mp4 or webm.",
         )
     if format_name in (formats.PNG, formats.PNG_FOLDER):
-        return PngWriter(target, info, folder=format_name == formats.PNG_FOLDER)
+        return PngWriter(target, info, folder=format_name == formats.PNG_FOLDER, label=label)
     output = formats.MUXED_FORMATS.get(format_name)
     if output is None:
         known = ", ".join([*formats.MUXED_FORMATS, formats.PNG, formats.PNG_FOLDER])
         raise UsageError(f"there is no output format {format_name!r}", hint=f"Use one of {known}.")
-    return MuxWriter(target, info, output=output, name=format_name, codec=codec, crf=crf, options=options)
+    return MuxWriter(target, info, output=output, name=format_name, codec=codec, crf=crf, options=options, label=label)
