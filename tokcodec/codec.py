@@ -207,6 +207,7 @@ class Codec:
                 codec=codec,
                 crf=crf,
                 options=options,
+                label=str(target) if isinstance(target, (str, Path)) else "standard output",
             )
             try:
                 for item in decoding:

@@ -133,7 +133,7 @@ def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
         if isinstance(item, ChunkRecord):
             if check_tokens:
                 try:
-                    raw_bits += int(decode_chunk(item, header).kept_bits().sum(dtype="int64"))
+                    raw_bits += decode_chunk(item, header).kept_bit_count()
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, reader, error))
                     continue

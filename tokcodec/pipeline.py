@@ -262,9 +262,9 @@ class StreamDecoding:
         self._chunks += 1
         self._decoder.start_chunk()
         times = iter(record.pts)
-        for indices, kept in zip(tokens.indices, tokens.kept_bits(), strict=True):
+        for number, indices in enumerate(tokens.indices):
             with self._watch.measure("tokenizer"):
-                pictures = self._decoder.step(indices, kept)
+                pictures = self._decoder.step(indices, tokens.kept_bits_of(number))
             # The last step may hold repeated frames beyond the chunk's last; they have no time.
             for pixels, pts in zip(pictures, times, strict=False):
                 if self._part is None or not (self._part.starts_after(pts) or self._part.ends_before(pts)):

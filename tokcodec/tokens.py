@@ -34,6 +34,10 @@ class TokenChunk:
             bits[...] = self.kept_bits_of(step)
         return kept
 
+    def kept_bit_count(self) -> int:
+        """Bits kept of all tokens together, which is their raw size."""
+        return sum(int(self.kept_bits_of(step).sum(dtype=np.int64)) for step in range(len(self.levels)))
+
     def kept_bits_of(self, step: int) -> NDArray[np.uint8]:
         """Bits kept at each token of one step: uint8 `(rows, columns)`."""
         _, rows, columns = self.indices.shape
