@@ -86,7 +86,7 @@ def _vgg16() -> nn.Sequential:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
         layers.append(nn.MaxPool2d(2, 2))
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers[:-1])  # no tap behind the last pooling
 
 
 class Lpips(nn.Module):
@@ -107,7 +107,7 @@ class Lpips(nn.Module):
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distance of each pair of pictures, with gradients to both.
+        """Distance of each pair of pictures.
 
         Args:
             first: Floating `(N, 3, H, W)` RGB, -1 to 1.

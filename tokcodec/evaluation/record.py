@@ -1,0 +1,92 @@
+"""What is known of one clip, coded by one codec at one rate: a line of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tokcodec.errors import MediaError
+
+TOKCODEC = "tokcodec"
+X265 = "x265-medium"
+METRICS = ("psnr_rgb", "psnr_y", "ms_ssim_rgb", "ms_ssim_y", "lpips_alex", "lpips_vgg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What makes a measurement the same one.
+
+    Attributes:
+        clip_sha256: Digest of the clip's file.
+        max_frames: Only the first so many frames; None is all.
+        codec: "tokcodec" or "x265-medium".
+        setting: Quality level, or constant rate factor.
+        model_sha256: Digest of the tokenizer's weights; "" for another codec.
+        device: Where the tokenizer ran; "" for another codec.
+        lpips_every: LPIPS on every so many frames.
+    """
+
+    clip_sha256: str
+    max_frames: int | None
+    codec: str
+    setting: float
+    model_sha256: str
+    device: str
+    lpips_every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measurement.
+
+    Attributes:
+        key: What was measured.
+        clip: File name.
+        width: Of the pictures, pixels.
+        height: Of the pictures, pixels.
+        frames: Frames measured.
+        coded_bytes: Size of the `.tok` file, or of the elementary stream.
+        bits_per_pixel: Of those bytes.
+        quality: Metric by name, see `METRICS`; None where it could not be measured. PSNR may be infinite.
+        lpips_sources: Backbone file and digest by metric of LPIPS; "" where there was none.
+        seconds: Wall clock of encoding, decoding and measuring.
+        versions: Of what took part.
+    """
+
+    key: Key
+    clip: str
+    width: int
+    height: int
+    frames: int
+    coded_bytes: int
+    bits_per_pixel: float
+    quality: dict[str, float | None]
+    lpips_sources: dict[str, str]
+    seconds: float
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """One line. JSON knows no infinity: it becomes the word "inf"."""
+        values = dataclasses.asdict(self)
+        values["quality"] = {name: "inf" if v == math.inf else v for name, v in self.quality.items()}
+        return json.dumps(values, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            MediaError: The line is none.
+        """
+        try:
+            values: dict[str, Any] = json.loads(line)
+            values["key"] = Key(**values["key"])
+            values["quality"] = {name: None if v is None else float(v) for name, v in values["quality"].items()}
+            if set(values["quality"]) != set(METRICS):
+                raise ValueError("other metrics")
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MediaError(f"not a line of tokcodec eval: {error}") from error
