@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of the scales, the finest first."""
+"""Exponents of the scales, the finest first, as published; their sum is 1.0001."""
 
 WINDOW = 11
 SIGMA = 1.5
@@ -20,7 +20,7 @@ C2 = (0.03 * 255) ** 2
 def scales_for(height: int, width: int) -> int:
     """How many scales a picture has: those on which the window of 11 fits, five at most.
 
-    Five from 161 pixels a side on. With fewer, the exponents of the scales that are left are scaled to the sum of one.
+    Five from 161 pixels a side on. With fewer, the exponents that are left are scaled to the same sum.
 
     Raises:
         ValueError: The window does not fit once.
@@ -54,7 +54,8 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
         raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
     count, channels, height, width = first.shape
     scales = scales_for(height, width)
-    weights = [weight / sum(SCALE_WEIGHTS[:scales]) for weight in SCALE_WEIGHTS[:scales]]
+    share = sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:scales])
+    weights = [weight * share for weight in SCALE_WEIGHTS[:scales]]
     pair = torch.stack([first, second]).flatten(1, 2)  # (2, N * C, H, W)
     result = pair.new_ones(count * channels)
     for scale, weight in enumerate(weights):
