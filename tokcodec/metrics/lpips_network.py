@@ -205,7 +205,8 @@ def _find_backbone(backbone: Backbone, *, folder: Path | None, download: bool) -
         if place.is_file():
             return place
     if not download:
-        raise _MissingError(f"no {backbone.files[0]} in the folder given, nor {backbone.checkpoint} in torch's cache")
+        where = f"in {folder}" if folder else "(no --lpips-weights given)"
+        raise _MissingError(f"no {backbone.files[0]} {where}, nor {backbone.checkpoint} in torch's cache")
     try:
         torch.hub.load_state_dict_from_url(
             _DOWNLOADS + backbone.checkpoint, map_location="cpu", progress=False, check_hash=True, weights_only=True
