@@ -22,9 +22,7 @@ def random_weights(folder: Path, network: Network) -> tuple[dict[str, torch.Tens
     torch.manual_seed(0)
     model = Lpips(network)
     backbone = {f"features.{name}": tensor.clone() for name, tensor in model.features.state_dict().items()}
-    heads = {
-        f"lin{number}.model.1.weight": torch.rand(1, len(head), 1, 1) for number, head in enumerate(model.heads)
-    }
+    heads = {f"lin{number}.model.1.weight": torch.rand(1, len(head), 1, 1) for number, head in enumerate(model.heads)}
     save_file({name: tensor.contiguous() for name, tensor in backbone.items()}, folder / BACKBONE_FILES[network][0])
     torch.save(heads, folder / "heads.pth")
     return backbone, heads

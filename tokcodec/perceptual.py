@@ -70,6 +70,9 @@ class Lpips(nn.Module):
         network: "vgg" (VGG16) or "alex" (AlexNet).
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, network: Network = "vgg") -> None:
         super().__init__()
         layers, self._taps = _vgg_layers() if network == "vgg" else _alex_layers()
@@ -89,7 +92,7 @@ class Lpips(nn.Module):
     def _tapped(self, pictures: Tensor) -> list[Tensor]:
         """Features of unit length at each tap, float32 `(N, C, h, w)`."""
         x = (pictures.float() - self.shift) / self.scale
-        x = x.to(self.features[0].weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = x.to(next(self.features.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         found = []
         for number, layer in enumerate(self.features):
             x = layer(x)

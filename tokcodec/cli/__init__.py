@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from tokcodec.cli import convert, develop, look  # noqa: F401  (they register their commands)
+from tokcodec.cli import convert, develop, look, train  # noqa: F401  (they register their commands)
 from tokcodec.cli.app import app
 from tokcodec.console import Console
 from tokcodec.errors import TokcodecError

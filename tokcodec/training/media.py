@@ -66,7 +66,7 @@ UNREADABLE = (av.error.FFmpegError, IndexError, ValueError, OSError)
 
 
 def _decode(source: str | io.BytesIO) -> Pixels:
-    with av.open(source) as media:
+    with av.open(source, "r") as media:
         frames = [frame.to_ndarray(format="rgb24") for frame in media.decode(media.streams.video[0])]
     return np.stack(frames)
 

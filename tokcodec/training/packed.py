@@ -78,19 +78,13 @@ def pack(folder: Path, out: Path, config: PackConfig, *, workers: int = 1) -> di
     stored = passed_over = 0
     images = []
     for _, photograph in decode_all(photographs, workers=workers):
-        window = (
-            None
-            if photograph is None
-            else draw_window(photograph.shape[:3], 1, config.side, _AS_IT_IS, random)
-        )
+        window = None if photograph is None else draw_window(photograph.shape[:3], 1, config.side, _AS_IT_IS, random)
         if photograph is None or window is None:
             passed_over += 1
             continue
         images.append(photograph[0, window.top :, window.left :][: config.side, : config.side].copy())
         for _ in range(int(moves + random.random())):
-            moved = camera_move(
-                torch.from_numpy(photograph[0]), config.clip_frames, config.side, random, config.camera
-            )
+            moved = camera_move(torch.from_numpy(photograph[0]), config.clip_frames, config.side, random, config.camera)
             if moved is not None:
                 clips[stored] = moved.numpy()
                 stored += 1
@@ -141,7 +135,9 @@ class Sampler:
             elif len(self._clips):
                 source = self._clips[random.integers(len(self._clips))]
             else:
-                raise UsageError("the packed folder holds no clips", hint="pack videos, or photographs with camera moves")
+                raise UsageError(
+                    "the packed folder holds no clips", hint="pack videos, or photographs with camera moves"
+                )
             window = draw_window(source.shape[:3], frames, side, augment, random)
             if window is None:
                 raise UsageError(f"packed clips are smaller than {frames} frames of {side}x{side}")

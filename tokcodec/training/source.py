@@ -58,7 +58,7 @@ def draw_window(
     length, height, width = shape
     if length < frames or height < side or width < side:
         return None
-    twice = 1 < frames and 2 * frames - 1 <= length and random.random() < augment.stride_two_share
+    twice = frames > 1 and 2 * frames - 1 <= length and random.random() < augment.stride_two_share
     stride = 2 if twice else 1
     room = (length - stride * (frames - 1) - 1, height - side, width - side)
     first, top, left = (int(random.integers(0, n + 1)) for n in room)

@@ -26,7 +26,12 @@ class FrameStore:
     """
 
     def __init__(
-        self, videos: Sequence[Tensor], photographs: Sequence[Tensor], *, seed: int, augment: AugmentConfig | None = None
+        self,
+        videos: Sequence[Tensor],
+        photographs: Sequence[Tensor],
+        *,
+        seed: int,
+        augment: AugmentConfig | None = None,
     ) -> None:
         self._videos, self._photographs = tuple(videos), tuple(photographs)
         if not self._videos and not self._photographs:
