@@ -23,7 +23,8 @@ class ChannelNorm(nn.Module):
         """Same shape and dtype as `x`."""
         last = x.permute(0, 2, 3, 1)
         gain, bias = self.gain.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(last, (x.shape[1],), gain, bias, 1e-5).permute(0, 3, 1, 2)
+        with torch.autocast(x.device.type, enabled=False):  # on CUDA it would give float32, and so all that follows
+            return F.layer_norm(last, (x.shape[1],), gain, bias, 1e-5).permute(0, 3, 1, 2)
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, gain: float = 1.0) -> nn.Conv2d:

@@ -79,6 +79,9 @@ class Trainer:
             self._load()
         self.group.start_alike([*self.model.parameters(), *self.average.parameters()])
         torch.manual_seed(config.seed + self.step + 1000 * self.group.rank)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
         self._lpips = None if lpips is None else lpips.to(self.device)
         self._steps = Steps.of(self.model, compiled=config.compile)
         self._skipped = 0
