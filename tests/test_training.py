@@ -19,7 +19,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.training import meter
-from tokcodec.training.checkpoint import initialise
+from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.export import export
 from tokcodec.training.loop import Trainer
@@ -188,6 +188,12 @@ def test_a_run_is_logged_saved_and_taken_up_again(tmp_path: Path):
     assert not needs_inflation(second.model)
     with pytest.raises(ModelError, match="another model"):
         trainer(tmp_path / "c.pt", TokenizerConfig())
+    assert [line.phase for line in lines] == sorted(line.phase for line in lines)
+    split_checkpoint(tmp_path / "c.pt", tmp_path / "parts", optimizer="half")
+    join_checkpoint(tmp_path / "parts", tmp_path / "half.pt")
+    states = [run.optimizer.state_dict()["muon"]["state"][0] for run in (second, trainer(tmp_path / "half.pt"))]
+    assert states[1]["momentum_buffer"].dtype == torch.float32
+    torch.testing.assert_close(states[1], states[0], rtol=0.01, atol=1e-6)
     saved = torch.load(tmp_path / "c.pt", weights_only=True)
     del saved["optimizer"]
     torch.save(saved, tmp_path / "light.pt")

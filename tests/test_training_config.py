@@ -88,9 +88,12 @@ def test_a_checkpoint_in_parts(tmp_path: Path):
     assert max(part.stat().st_size for part in parts) <= 4096 < PART_BYTES < 16 << 20
     join_checkpoint(tmp_path / "parts", tmp_path / "joined.pt")
     assert (tmp_path / "joined.pt").read_bytes() == checkpoint.read_bytes()
-    split_checkpoint(checkpoint, tmp_path / "light", keep_optimizer=False)
+    split_checkpoint(checkpoint, tmp_path / "light", optimizer="none")
     join_checkpoint(tmp_path / "light", tmp_path / "light.pt")
     assert set(torch.load(tmp_path / "light.pt", weights_only=True)) == {"model"}
+    split_checkpoint(checkpoint, tmp_path / "half", optimizer="half")
+    join_checkpoint(tmp_path / "half", tmp_path / "half.pt")
+    assert torch.load(tmp_path / "half.pt", weights_only=True)["optimizer"].dtype == torch.bfloat16
 
     damaged = bytearray(parts[1].read_bytes())
     damaged[7] ^= 1
@@ -120,6 +123,7 @@ def test_the_command_line(tmp_path: Path):
     assert tokcodec(*train, "--preset", "tpu").returncode == 2
     assert tokcodec(*train, "--quantizer", "vq").returncode == 2
     torch.save({"model": {}}, tmp_path / "c.pt")
+    assert tokcodec("checkpoint", "split", "c.pt", "parts", "--optimizer", "all").returncode == 2
     assert tokcodec("checkpoint", "split", "c.pt", "parts").returncode == 0
     assert tokcodec("checkpoint", "join", "parts", "c.pt").returncode == 7, "it exists"
     assert tokcodec("checkpoint", "join", "parts", "d.pt").returncode == 0

@@ -94,12 +94,16 @@ app.add_typer(checkpoint, name="checkpoint", no_args_is_help=True)
 def split(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the parts and their index go.")],
-    weights_only: Annotated[bool, typer.Option("--weights-only", help="Leave out the optimizer's state.")] = False,
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", metavar="whole|half|none", help="What of the optimizer's state to keep.")
+    ] = "whole",
 ) -> None:
     """Cut a checkpoint into parts with an index of their SHA-256."""
+    if optimizer not in ("whole", "half", "none"):
+        raise UsageError(f"--optimizer cannot be {optimizer!r}", hint="whole, half (bfloat16) or none")
     from tokcodec.training.checkpoint import split_checkpoint
 
-    index = split_checkpoint(file, folder, keep_optimizer=not weights_only)
+    index = split_checkpoint(file, folder, optimizer=cast(Literal["whole", "half", "none"], optimizer))
     Console().result({"index": str(index)}, [("index", str(index))])
 
 

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from tokcodec.tokenizer.model import Tokenizer
 PART_BYTES = 15 << 20
 """Largest part of a split checkpoint: below the 16 MiB that some places allow a file."""
 INDEX_NAME = "index.json"
+OptimizerParts = Literal["whole", "half", "none"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -117,26 +118,39 @@ def initialise(model: Tokenizer, path: Path) -> InitReport:
     return InitReport(taken=tuple(taken), fresh=tuple(fresh), unused=tuple(sorted(unused)))
 
 
-def split_checkpoint(path: Path, folder: Path, *, keep_optimizer: bool = True, part_bytes: int = PART_BYTES) -> Path:
+def _halved(value: Any) -> Any:
+    """Float tensors of a nest of dictionaries and lists in bfloat16; a load makes float32 of them again."""
+    if isinstance(value, dict):
+        return {key: _halved(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_halved(item) for item in value]
+    return value.bfloat16() if isinstance(value, Tensor) and value.dim() and value.is_floating_point() else value
+
+
+def split_checkpoint(
+    path: Path, folder: Path, *, optimizer: OptimizerParts = "whole", part_bytes: int = PART_BYTES
+) -> Path:
     """Cut a checkpoint into files of at most `part_bytes`, with an index that holds their SHA-256.
 
     Args:
         path: The checkpoint.
         folder: Where to; made if it is not there.
-        keep_optimizer: False leaves out the optimizer's state, about a third.
+        optimizer: The optimizer's state is about a third: "whole", "half" (in bfloat16) or "none".
         part_bytes: Largest part.
 
     Returns:
         The path of the index.
     """
-    if keep_optimizer:
+    if optimizer == "whole":
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     else:
         saved = read_checkpoint(path, torch.device("cpu"))
-        saved.pop("optimizer", None)
+        state = saved.pop("optimizer", None)
+        if optimizer == "half" and state is not None:
+            saved["optimizer"] = _halved(state)
         buffer = io.BytesIO()
         torch.save(saved, buffer)
         data = buffer.getvalue()

@@ -185,6 +185,7 @@ class Trainer:
         clock = ComputeClock()
         meter = Meter(devices=self.group.size, peak=peak_flops(device_name(self.device)))
         flops = {p.frames: 3 * clip_flops_per_pixel(self.model.config, frames=p.frames) for p in self.config.phases}
+        before = self.phase_at(self.seconds / (60 * total_minutes))
         begun, saved, last = self.seconds, self.seconds, min(self.seconds + 60 * max_minutes, 60 * total_minutes)
         try:
             while True:
@@ -192,12 +193,15 @@ class Trainer:
                 if self.seconds >= last:
                     break
                 fraction = self.seconds / (60 * total_minutes)
+                rate = self._learning_rate(fraction)
                 number = self.phase_at(fraction)
                 phase = self.config.phases[number]
+                if number != before and not meter.empty and self.group.first:  # a line is about one phase
+                    log(meter.progress(minutes=self.seconds / 60, step=self.step, phase=before, learning_rate=rate))
+                before = number
                 if phase.frames > 1 and needs_inflation(self.model):
                     inflate(self.model)
                     inflate(self.average)
-                rate = self._learning_rate(fraction)
                 terms, skipped = self._update(source, phase, rate)
                 self.step += 1
                 passed = clock.lap()

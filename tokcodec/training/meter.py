@@ -24,7 +24,7 @@ PEAK_BF16_FLOPS = (
     ("RTX 4090", 165e12),
 )
 """Dense bf16 peak of the data sheets, by a part of the device's name; the first that fits counts."""
-STEP_SECONDS = 5.0
+STEP_SECONDS = 30.0
 """A step that takes longer than this counts only as long as the process was computing."""
 
 
@@ -115,6 +115,11 @@ class Meter:
             for name, value in terms.items():
                 total, count = self._sums.get(name, (torch.zeros_like(value), 0))
                 self._sums[name] = (total + value, count + 1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no step was added since the last line."""
+        return self._clips == 0
 
     def progress(self, *, minutes: float, step: int, phase: int, learning_rate: float) -> Progress:
         """The line that is due; then start anew."""
