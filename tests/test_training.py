@@ -1,7 +1,8 @@
-"""Training: data, losses, the loop, resuming, export; on a folder made by the test."""
+"""Training: losses, the loop, resuming, starting from weights, export; on arrays and a folder made by the tests."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,67 +13,50 @@ import pytest
 import torch
 from media import make_video
 
-from tokcodec.errors import MediaError, ModelError, UsageError
+from tokcodec.errors import ModelError, UsageError
+from tokcodec.perceptual import Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.training.data import PackConfig, Sampler, pack
-from tokcodec.training.loop import (
-    Phase,
-    Progress,
-    TrainConfig,
-    Trainer,
+from tokcodec.training import meter
+from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
+from tokcodec.training.config import Phase, RunConfig, TrainConfig
+from tokcodec.training.export import export
+from tokcodec.training.loop import Trainer
+from tokcodec.training.losses import LossWeights, latent_terms, perceptual_term, psnr_of_mse, reconstruction_terms
+from tokcodec.training.meter import ComputeClock, Meter, Progress, peak_flops
+from tokcodec.training.objective import (
+    Steps,
     clip_losses,
     inflate,
     kept_from_levels,
+    needs_inflation,
     sample_levels,
 )
-from tokcodec.training.losses import latent_terms, psnr_of_mse, reconstruction_terms
 from tokcodec.training.optimizer import HybridOptimizer
+from tokcodec.training.packed import PackConfig
 from tokcodec.training.run import train_folder
-from tokcodec.weights import find_by_name, load_tokenizer
+from tokcodec.training.store import FrameStore
+from tokcodec.weights import find_by_name, load_tokenizer, save_tokenizer
 
 SMALL = TokenizerConfig(frame_channels=8, latent_channels=64, encoder_blocks=1, decoder_blocks=1)
-PACK = PackConfig(clip_frames=5, side=32, clips=6)
 PHASES = (
     Phase(share=0.5, frames=1, side=32, batch=4, stage="full"),
     Phase(share=0.5, frames=5, side=32, batch=2, stage="nested"),
 )
 
 
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos, a photograph, one that is too small, and one that is none."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("media")
-    make_video(folder / "a.mp4", count=8)
-    (folder / "more").mkdir()
-    make_video(folder / "more" / "b.mkv", count=9)
-    make_video(folder / "short.mp4", count=2)
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "p.png")
-    (folder / "broken.mp4").write_bytes(b"none")
-    return folder
+def some_frames() -> FrameStore:
+    """A video and a photograph of noise in memory."""
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randint(0, 256, (9, 48, 48, 3), dtype=torch.uint8, generator=generator)
+    photograph = torch.randint(0, 256, (1, 48, 48, 3), dtype=torch.uint8, generator=generator)
+    return FrameStore([video], [photograph], seed=0)
 
 
-def test_packing_a_folder(media: Path, tmp_path: Path):
-    counts = pack(media, tmp_path, PACK)
-    assert counts == {"clips": 4, "images": 1, "passed_over": 2}
-    clips = np.load(tmp_path / "clips.npy")
-    assert clips.shape == (4, 5, 32, 32, 3)
-    assert clips.dtype == np.uint8
-    assert not list(tmp_path.glob("*.part*"))
-    batch = Sampler(tmp_path, seed=1).batch(3, 5, 24)
-    assert batch.shape == (3, 5, 3, 24, 24)
-    assert -1 <= float(batch.min()) < float(batch.max()) <= 1
-    torch.testing.assert_close(Sampler(tmp_path, seed=1).batch(3, 5, 24), batch)
-    with pytest.raises(UsageError, match="smaller"):
-        Sampler(tmp_path, seed=1).batch(1, 9, 24)
-    with pytest.raises(UsageError, match="not packed"):
-        Sampler(media, seed=1)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(MediaError, match="no videos"):
-        pack(tmp_path / "empty", tmp_path, PACK)
+def trainer(checkpoint: Path, model: TokenizerConfig = SMALL, **options: object) -> Trainer:
+    config = TrainConfig(phases=PHASES, **options)  # type: ignore[arg-type]
+    return Trainer(model_config=model, config=config, checkpoint=checkpoint)
 
 
 def test_allocation_maps_of_training():
@@ -95,7 +79,10 @@ def test_allocation_maps_of_training():
 def test_inflation_starts_video_from_the_image_model():
     torch.manual_seed(0)
     model = Tokenizer(SMALL)
+    assert needs_inflation(model)
+    model.encoder.merge_first.bias.fill_(0.5)
     inflate(model)
+    assert not needs_inflation(model), "what was trained is not overwritten"
     features = torch.rand(1, 32, 4, 4)
     torch.testing.assert_close(
         model.encoder.merge_rest(features.repeat(1, 4, 1, 1)), model.encoder.merge_first(features)
@@ -114,20 +101,47 @@ def test_losses():
     assert float(latent_terms(z, diversity=1.0)["commitment"]) == 0
 
 
-@pytest.mark.parametrize("quantizer", ["lfq", "none"])
-def test_losses_of_a_clip_reach_every_weight(quantizer: str):
+def test_the_perceptual_term_looks_at_some_frames():
+    seen = []
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        seen.append((a.shape, (a - b).abs().amax()))
+        return (a - b).abs().mean(dim=(1, 2, 3))
+
+    frames = torch.rand(2, 5, 3, 4, 4)
+    term = perceptual_term(frames + 0.5, frames, distance, count=3)
+    assert float(term) == pytest.approx(0.5)
+    assert seen[0][0] == (3, 3, 4, 4)
+    assert float(seen[0][1]) == pytest.approx(0.5), "each frame against its own original"
+    perceptual_term(frames, frames, distance, count=99)
+    assert seen[1][0] == (10, 3, 4, 4)
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), [("lfq", 18), ("none", 18), ("lfq", 36)])
+def test_losses_of_a_clip_reach_every_weight(quantizer: str, bits: int):
     torch.manual_seed(0)
-    model = Tokenizer(TokenizerConfig(frame_channels=8, latent_channels=16, quantizer=quantizer))
+    config = TokenizerConfig(frame_channels=8, latent_channels=16, quantizer=quantizer, bits_per_token=bits)
+    model = Tokenizer(config)
     with torch.no_grad():  # some layers start at zero, and what comes before them then has no gradient
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
     frames = torch.rand(1, 9, 3, 16, 16) * 2 - 1
-    terms = clip_losses(model, frames, torch.ones(1, 3, 18, 2, 2), TrainConfig(), "full")
+    terms = clip_losses(model, frames, torch.ones(1, 3, bits, 2, 2), TrainConfig(entropy_group=9), "full")
     assert ("entropy" in terms) == (quantizer == "lfq")
     sum(terms.values(), torch.zeros(())).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert unused == []
+
+
+def test_compiled_steps_are_the_same_function():
+    torch.manual_seed(0)
+    model = Tokenizer(SMALL)
+    frames, kept = torch.rand(1, 9, 3, 16, 16) * 2 - 1, torch.ones(1, 3, 18, 2, 2)
+    plain = clip_losses(model, frames, kept, TrainConfig(), "full")
+    graphs = Steps.of(model, compiled=True, backend="eager")  # captures graphs, compiles nothing
+    for name, term in clip_losses(model, frames, kept, TrainConfig(), "full", steps=graphs).items():
+        torch.testing.assert_close(term, plain[name])
 
 
 def test_the_optimizer_learns_and_its_kernels_share_memory():
@@ -150,50 +164,155 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
     other.load_state_dict(optimizer.state_dict())
 
 
-def trainer(packed: Path, checkpoint: Path, config: TokenizerConfig = SMALL) -> Trainer:
-    return Trainer(model_config=config, config=TrainConfig(phases=PHASES), data=packed, checkpoint=checkpoint)
-
-
-def test_a_run_is_logged_saved_and_taken_up_again(media: Path, tmp_path: Path):
-    pack(media, tmp_path / "packed", PACK)
+def test_a_run_is_logged_saved_and_taken_up_again(tmp_path: Path):
     lines: list[Progress] = []
-    first = trainer(tmp_path / "packed", tmp_path / "c.pt")
-    first.run(max_minutes=0.03, total_minutes=0.1, log=lines.append, log_seconds=0.2)
+    source = some_frames()
+    first = trainer(tmp_path / "c.pt")
+    first.run(source, max_minutes=0.03, total_minutes=0.1, log=lines.append, log_seconds=0.2)
     assert first.step > 0
     values = json.loads(lines[-1].line())
     assert {"l1", "mse", "commitment", "entropy", "psnr", "clips_per_second", "gradient_norm"} <= set(values)
-    second = trainer(tmp_path / "packed", tmp_path / "c.pt")
-    assert (second.step, second.phase) == (first.step, first.phase)
+    assert values["flops_per_second"] > 0
+    assert values["peak_share"] is None, "nobody knows the peak of a CPU"
+    assert values["skipped"] == 0
+    second = trainer(tmp_path / "c.pt")
+    assert (second.step, second.seconds) == (first.step, first.seconds)
     for name, tensor in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], tensor)
-    second.run(max_minutes=1.0, total_minutes=0.1, log=lines.append, log_seconds=0.2)
-    assert second.phase == 1, "the second call reached the video phase"
+    momentum = [run.optimizer.state_dict()["muon"]["state"] for run in (first, second)]
+    assert momentum[0]
+    torch.testing.assert_close(momentum[1], momentum[0])
+    second.run(source, max_minutes=1.0, total_minutes=0.1, log=lines.append, log_seconds=0.2)
+    assert lines[-1].phase == 1, "the second call reached the video phase"
     assert second.seconds == pytest.approx(6.0, abs=4.0), "a run ends at its total"
+    assert not needs_inflation(second.model)
     with pytest.raises(ModelError, match="another model"):
-        trainer(tmp_path / "packed", tmp_path / "c.pt", TokenizerConfig())
-    with pytest.raises(UsageError, match="add up"):
-        Trainer(
-            model_config=SMALL,
-            config=TrainConfig(phases=PHASES[:1]),
-            data=tmp_path / "packed",
-            checkpoint=tmp_path / "d.pt",
-        )
+        trainer(tmp_path / "c.pt", TokenizerConfig())
+    assert [line.phase for line in lines] == sorted(line.phase for line in lines)
+    split_checkpoint(tmp_path / "c.pt", tmp_path / "parts", optimizer="half")
+    join_checkpoint(tmp_path / "parts", tmp_path / "half.pt")
+    states = [run.optimizer.state_dict()["muon"]["state"][0] for run in (second, trainer(tmp_path / "half.pt"))]
+    assert states[1]["momentum_buffer"].dtype == torch.float32
+    torch.testing.assert_close(states[1], states[0], rtol=0.01, atol=1e-6)
+    saved = torch.load(tmp_path / "c.pt", weights_only=True)
+    del saved["optimizer"]
+    torch.save(saved, tmp_path / "light.pt")
+    assert trainer(tmp_path / "light.pt").step == second.step, "weights alone are enough to go on"
 
 
-def test_from_a_folder_to_weights_that_code(media: Path, tmp_path: Path):
+def test_an_interrupted_run_is_saved(tmp_path: Path):
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    run = trainer(tmp_path / "c.pt")
+    with pytest.raises(KeyboardInterrupt):
+        run.run(some_frames(), max_minutes=1.0, total_minutes=1.0, log=interrupt, log_seconds=0.0)
+    assert trainer(tmp_path / "c.pt").step == 1
+
+
+def test_steps_without_finite_gradients_are_skipped(tmp_path: Path):
+    class Broken:
+        def batch(self, size: int, frames: int, side: int) -> torch.Tensor:
+            return torch.full((size, frames, 3, side, side), float("nan"))
+
+    run = trainer(tmp_path / "c.pt", max_skipped_steps=3)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    lines: list[Progress] = []
+    with pytest.raises(ModelError, match="not finite"):
+        run.run(Broken(), max_minutes=1.0, total_minutes=1.0, log=lines.append, log_seconds=0.0)
+    for model in (run.model, run.average):
+        for name, tensor in model.state_dict().items():
+            torch.testing.assert_close(tensor, before[name])
+    assert [line.skipped for line in lines] == [1, 1, 1]
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_a_run_with_lpips(tmp_path: Path):
+    phases = (dataclasses.replace(PHASES[0], share=1.0, side=16, batch=1),)
+    config = TrainConfig(phases=phases, weights=LossWeights(lpips=0.1), lpips_frames=1)
+    with pytest.raises(UsageError, match="LPIPS"):
+        Trainer(model_config=SMALL, config=config, checkpoint=tmp_path / "c.pt")
+    lines: list[Progress] = []
+    run = Trainer(model_config=SMALL, config=config, checkpoint=tmp_path / "c.pt", lpips=Lpips("vgg"))
+    run.run(some_frames(), max_minutes=0.001, total_minutes=0.001, log=lines.append, log_seconds=0.0)
+    assert lines[0].terms["lpips"] > 0
+
+
+def test_starting_from_weights(tmp_path: Path):
+    torch.manual_seed(1)
+    small = Tokenizer(SMALL)
+    entry = save_tokenizer(small, tmp_path, name="small")
+    larger = dataclasses.replace(SMALL, encoder_blocks=2, bits_per_token=36)
+    run = Trainer(model_config=larger, config=TrainConfig(phases=PHASES), checkpoint=tmp_path / "c.pt", init=entry.path)
+    report = run.init_report
+    assert report is not None
+    assert "encoder.blocks.0.conv1.weight" in report.taken
+    assert "encoder.blocks.1.conv1.weight" in report.fresh, "a new one"
+    assert "decoder.token_in.weight" in report.fresh, "one of another shape"
+    assert "as initialised: " in str(report)
+    torch.testing.assert_close(
+        run.average.encoder.blocks[0].conv1.weight, small.encoder.blocks[0].conv1.weight.bfloat16().float()
+    )
+    run.save()
+    again = Tokenizer(larger)
+    assert not initialise(again, tmp_path / "c.pt").fresh
+    torch.testing.assert_close(again.state_dict(), run.average.state_dict())
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        initialise(again, entry.path.with_name("none.pt"))
+
+
+def test_time_is_that_of_computing(monkeypatch: pytest.MonkeyPatch):
+    times = {"wall": 0.0, "cpu": 0.0}
+    monkeypatch.setattr(meter.time, "monotonic", lambda: times["wall"])
+    monkeypatch.setattr(meter.time, "process_time", lambda: times["cpu"])
+    clock = ComputeClock()
+    times.update(wall=2.0, cpu=0.1)
+    assert clock.lap() == 2.0, "a GPU computes, or the processors are shared"
+    times.update(wall=1002.0, cpu=1.1)
+    assert clock.lap() == meter.STEP_SECONDS, "the process was stopped"
+    times.update(wall=1062.0, cpu=101.1)
+    assert clock.lap() == 60.0, "a long step on two processors"
+
+
+def test_what_a_run_computes_a_second():
+    cost = measure_cost(Tokenizer(SMALL))
+    later = cost.encoder_flops_per_pixel + cost.decoder_flops_per_pixel
+    first = clip_flops_per_pixel(SMALL, frames=1)
+    assert first > later, "a step of one frame has a map of its own"
+    assert clip_flops_per_pixel(SMALL, frames=17) == pytest.approx((first + 16 * later) / 17)
+    assert peak_flops("NVIDIA H200") == 989e12
+    assert peak_flops("cpu") is None
+    some = Meter(devices=2, peak=1e9)
+    for skipped in (False, True):
+        some.add({"mse": torch.tensor(0.25)}, clips=4, flops=1e9, seconds=2.0, skipped=skipped)
+    line = some.progress(minutes=1.0, step=2, phase=0, learning_rate=0.1)
+    assert (line.clips_per_second, line.flops_per_second, line.peak_share, line.skipped) == (4.0, 1e9, 0.5, 1)
+    assert line.terms == {"mse": 0.25}
+
+
+@pytest.mark.parametrize("bits", [18, 36])
+def test_from_a_folder_to_weights_that_code(tmp_path: Path, bits: int):
+    (tmp_path / "media").mkdir()
+    make_video(tmp_path / "media" / "a.mp4", count=8)
+    model = dataclasses.replace(SMALL, bits_per_token=bits)
+    config = TrainConfig(phases=PHASES, seed=4, source="packed" if bits == 18 else "store")
     entry = train_folder(
-        media,
+        tmp_path / "media",
         tmp_path / "run",
-        max_minutes=0.05,
-        total_minutes=0.05,
+        max_minutes=0.03,
+        total_minutes=0.03,
         name="own",
         device="cpu",
+        workers=1,
         log=lambda _: None,
-        model_config=SMALL,
-        config=TrainConfig(phases=PHASES),
-        pack_config=PACK,
+        run=RunConfig(model=model, train=config, pack=PackConfig(clip_frames=5, side=32, clips=6)),
     )
-    assert load_tokenizer(entry).config == SMALL
+    assert entry is not None
+    assert load_tokenizer(entry).config == model
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert first["run"]["train"]["seed"] == 4
+    assert first["run"]["model"]["bits_per_token"] == bits
+    assert export(tmp_path / "run" / "checkpoint.pt", tmp_path, name="own").sha256 == entry.sha256
     from tokcodec import Codec
 
     codec = Codec(model=str(entry.path), weights=entry.path, device="cpu")

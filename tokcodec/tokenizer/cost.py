@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.model import Tokenizer
 
 _SIDE = 64
@@ -50,6 +51,24 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         encoder_parameters=sum(p.numel() for p in model.encoder.parameters()),
         decoder_parameters=sum(p.numel() for p in model.decoder.parameters()),
     )
+
+
+def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
+    """FLOPs of encoding and decoding a chunk of `frames` frames, for each of its `frames * height * width` pixels."""
+    with torch.device("meta"):
+        model = Tokenizer(config)
+        first = torch.empty(1, 1, 3, _SIDE, _SIDE)
+        four = torch.empty(1, 4, 3, _SIDE, _SIDE)
+        bits = torch.empty(1, config.bits_per_token, _SIDE // 8, _SIDE // 8)
+    with _Counter(model) as counter:
+        _, encoder_state = model.encoder.step(first, None)
+        _, decoder_state = model.decoder.step(bits, bits, None)
+        start = counter.multiply_adds
+        model.encoder.step(four, encoder_state)
+        model.decoder.step(bits, bits, decoder_state)
+        step = counter.multiply_adds - start
+    later = config.geometry.steps(frames) - 1
+    return 2 * (start + later * step) / (frames * _SIDE * _SIDE)
 
 
 class _Counter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,9 @@ class ChannelNorm(nn.Module):
         """Same shape and dtype as `x`."""
         last = x.permute(0, 2, 3, 1)
         gain, bias = self.gain.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(last, (x.shape[1],), gain, bias, 1e-5).permute(0, 3, 1, 2)
+        # On CUDA autocast would make float32 of it, and of all that follows.
+        with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
+            return F.layer_norm(last, (x.shape[1],), gain, bias, 1e-5).permute(0, 3, 1, 2)
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, gain: float = 1.0) -> nn.Conv2d:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.training.checkpoint import read_checkpoint
 from tokcodec.weights import WeightsEntry, save_tokenizer
 
 
@@ -19,10 +19,10 @@ def export(checkpoint: Path, folder: Path, *, name: str) -> WeightsEntry:
     Raises:
         ModelError: The checkpoint cannot be read.
     """
+    saved = read_checkpoint(checkpoint, torch.device("cpu"))
     try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model = Tokenizer(TokenizerConfig.from_json(saved["model_config"]))
         model.load_state_dict(saved["average"])
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except (KeyError, RuntimeError) as error:
         raise ModelError(f"not a checkpoint of tokcodec: {error}", where=str(checkpoint)) from error
     return save_tokenizer(model, folder, name=name)

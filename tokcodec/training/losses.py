@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ class LossWeights:
     Attributes:
         l1: Mean absolute error of pixels in [-1, 1].
         mse: Mean squared error of pixels in [-1, 1].
+        lpips: LPIPS by VGG16, mean over some frames of the batch; 0 leaves it out.
         commitment: Mean squared distance of z to its signs (paper: 0.25).
         entropy: The entropy penalty, E[H] - diversity * H[E] (paper: 0.1).
         diversity: Weight of H[E] inside the entropy penalty.
@@ -24,6 +26,7 @@ class LossWeights:
 
     l1: float = 0.5
     mse: float = 2.0
+    lpips: float = 0.0
     commitment: float = 0.02
     entropy: float = 0.01
     diversity: float = 1.0
@@ -35,9 +38,24 @@ def reconstruction_terms(decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
     return {"l1": difference.abs().mean(), "mse": difference.square().mean()}
 
 
-def latent_terms(z: Tensor, *, diversity: float) -> dict[str, Tensor]:
-    """`commitment` and `entropy` of latents `(N, K, h, w)` before the sign."""
-    certainty, spread = entropy_terms(z)
+def perceptual_term(
+    decoded: Tensor, frames: Tensor, distance: Callable[[Tensor, Tensor], Tensor], *, count: int
+) -> Tensor:
+    """Mean distance over `count` frames of the batch, drawn at random without repetition.
+
+    Args:
+        decoded: `(N, F, 3, H, W)` about [-1, 1].
+        frames: Same shape.
+        distance: Of `(n, 3, H, W)` from `(n, 3, H, W)`, giving `(n,)`; :class:`tokcodec.perceptual.Lpips`.
+        count: Frames; all of them where there are no more.
+    """
+    chosen = torch.randperm(decoded.shape[0] * decoded.shape[1])[:count].to(decoded.device)
+    return distance(decoded.flatten(0, 1)[chosen], frames.flatten(0, 1)[chosen]).mean()
+
+
+def latent_terms(z: Tensor, *, diversity: float, group: int = 6) -> dict[str, Tensor]:
+    """`commitment` and `entropy` of latents `(N, K, h, w)` before the sign, in sub-groups of `group` axes."""
+    certainty, spread = entropy_terms(z, group=group)
     return {
         "commitment": (z - signs(z).detach()).square().mean(),
         "entropy": certainty - diversity * spread,

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from tokcodec.errors import OutputError, UsageError
-from tokcodec.tokenizer.config import TokenizerConfig
+import torch
+
+from tokcodec.errors import OutputError
+from tokcodec.perceptual import load_lpips
 from tokcodec.tokenizer.stream import choose_device
-from tokcodec.training.data import PackConfig, pack
+from tokcodec.training.checkpoint import INDEX_NAME, join_checkpoint
+from tokcodec.training.config import RunConfig
+from tokcodec.training.distributed import Group, join_group, leave_group
 from tokcodec.training.export import export
-from tokcodec.training.loop import Progress, TrainConfig, Trainer
+from tokcodec.training.loop import Trainer
+from tokcodec.training.media import default_workers
+from tokcodec.training.meter import device_name
+from tokcodec.training.packed import Sampler, pack
+from tokcodec.training.presets import PRESETS
+from tokcodec.training.source import ClipSource
+from tokcodec.training.store import FrameStore
 from tokcodec.weights import WeightsEntry
+
+
+def default_run(device: torch.device) -> RunConfig:
+    """The preset for a device."""
+    return PRESETS["gpu" if device.type == "cuda" else "cpu"]
 
 
 def train_folder(
@@ -21,61 +39,141 @@ def train_folder(
     max_minutes: float,
     total_minutes: float,
     name: str,
-    quantizer: str = "lfq",
-    clips: int = PackConfig.clips,
-    seed: int = 0,
+    run: RunConfig | None = None,
+    init: Path | None = None,
+    lpips_weights: Path | None = None,
     device: str = "auto",
+    workers: int | None = None,
     log: Callable[[str], None],
-    model_config: TokenizerConfig | None = None,
-    config: TrainConfig | None = None,
-    pack_config: PackConfig | None = None,
-) -> WeightsEntry:
-    """Pack the folder (once), train, save the checkpoint, and export the averaged weights.
+) -> WeightsEntry | None:
+    """Read or pack the folder, train, save the checkpoint, and export the averaged weights.
 
     Args:
-        data: Folder of videos and photographs.
-        out: Folder for `packed/`, `checkpoint.pt`, `log.jsonl` and the weights.
-        max_minutes: Length of this call.
+        data: Folder of videos and photographs, or of tar files of them.
+        out: Folder for `packed/`, `checkpoint.pt`, `log.jsonl` and the weights; where `parts/` holds a split
+            checkpoint and there is no whole one, it is joined first.
+        max_minutes: Minutes of training in this call; reading the data comes on top.
         total_minutes: Length of the whole run, which sets its phases and its learning rate.
         name: Name of the exported model.
-        quantizer: "lfq" or "none".
-        clips: Clips to pack.
-        seed: Seed of everything random.
+        run: All choices; the preset of the device where there are none.
+        init: Weights to start from, where there is no checkpoint in `out`.
+        lpips_weights: Folder of the backbone of LPIPS, where the run has that term.
         device: "auto", "cpu" or "cuda".
+        workers: Processes that decode; by default one a processor.
         log: Called with each line of the log.
-        model_config: The model, where it is not the default one.
-        config: The run, where it is not the default one.
-        pack_config: Sizes of the packed clips, where they are not the default ones.
+
+    Returns:
+        The weights; None in the other processes of torchrun.
 
     Raises:
         MediaError: There is nothing to train on.
-        ModelError: The checkpoint in `out` is of another model.
+        ModelError: The checkpoint in `out` is of another model, or weights cannot be read.
     """
-    if quantizer not in ("lfq", "none"):
-        raise UsageError(f"unknown quantizer {quantizer!r}", hint="lfq or none")
+    group = join_group(choose_device(device))
+    try:
+        return _train(
+            data,
+            out,
+            max_minutes=max_minutes,
+            total_minutes=total_minutes,
+            name=name,
+            run=run or default_run(group.device),
+            init=init,
+            lpips_weights=lpips_weights,
+            group=group,
+            workers=workers or max(1, default_workers() // group.size),
+            log=log if group.first else lambda _: None,
+        )
+    finally:
+        leave_group(group)
+
+
+def _train(
+    data: Path,
+    out: Path,
+    *,
+    max_minutes: float,
+    total_minutes: float,
+    name: str,
+    run: RunConfig,
+    init: Path | None,
+    lpips_weights: Path | None,
+    group: Group,
+    workers: int,
+    log: Callable[[str], None],
+) -> WeightsEntry | None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot be made: {error.strerror or error}", where=str(out)) from error
-    packed = out / "packed"
-    if not (packed / "pack.json").exists():
-        log(f"packing {data}")
-        log(f"packed {pack(data, packed, pack_config or PackConfig(clips=clips, seed=seed))}")
-    model_config = model_config or TokenizerConfig(quantizer="none" if quantizer == "none" else "lfq")
+    checkpoint = out / "checkpoint.pt"
+    if group.first and not checkpoint.exists() and (out / "parts" / INDEX_NAME).exists():
+        join_checkpoint(out / "parts", checkpoint)
+        log("checkpoint joined from its parts")
+    group.agree([0.0])  # nobody looks for the checkpoint before the first process has joined it
+    lpips = None
+    if run.train.weights.lpips and lpips_weights is not None:
+        dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+        lpips = load_lpips(lpips_weights, "vgg", dtype=dtype)
     trainer = Trainer(
-        model_config=model_config,
-        config=config or TrainConfig(seed=seed),
-        data=packed,
-        checkpoint=out / "checkpoint.pt",
-        device=str(choose_device(device)),
+        model_config=run.model,
+        config=run.train,
+        checkpoint=checkpoint,
+        init=init,
+        lpips=lpips,
+        group=group,
     )
-    with (out / "log.jsonl").open("a", encoding="utf-8") as record:
+    source = _open_source(data, out / "packed", run, trainer, workers=workers, log=log)
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context((out / "log.jsonl").open("a", encoding="utf-8")) if group.first else None
 
-        def both(progress: Progress) -> None:
-            line = progress.line()
-            record.write(line + "\n")
-            record.flush()
-            log(line)
+        def write(line: str) -> None:
+            if record is not None:
+                record.write(line + "\n")
+                record.flush()
+                log(line)
 
-        trainer.run(max_minutes=max_minutes, total_minutes=total_minutes, log=both)
-    return export(out / "checkpoint.pt", out, name=name)
+        write(_first_line(run, trainer, init))
+        trainer.run(
+            source,
+            max_minutes=max_minutes,
+            total_minutes=total_minutes,
+            log=lambda progress: write(progress.line()),
+        )
+    return export(checkpoint, out, name=name) if group.first else None
+
+
+def _first_line(run: RunConfig, trainer: Trainer, init: Path | None) -> str:
+    """What a call is, for its log."""
+    started = "resumed" if trainer.step else "initialised"
+    if trainer.init_report is not None and init is not None:
+        started = f"{init.name}: {trainer.init_report}"
+    return json.dumps(
+        {
+            "run": json.loads(run.to_json()),
+            "started": started,
+            "step": trainer.step,
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "device": device_name(trainer.device),
+            "devices": trainer.group.size,
+            "torch": torch.__version__,
+        }
+    )
+
+
+def _open_source(
+    data: Path, packed: Path, run: RunConfig, trainer: Trainer, *, workers: int, log: Callable[[str], None]
+) -> ClipSource:
+    """All frames on the device, or packed crops, as the configuration says."""
+    group, config = trainer.group, run.train
+    seed = config.seed + trainer.step + 1000 * group.rank
+    kind = config.source
+    if kind == "auto":
+        kind = "store" if group.device.type == "cuda" else "packed"
+    if kind == "store":
+        return FrameStore.load(data, device=group.device, seed=seed, workers=workers, augment=config.augment, log=log)
+    if group.first and not (packed / "pack.json").exists():
+        log(f"packing {data}")
+        log(f"packed {pack(data, packed, replace(run.pack, seed=config.seed), workers=workers)}")
+    group.agree([0.0])
+    return Sampler(packed, seed=seed, augment=config.augment)

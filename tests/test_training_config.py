@@ -1,0 +1,130 @@
+"""The JSON form of a run's configuration, its presets, and the parts of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokcodec.errors import ModelError, UsageError
+from tokcodec.training.checkpoint import INDEX_NAME, PART_BYTES, join_checkpoint, split_checkpoint
+from tokcodec.training.config import Phase, RunConfig, TrainConfig, read_run_config
+from tokcodec.training.presets import CPU, GPU, PRESETS
+
+
+def read(tmp_path: Path, text: str) -> RunConfig:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    return read_run_config(path, PRESETS, CPU)
+
+
+@pytest.mark.parametrize("run", [CPU, GPU])
+def test_a_configuration_survives_json(tmp_path: Path, run: RunConfig):
+    assert read(tmp_path, run.to_json()) == run
+
+
+def test_what_is_left_out_comes_from_the_preset(tmp_path: Path):
+    run = read(tmp_path, '{"preset": "gpu", "train": {"seed": 7, "weights": {"lpips": 1}}, "model": {}}')
+    assert run.train.seed == 7
+    assert run.train.weights.lpips == 1.0
+    assert run.train.phases == GPU.train.phases
+    assert run.pack == GPU.pack
+    assert read(tmp_path, "{}") == CPU
+    phases = '[{"share": 1.0, "frames": 1, "side": 64, "batch": 2, "stage": "full"}]'
+    assert read(tmp_path, f'{{"train": {{"phases": {phases}}}}}').train.phases == (
+        Phase(share=1.0, frames=1, side=64, batch=2, stage="full"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be an object"),
+        ('{"trian": {}}', "trian: unknown key"),
+        ('{"train": {"learning_rte": 1}}', r"train\.learning_rte: unknown key"),
+        ('{"train": {"learning_rate": "1"}}', r"train\.learning_rate: must be float"),
+        ('{"train": {"learning_rate": NaN}}', r"train\.learning_rate: must be float"),
+        ('{"train": {"seed": true}}', r"train\.seed: must be int"),
+        ('{"train": {"compile": 1}}', r"train\.compile: must be bool"),
+        ('{"train": {"source": "disk"}}', r"train\.source: 'disk' is none of"),
+        ('{"train": {"phases": {}}}', r"train\.phases: must be a list"),
+        ('{"train": {"phases": [{"share": 1.0}]}}', r"train\.phases\[0\]\.frames: missing"),
+        (
+            '{"train": {"phases": [{"share": 1.0, "frames": 4, "side": 64, "batch": 2, "stage": "full"}]}}',
+            r"train\.phases\[0\]: frames of a phase",
+        ),
+        ('{"train": {"phases": []}}', "train: the shares"),
+        ('{"train": {"augment": {"camera": {"scale": [1.0]}}}}', r"train\.augment\.camera\.scale: must have 2"),
+        ('{"model": {"bits_per_token": 99}}', "model: a token has at most 64 bits"),
+        ('{"preset": "tpu"}', "preset: 'tpu' is none of cpu, gpu"),
+    ],
+)
+def test_errors_say_which_key(tmp_path: Path, text: str, key: str):
+    with pytest.raises(UsageError, match=key):
+        read(tmp_path, text)
+
+
+def test_no_file(tmp_path: Path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_run_config(tmp_path / "none.json", PRESETS, CPU)
+
+
+def test_shares_add_up():
+    with pytest.raises(UsageError, match="add up"):
+        TrainConfig(phases=CPU.train.phases[:1])
+
+
+def test_a_checkpoint_in_parts(tmp_path: Path):
+    checkpoint = tmp_path / "checkpoint.pt"
+    torch.save({"model": {"a": torch.arange(1000)}, "optimizer": torch.zeros(5000)}, checkpoint)
+    split_checkpoint(checkpoint, tmp_path / "parts", part_bytes=4096)
+    parts = sorted((tmp_path / "parts").glob("checkpoint.pt.*"))
+    assert len(parts) > 3
+    assert max(part.stat().st_size for part in parts) <= 4096 < PART_BYTES < 16 << 20
+    join_checkpoint(tmp_path / "parts", tmp_path / "joined.pt")
+    assert (tmp_path / "joined.pt").read_bytes() == checkpoint.read_bytes()
+    split_checkpoint(checkpoint, tmp_path / "light", optimizer="none")
+    join_checkpoint(tmp_path / "light", tmp_path / "light.pt")
+    assert set(torch.load(tmp_path / "light.pt", weights_only=True)) == {"model"}
+    split_checkpoint(checkpoint, tmp_path / "half", optimizer="half")
+    join_checkpoint(tmp_path / "half", tmp_path / "half.pt")
+    assert torch.load(tmp_path / "half.pt", weights_only=True)["optimizer"].dtype == torch.bfloat16
+
+    damaged = bytearray(parts[1].read_bytes())
+    damaged[7] ^= 1
+    parts[1].write_bytes(damaged)
+    with pytest.raises(ModelError, match="damaged"):
+        join_checkpoint(tmp_path / "parts", tmp_path / "never.pt")
+    index = json.loads((tmp_path / "parts" / INDEX_NAME).read_text())
+    index["parts"][0]["file"] = "../joined.pt"
+    (tmp_path / "parts" / INDEX_NAME).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="not the name of a part"):
+        join_checkpoint(tmp_path / "parts", tmp_path / "never.pt")
+    with pytest.raises(ModelError, match="cannot be read"):
+        join_checkpoint(tmp_path, tmp_path / "never.pt")
+    assert not (tmp_path / "never.pt").exists()
+
+
+def test_the_command_line(tmp_path: Path):
+    def tokcodec(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tokcodec", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=tmp_path)
+
+    (tmp_path / "run.json").write_text('{"train": {"sed": 1}}')
+    train = ("train", "--data", ".", "--out", "run", "--max-minutes", "1")
+    done = tokcodec(*train, "--config", "run.json")
+    assert done.returncode == 2
+    assert "train.sed: unknown key" in done.stderr
+    assert tokcodec(*train, "--preset", "tpu").returncode == 2
+    assert tokcodec(*train, "--quantizer", "vq").returncode == 2
+    torch.save({"model": {}}, tmp_path / "c.pt")
+    assert tokcodec("checkpoint", "split", "c.pt", "parts", "--optimizer", "all").returncode == 2
+    assert tokcodec("checkpoint", "split", "c.pt", "parts").returncode == 0
+    assert tokcodec("checkpoint", "join", "parts", "c.pt").returncode == 7, "it exists"
+    assert tokcodec("checkpoint", "join", "parts", "d.pt").returncode == 0
+    assert (tmp_path / "d.pt").read_bytes() == (tmp_path / "c.pt").read_bytes()

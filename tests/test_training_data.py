@@ -1,0 +1,157 @@
+"""Training data: folders and tar files, packed crops, camera moves, frames on a device."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from media import make_video
+
+from tokcodec.errors import MediaError, UsageError
+from tokcodec.training.camera import CameraConfig, camera_move
+from tokcodec.training.media import decode_all, default_workers, find_media
+from tokcodec.training.packed import PackConfig, Sampler, pack
+from tokcodec.training.source import AugmentConfig, draw_window
+from tokcodec.training.store import FrameStore
+
+PACK = PackConfig(clip_frames=5, side=32, clips=6, camera_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos (one in a tar file), a photograph there, one video that is too short, and one that is none."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("media")
+    make_video(folder / "a.mp4", count=8)
+    loose = tmp_path_factory.mktemp("loose")
+    make_video(loose / "b.mkv", count=9)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(loose / "p.png")
+    (loose / "notes.txt").write_text("no media")
+    with tarfile.open(folder / "more.tar", "w") as archive:
+        archive.add(loose, "more")
+    make_video(folder / "short.mp4", count=2)
+    (folder / "broken.mp4").write_bytes(b"none")
+    return folder
+
+
+def test_a_folder_and_its_tar_files(media: Path, tmp_path: Path):
+    items = find_media(media)
+    assert [(item.name, item.kind) for item in items] == [
+        ("a.mp4", "video"),
+        ("broken.mp4", "video"),
+        ("more.tar/more/b.mkv", "video"),
+        ("more.tar/more/p.png", "photograph"),
+        ("short.mp4", "video"),
+    ]
+    shapes = [None if pixels is None else pixels.shape for _, pixels in decode_all(items, workers=1)]
+    assert shapes == [(8, 48, 64, 3), None, (9, 48, 64, 3), (1, 40, 50, 3), (2, 48, 64, 3)]
+    with pytest.raises(MediaError, match="no videos"):
+        find_media(tmp_path)
+    (tmp_path / "bad.tar").write_bytes(b"none")
+    with pytest.raises(MediaError, match="tar file"):
+        find_media(tmp_path)
+    assert default_workers() >= 1
+
+
+def test_a_pool_of_processes_decodes_the_same(media: Path):
+    items = find_media(media)
+    for (_, one), (_, other) in zip(decode_all(items, workers=1), decode_all(items, workers=2), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_packing_a_folder(media: Path, tmp_path: Path):
+    counts = pack(media, tmp_path, PACK)
+    assert counts == {"clips": 4 + 3, "camera_moves": 3, "images": 1, "passed_over": 2}
+    clips = np.load(tmp_path / "clips.npy", mmap_mode="r")
+    assert clips.shape[1:] == (5, 32, 32, 3)
+    assert clips.dtype == np.uint8
+    assert not list(tmp_path.glob("*.part*"))
+    batch = Sampler(tmp_path, seed=1).batch(3, 5, 24)
+    assert batch.shape == (3, 5, 3, 24, 24)
+    assert -1 <= float(batch.min()) < float(batch.max()) <= 1
+    torch.testing.assert_close(Sampler(tmp_path, seed=1).batch(3, 5, 24), batch)
+    with pytest.raises(UsageError, match="smaller"):
+        Sampler(tmp_path, seed=1).batch(1, 9, 24)
+    with pytest.raises(UsageError, match="not packed"):
+        Sampler(media, seed=1)
+
+
+def test_windows_stay_inside_and_strides_are_drawn():
+    random = np.random.default_rng(0)
+    strides = set()
+    for _ in range(200):
+        window = draw_window((9, 20, 30), 5, 16, AugmentConfig(stride_two_share=0.5), random)
+        assert window is not None
+        strides.add(window.stride)
+        assert window.first + window.stride * 4 < 9
+        assert window.top + 16 <= 20
+        assert window.left + 16 <= 30
+    assert strides == {1, 2}
+    assert draw_window((4, 20, 30), 5, 16, AugmentConfig(), random) is None
+
+
+def gradient(height: int, width: int) -> torch.Tensor:
+    """A photograph whose red is the column and whose green is the row."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y, torch.zeros_like(x)], dim=-1).to(torch.uint8)
+
+
+def test_a_camera_that_stands_still_gives_the_same_picture_again():
+    still = CameraConfig(still_share=1.0, scale=(1.0, 1.0))
+    clip = camera_move(gradient(100, 120), 5, 64, np.random.default_rng(0), still)
+    assert clip is not None
+    assert clip.shape == (5, 64, 64, 3)
+    assert bool((clip == clip[:1]).all())
+    steps = clip[0, :, 1:, 0].float() - clip[0, :, :-1, 0].float()
+    assert float(steps.mean()) == pytest.approx(1.0, abs=0.01), "at scale one a pixel is a pixel"
+
+
+def test_a_camera_moves_smoothly_and_stays_inside():
+    moving = CameraConfig(still_share=0.0)
+    random = np.random.default_rng(1)
+    moved = 0
+    for _ in range(20):
+        clip = camera_move(gradient(100, 120), 9, 48, random, moving)
+        assert clip is not None
+        centre = clip[:, 20:28, 20:28, :2].float().mean(dim=(1, 2))
+        steps = (centre[1:] - centre[:-1]).norm(dim=1)
+        assert float(steps.max()) <= 6.0 * 1.6 + 1.0, "no faster than the configuration says"
+        assert float(steps.max() - steps.min()) < 1.5, "at an even speed"
+        moved += float(steps.min()) > 0.2
+    assert moved >= 10
+    assert camera_move(gradient(20, 20), 5, 64, random, moving) is None
+
+
+def test_frames_on_a_device(media: Path):
+    lines: list[str] = []
+    store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, log=lines.append)
+    assert store.size_bytes == (8 + 9 + 2) * 48 * 64 * 3 + 40 * 50 * 3
+    assert "3 videos and 1 photographs" in lines[0]
+    assert "1 unreadable" in lines[0]
+    for frames, side in ((1, 32), (5, 32), (9, 48)):
+        batch = store.batch(6, frames, side)
+        assert batch.shape == (6, frames, 3, side, side)
+        assert batch.dtype == torch.float32
+        assert -1 <= float(batch.min()) < float(batch.max()) <= 1
+    with pytest.raises(UsageError, match="as large as"):
+        store.batch(1, 5, 64)
+
+
+def test_a_batch_is_cut_out_of_the_frames():
+    video = torch.arange(12).view(12, 1, 1, 1) * 10 + torch.zeros(12, 40, 40, 3)
+    store = FrameStore([video.to(torch.uint8)], [], seed=0, augment=AugmentConfig(stride_two_share=0.5))
+    clips = (store.batch(40, 5, 16)[:, :, 0, 0, 0] + 1).mul(127.5).round().long()
+    steps = clips[:, 1:] - clips[:, :-1]
+    assert set(steps.flatten().tolist()) == {10, 20}
+    assert bool((steps == steps[:, :1]).all()), "one stride a clip"
+    photograph = torch.randint(0, 256, (1, 60, 60, 3), dtype=torch.uint8)
+    assert FrameStore([], [photograph], seed=0).batch(2, 5, 32).shape == (2, 5, 3, 32, 32)
+    with pytest.raises(MediaError, match="nothing"):
+        FrameStore([], [], seed=0)

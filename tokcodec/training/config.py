@@ -1,0 +1,196 @@
+"""The frozen configuration of a run, and its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from tokcodec.errors import TokcodecError, UsageError
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.training.losses import LossWeights
+from tokcodec.training.packed import PackConfig
+from tokcodec.training.source import AugmentConfig
+
+Stage = Literal["continuous", "full", "nested"]
+Source = Literal["auto", "packed", "store"]
+Precision = Literal["bf16", "float32"]
+
+_Config = TypeVar("_Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One part of a run.
+
+    Attributes:
+        share: Share of the run's minutes.
+        frames: Frames a clip, 1 + 4t; 1 trains on images.
+        side: Pixels along each side of a crop, a multiple of 8.
+        batch: Clips a step of the optimizer, on each device.
+        stage: "continuous" latents, "full" rate bits, or "nested" prefixes and maps.
+        lpips: Whether the LPIPS term takes part (where its weight is not 0).
+    """
+
+    share: float
+    frames: int
+    side: int
+    batch: int
+    stage: Stage
+    lpips: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share of a phase must be above 0 and at most 1, not {self.share}")
+        if self.frames < 1 or self.frames % 4 != 1:
+            raise UsageError(f"frames of a phase must be 1, 5, 9, 13, ..., not {self.frames}")
+        if self.side < 8 or self.side % 8:
+            raise UsageError(f"side of a phase must be a multiple of 8, not {self.side}")
+        if self.batch < 1:
+            raise UsageError(f"batch of a phase must be at least 1, not {self.batch}")
+
+
+CPU_PHASES = (
+    Phase(share=0.03, frames=1, side=96, batch=16, stage="continuous"),
+    Phase(share=0.12, frames=1, side=96, batch=16, stage="full"),
+    Phase(share=0.35, frames=17, side=96, batch=4, stage="full"),
+    Phase(share=0.50, frames=17, side=128, batch=4, stage="nested"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All choices of a run; written into its log.
+
+    Attributes:
+        phases: In order; the shares add up to one.
+        learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
+        full_rate_share: Share of nested batches that keep every bit.
+        entropy_group: Axes of each sub-group of the entropy penalty.
+        lpips_frames: Frames of each batch, drawn at random, on which the LPIPS term is evaluated.
+        ema: Decay of the moving average of the weights, which is what gets exported.
+        source: "store" holds all frames on the device, "packed" reads crops from disk; "auto" is "store" on CUDA.
+        compile: Compile the steps of encoder and decoder (worth its minute on CUDA only).
+        precision: What convolutions compute in; the weights are float32.
+        max_skipped_steps: Updates in a row that may be skipped because a gradient is not finite.
+    """
+
+    phases: tuple[Phase, ...] = CPU_PHASES
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    gradient_clip: float = 1.0
+    full_rate_share: float = 0.5
+    entropy_group: int = 6
+    lpips_frames: int = 16
+    ema: float = 0.998
+    seed: int = 0
+    source: Source = "auto"
+    compile: bool = False
+    precision: Precision = "bf16"
+    max_skipped_steps: int = 20
+    weights: LossWeights = field(default_factory=LossWeights)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not math.isclose(sum(p.share for p in self.phases), 1.0, abs_tol=1e-6):
+            raise UsageError("the shares of the phases must add up to 1")
+        if self.warmup_steps < 1 or self.lpips_frames < 1:
+            raise UsageError("warmup_steps and lpips_frames must be at least 1")
+        if not 1 <= self.entropy_group <= 16:
+            raise UsageError("entropy_group must be from 1 to 16: a group has a table of 2^n entries")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a file given to `tokcodec train --config` can say."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    pack: PackConfig = field(default_factory=PackConfig)
+
+    def to_json(self) -> str:
+        """One line of JSON with every key."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunConfig) -> RunConfig:
+    """Read a JSON file; keys that it leaves out are those of its `"preset"`, or of `default`.
+
+    Raises:
+        UsageError: Not JSON, an unknown key, a value of the wrong type or out of range; the message says which key.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    except ValueError as error:
+        raise UsageError(f"not JSON: {error}", where=str(path)) from error
+    try:
+        if isinstance(values, dict) and "preset" in values:
+            name = values.pop("preset")
+            if not isinstance(name, str) or name not in presets:
+                raise UsageError(f"preset: {name!r} is none of {', '.join(presets)}")
+            default = presets[name]
+        return _build(RunConfig, values, "", default)
+    except UsageError as error:
+        raise UsageError(error.message, where=str(path), hint=error.hint) from error
+
+
+def _build(kind: type[_Config], values: object, key: str, default: _Config | None) -> _Config:
+    """A dataclass from a JSON object; what is left out comes from `default`, or from the class."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{key or 'the whole file'}: must be an object, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise UsageError(f"{_join(key, unknown[0])}: unknown key", hint=f"known: {', '.join(names)}")
+    given = {
+        name: _value(hints[name], value, _join(key, name), getattr(default, name, None))
+        for name, value in values.items()
+    }
+    if default is not None:
+        given = {name: getattr(default, name) for name in names} | given
+    try:
+        return kind(**given)
+    except TypeError as error:
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in given]  # type: ignore[arg-type]
+        raise UsageError(f"{_join(key, missing[0])}: missing") from error
+    except TokcodecError as error:
+        raise UsageError(f"{key}: {error.message}" if key else error.message) from error
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _value(hint: Any, value: object, key: str, default: object) -> Any:
+    """One JSON value as the type that a field declares."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, key, default)
+    if origin is Literal:
+        if value not in arguments:
+            raise UsageError(f"{key}: {value!r} is none of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UsageError(f"{key}: must be a list, not {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else list(arguments)
+        if len(kinds) != len(value):
+            raise UsageError(f"{key}: must have {len(kinds)} entries, not {len(value)}")
+        return tuple(_value(k, v, f"{key}[{n}]", None) for n, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if isinstance(hint, types.UnionType):
+        raise TypeError(f"{key}: fields of configurations have one type")
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
+        raise UsageError(f"{key}: must be {hint.__name__}, not {value!r}")
+    return value

@@ -1,0 +1,191 @@
+"""Training media: a folder of videos, photographs and tar files of them, decoded by a pool of processes.
+
+Nothing here imports torch: the processes of the pool start in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.errors import MediaError
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+Pixels = NDArray[np.uint8]
+Kind = Literal["video", "photograph"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaItem:
+    """A video or a photograph: a file, or a member of a tar file.
+
+    Attributes:
+        path: The file, or the tar file that holds it.
+        name: Path below the folder, for order and messages.
+        kind: Judged by the suffix.
+        offset: First byte of the member in the tar file; 0 of a file.
+        size: Bytes of the member; None of a file.
+    """
+
+    path: Path
+    name: str
+    kind: Kind
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> Pixels:
+        """All frames, uint8 `(T, H, W, 3)` RGB; a photograph has one.
+
+        Raises:
+            av.error.FFmpegError, IndexError, ValueError, OSError: It cannot be read.
+        """
+        if self.size is None:
+            return _decode(str(self.path))
+        with self.path.open("rb") as archive:
+            archive.seek(self.offset)
+            return _decode(io.BytesIO(archive.read(self.size)))
+
+
+UNREADABLE = (av.error.FFmpegError, IndexError, ValueError, OSError)
+"""What reading a damaged file raises."""
+
+
+def _decode(source: str | io.BytesIO) -> Pixels:
+    with av.open(source, "r") as media:
+        frames = [frame.to_ndarray(format="rgb24") for frame in media.decode(media.streams.video[0])]
+    return np.stack(frames)
+
+
+def _kind_of(name: str) -> Kind | None:
+    suffix = Path(name).suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    return "photograph" if suffix in IMAGE_SUFFIXES else None
+
+
+def find_media(folder: Path) -> list[MediaItem]:
+    """Videos and photographs under `folder` and in uncompressed tar files there, sorted by name.
+
+    Raises:
+        MediaError: There is no video and no photograph, or a tar file is damaged.
+    """
+    items = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        kind = _kind_of(name)
+        if kind is not None:
+            items.append(MediaItem(path=path, name=name, kind=kind))
+        elif path.suffix.lower() == ".tar":
+            items += _members(path, name)
+    if not items:
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+        raise MediaError(
+            "no videos and no photographs",
+            where=str(folder),
+            hint=f"put files with these suffixes there, or tar files of them: {suffixes}",
+        )
+    return items
+
+
+def _members(path: Path, name: str) -> list[MediaItem]:
+    found = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                kind = _kind_of(member.name)
+                if kind is not None and member.isreg() and not member.issparse():
+                    found.append(
+                        MediaItem(
+                            path=path,
+                            name=f"{name}/{member.name}",
+                            kind=kind,
+                            offset=member.offset_data,
+                            size=member.size,
+                        )
+                    )
+    except (tarfile.TarError, OSError) as error:
+        raise MediaError("the tar file cannot be read", where=str(path)) from error
+    return sorted(found, key=lambda item: item.name)
+
+
+Task = Callable[[MediaItem], Pixels | None]
+"""What a process of the pool does with an item; it must be picklable."""
+
+
+def read_whole(item: MediaItem) -> Pixels | None:
+    """All frames of an item, or None of one that cannot be read."""
+    try:
+        return item.read()
+    except UNREADABLE:
+        return None
+
+
+def _to_file(task: Task, item: MediaItem, folder: str) -> str | None:
+    """Run a task and leave its array in a file: a pipe between processes is many times as slow."""
+    pixels = task(item)
+    if pixels is None:
+        return None
+    handle, name = tempfile.mkstemp(suffix=".npy", dir=folder)
+    with os.fdopen(handle, "wb") as out:
+        np.save(out, pixels)
+    return name
+
+
+def _take(name: str | None) -> Pixels | None:
+    if name is None:
+        return None
+    pixels: Pixels = np.load(name)
+    Path(name).unlink()
+    return pixels
+
+
+def decode_all(
+    items: Sequence[MediaItem], *, workers: int, task: Task = read_whole
+) -> Iterator[tuple[MediaItem, Pixels | None]]:
+    """Each item with what `task` makes of it, in order; None for those that cannot be read.
+
+    Args:
+        items: What to decode.
+        workers: Processes; 1 or less decodes in this one.
+        task: A function of a module, or a `functools.partial` of one.
+    """
+    if workers <= 1:
+        for item in items:
+            yield item, task(item)
+        return
+    waiting: deque[tuple[MediaItem, Future[str | None]]] = deque()
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="tokcodec-") as folder,
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+    ):
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(_to_file, task, item, folder)))
+                if len(waiting) >= 3 * workers:
+                    first, result = waiting.popleft()
+                    yield first, _take(result.result())
+            for first, result in waiting:
+                yield first, _take(result.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def default_workers() -> int:
+    """One process for each processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

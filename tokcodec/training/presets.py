@@ -1,0 +1,27 @@
+"""Named configurations of a run."""
+
+from __future__ import annotations
+
+from tokcodec.training.config import Phase, RunConfig, TrainConfig
+from tokcodec.training.losses import LossWeights
+
+CPU = RunConfig()
+"""Hours on a few CPU cores: small crops, images first."""
+
+GPU = RunConfig(
+    train=TrainConfig(
+        phases=(
+            Phase(share=0.05, frames=1, side=128, batch=512, stage="full", lpips=False),
+            Phase(share=0.45, frames=17, side=128, batch=64, stage="full", lpips=False),
+            Phase(share=0.50, frames=17, side=128, batch=64, stage="nested"),
+        ),
+        learning_rate=2e-3,
+        ema=0.999,
+        compile=True,
+        lpips_frames=64,
+        weights=LossWeights(lpips=0.1),
+    )
+)
+"""Minutes on a GPU of 80 GB or more, all frames in its memory. The weight of LPIPS and the batches are guesses."""
+
+PRESETS = {"cpu": CPU, "gpu": GPU}
