@@ -222,7 +222,7 @@ def test_the_readme_examples_run(folder: Path, tmp_path: Path):
     (tmp_path / "in.mp4").write_bytes(b"")
     make_video(tmp_path / "in.mp4", count=9)
     (tmp_path / "films").mkdir()
-    make_video(tmp_path / "films" / "a.mp4", count=5)
+    make_video(tmp_path / "films" / "a.mp4", count=5, size=(96, 80))
     blocks = re.findall(r"```(python|console)\n(.*?)```", README, flags=re.DOTALL)
     assert {kind for kind, _ in blocks} == {"python", "console"}
     ran = 0

@@ -268,3 +268,17 @@ def test_torchvision_is_not_imported():
         "sys.exit(bool({'torchvision', 'lpips'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=100).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lpips_as_a_loss_has_finite_gradients_on_flat_pictures(dtype: torch.dtype):
+    torch.manual_seed(0)
+    network = Lpips(VGG).eval().requires_grad_(False)
+    network.features.to(dtype)
+    flat = torch.full((1, 3, 32, 32), -1.0, requires_grad=True)
+    other = torch.rand(1, 3, 32, 32)
+    for reference in (other, flat.detach()):
+        distance = network(flat, reference)
+        assert distance.dtype == torch.float32
+        (gradient,) = torch.autograd.grad(distance.sum(), flat)
+        assert bool(torch.isfinite(gradient).all())

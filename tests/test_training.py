@@ -14,7 +14,7 @@ import torch
 from media import make_video
 
 from tokcodec.errors import ModelError, UsageError
-from tokcodec.perceptual import Lpips
+from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.model import Tokenizer
@@ -233,7 +233,9 @@ def test_a_run_with_lpips(tmp_path: Path):
     with pytest.raises(UsageError, match="LPIPS"):
         Trainer(model_config=SMALL, config=config, checkpoint=tmp_path / "c.pt")
     lines: list[Progress] = []
-    run = Trainer(model_config=SMALL, config=config, checkpoint=tmp_path / "c.pt", lpips=Lpips("vgg"))
+    run = Trainer(
+        model_config=SMALL, config=config, checkpoint=tmp_path / "c.pt", lpips=Lpips(VGG).eval().requires_grad_(False)
+    )
     run.run(some_frames(), max_minutes=0.001, total_minutes=0.001, log=lines.append, log_seconds=0.0)
     assert lines[0].terms["lpips"] > 0
 

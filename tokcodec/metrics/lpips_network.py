@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEADS_PACKAGE = "lpips"
@@ -110,27 +111,31 @@ class Lpips(nn.Module):
         """Distance of each pair of pictures.
 
         Args:
-            first: Floating `(N, 3, H, W)` RGB, -1 to 1.
+            first: Floating `(N, 3, H, W)` RGB, -1 to 1; gradients flow to it, and stay finite on flat pictures.
             second: The same shape.
 
         Returns:
-            `(N)`, 0 for equal pictures.
+            `(N)`, 0 for equal pictures; of the type of the heads, whatever the features compute in.
         """
-        distance = first.new_zeros(first.shape[0])
-        x, y = (first - self.shift) / self.scale, (second - self.shift) / self.scale
-        tap = 0
-        for number, layer in enumerate(self.features):
-            x, y = layer(x), layer(y)
-            if number == self.taps[tap]:
-                difference = (_unit(x) - _unit(y)) ** 2
-                distance = distance + torch.einsum("nchw,c->nhw", difference, self.heads[tap]).mean(dim=(1, 2))
-                tap += 1
-        return distance
+        with torch.autocast(first.device.type, enabled=False):
+            x, y = self._prepared(first), self._prepared(second)
+            distance: Tensor = self.heads[0].new_zeros(first.shape[0])
+            tap = 0
+            for number, layer in enumerate(self.features):
+                x, y = layer(x), layer(y)
+                if number == self.taps[tap]:
+                    head = self.heads[tap]
+                    difference = (self._unit(x) - self._unit(y)) ** 2
+                    distance = distance + torch.einsum("nchw,c->nhw", difference, head).mean(dim=(1, 2))
+                    tap += 1
+            return distance
 
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        scaled: Tensor = (pictures.to(self.shift.dtype) - self.shift) / self.scale
+        return scaled.to(next(self.features.parameters()).dtype).contiguous(memory_format=torch.channels_last)
 
-def _unit(features: Tensor) -> Tensor:
-    norm = torch.sqrt(torch.sum(features**2, dim=1, keepdim=True))
-    return features / (norm + _EPSILON)
+    def _unit(self, features: Tensor) -> Tensor:
+        return F.normalize(features.to(self.heads[0].dtype), dim=1, eps=_EPSILON)
 
 
 @dataclass(frozen=True, kw_only=True)

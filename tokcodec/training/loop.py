@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokcodec.errors import ModelError, UsageError
-from tokcodec.perceptual import Lpips
+from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel
 from tokcodec.tokenizer.model import Tokenizer

@@ -46,7 +46,7 @@ def perceptual_term(
     Args:
         decoded: `(N, F, 3, H, W)` about [-1, 1].
         frames: Same shape.
-        distance: Of `(n, 3, H, W)` from `(n, 3, H, W)`, giving `(n,)`; :class:`tokcodec.perceptual.Lpips`.
+        distance: Of `(n, 3, H, W)` from `(n, 3, H, W)`, giving `(n,)`; :class:`tokcodec.metrics.lpips_network.Lpips`.
         count: Frames; all of them where there are no more.
     """
     chosen = torch.randperm(decoded.shape[0] * decoded.shape[1])[:count].to(decoded.device)

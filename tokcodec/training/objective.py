@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokcodec.perceptual import Lpips
+from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
 from tokcodec.training.config import Stage, TrainConfig

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from tokcodec.errors import OutputError
-from tokcodec.perceptual import load_lpips
+from tokcodec.errors import ModelError, OutputError
+from tokcodec.metrics.lpips_network import VGG, load_lpips
 from tokcodec.tokenizer.stream import choose_device
 from tokcodec.training.checkpoint import INDEX_NAME, join_checkpoint
 from tokcodec.training.config import RunConfig
@@ -114,7 +114,11 @@ def _train(
     lpips = None
     if run.train.weights.lpips and lpips_weights is not None:
         dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
-        lpips = load_lpips(lpips_weights, "vgg", dtype=dtype)
+        loaded = load_lpips(VGG, folder=lpips_weights)
+        if loaded.network is None:
+            raise ModelError(loaded.reason, hint="name a folder with --lpips-weights")
+        lpips = loaded.network
+        lpips.features.to(dtype)
     trainer = Trainer(
         model_config=run.model,
         config=run.train,
