@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.errors import MediaError
+from tokcodec.errors import MediaError, TokcodecError
+from tokcodec.frames import Frame, open_video
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -52,23 +52,23 @@ class MediaItem:
         """All frames, uint8 `(T, H, W, 3)` RGB; a photograph has one.
 
         Raises:
-            av.error.FFmpegError, IndexError, ValueError, OSError: It cannot be read.
+            TokcodecError, OSError: It cannot be read.
         """
         if self.size is None:
-            return _decode(str(self.path))
+            return _decode(self.path)
         with self.path.open("rb") as archive:
             archive.seek(self.offset)
             return _decode(io.BytesIO(archive.read(self.size)))
 
 
-UNREADABLE = (av.error.FFmpegError, IndexError, ValueError, OSError)
+UNREADABLE = (TokcodecError, OSError)
 """What reading a damaged file raises."""
 
 
-def _decode(source: str | io.BytesIO) -> Pixels:
-    with av.open(source, "r") as media:
-        frames = [frame.to_ndarray(format="rgb24") for frame in media.decode(media.streams.video[0])]
-    return np.stack(frames)
+def _decode(source: Path | io.BytesIO) -> Pixels:
+    """By the codec's own reader, so that training sees the colours and the orientation that encoding sees."""
+    with open_video(source, side_streams=False) as reader:
+        return np.stack([item.pixels for item in reader if isinstance(item, Frame)])
 
 
 def _kind_of(name: str) -> Kind | None:
