@@ -54,7 +54,7 @@ def _codec_lines(result: CodecResult) -> list[tuple[str, str]]:
     return lines
 
 
-@app.command()
+@app.command(short_help="Video or picture to .tok file.")
 def encode(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A video or a picture; - is y4m on standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUTPUT.tok", help="The .tok file; - is standard output.")],
@@ -104,7 +104,7 @@ def encode(
     _raise_if_incomplete(console, source, result.lost)
 
 
-@app.command()
+@app.command(short_help=".tok file to video or pictures.")
 def decode(
     source: Annotated[str, typer.Argument(metavar="INPUT.tok", help="The .tok file; - is standard input.")],
     target: Annotated[
@@ -186,7 +186,7 @@ def _key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-@app.command()
+@app.command(short_help="Watch it work on real photographs.")
 def demo(
     folder: Annotated[
         Path | None,

@@ -46,7 +46,7 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     return lines
 
 
-@app.command()
+@app.command(short_help="What a .tok file holds; what a model costs.")
 def info(
     source: Annotated[
         str | None, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")
@@ -115,7 +115,7 @@ def _describe_model(console: Console, name: str | None) -> None:
     console.result(values, lines)
 
 
-@app.command()
+@app.command(short_help="Check every chunk, without pixels.")
 def verify(
     source: Annotated[str, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")],
     json_results: Json = False,

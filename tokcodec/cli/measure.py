@@ -12,7 +12,7 @@ from tokcodec.cli.options import Device, Force, Json, Quiet, Verbose, console_of
 from tokcodec.errors import UsageError
 
 
-@app.command(name="eval")
+@app.command(name="eval", short_help="Rate and quality over a folder, beside x265.")
 def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of videos never trained on.")],
     qualities: Annotated[str, typer.Option("--qualities", help="Quality levels to measure.")] = "1,2,3,4,5,6",

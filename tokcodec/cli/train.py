@@ -13,7 +13,7 @@ from tokcodec.cli.options import Device, Force, Json, Quiet, Verbose, console_of
 from tokcodec.errors import UsageError
 
 
-@app.command()
+@app.command(short_help="Train a tokenizer on one's own videos.")
 def train(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Folder of videos and photographs, or tar files of them.")
@@ -88,7 +88,10 @@ def train(
         console.result({"weights": str(entry.path), "sha256": entry.sha256}, [("weights", str(entry.path))])
 
 
-checkpoint = typer.Typer(help="Cut a training checkpoint into files below 16 MiB, and put them together again.")
+checkpoint = typer.Typer(
+    help="Cut a training checkpoint into files below 16 MiB, and put them together again.",
+    short_help="Cut a checkpoint into small files, and join them.",
+)
 app.add_typer(checkpoint, name="checkpoint", no_args_is_help=True)
 
 
