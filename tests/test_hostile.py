@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_vectors import CHUNK, SYNC, Edit, File, u32
 from numpy.typing import NDArray
+from record_spans import spans
 
 import tokcodec.codec
 from tokcodec.codec import Codec
@@ -80,15 +81,6 @@ def refusal_of(run: Callable[[], object]) -> TokcodecError | None:
     return None
 
 
-def spans_of(data: bytes) -> list[tuple[int, int]]:
-    found, at = [], 16
-    while at < len(data):
-        stop = at + 28 + int.from_bytes(data[at + 16 : at + 20], "little")
-        found.append((at, stop))
-        at = stop
-    return found
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     weights = tiny_model.write_weights(tmp_path_factory.mktemp("weights"))
@@ -102,7 +94,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         ]
         data = codec.encode_frames(np.stack(picture).astype(np.uint8), quality=2, chunk_frames=5)
         frames = codec.decode_frames(data).frames
-        yield Small(data=data, codec=codec, frames=frames, spans=spans_of(data))
+        yield Small(data=data, codec=codec, frames=frames, spans=spans(data))
 
 
 def check(small: Small, data: bytes, expected: tuple[int, ...], *, refused: bool = False) -> Inspection | None:

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from record_spans import spans
 
 from tokcodec import errors
 from tokcodec.bits import decode_tokens, encode_tokens
@@ -409,16 +410,6 @@ def compare(data: bytes) -> None:
     ] == [
         (chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, chunk.token_data) for chunk in theirs.chunks()
     ]
-
-
-def spans(data: bytes) -> list[tuple[int, int]]:
-    """Where the records of a whole file are."""
-    found, at = [], 16
-    while at < len(data):
-        stop = at + 28 + int.from_bytes(data[at + 16 : at + 20], "little")
-        found.append((at, stop))
-        at = stop
-    return found
 
 
 def sealed(data: bytes) -> bytes:

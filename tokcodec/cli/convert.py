@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,9 +19,9 @@ from tokcodec.cli.options import (
     Start,
     Verbose,
     Weights,
+    checked_output,
     console_of,
     input_of,
-    output_of,
 )
 from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
@@ -76,11 +75,7 @@ def encode(
 ) -> None:
     """Encode a video or a picture into a .tok file."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
-    sink = output_of(target)
-    if isinstance(sink, str):
-        from tokcodec.output import check_target
-
-        check_target(Path(sink), force=force, source=source)
+    sink = checked_output(target, source=source, force=force)
     from tokcodec.codec import Codec
 
     place = input_of(source)
@@ -98,10 +93,7 @@ def encode(
             force=force,
             progress=update,
         )
-    for note in result.notes:
-        console.note(note)
-    console.result(_codec_values(result), _codec_lines(result))
-    _raise_if_incomplete(console, source, result.lost)
+    _say(console, result, source)
 
 
 @app.command(short_help=".tok file to video or pictures.")
@@ -136,13 +128,11 @@ def decode(
     """Decode a .tok file into a video file; what is damaged is left out and reported."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
     options = dict(_key_value(text) for text in option or [])
-    sink = output_of(target)
+    sink = checked_output(target, source=source, force=force)
     if isinstance(sink, str):
         from tokcodec.frames import format_for
-        from tokcodec.output import check_target
 
         format_for(sink)
-        check_target(Path(sink), force=force, source=source)
     from tokcodec.codec import Codec
 
     place = input_of(source)
@@ -161,13 +151,15 @@ def decode(
             force=force,
             progress=update,
         )
+    _say(console, result, source)
+
+
+def _say(console: Console, result: CodecResult, source: str) -> None:
+    """Notes, the result, and an error where parts of the input were lost."""
     for note in result.notes:
         console.note(note)
     console.result(_codec_values(result), _codec_lines(result))
-    _raise_if_incomplete(console, source, [f"byte {damage.offset}: {damage.reason}" for damage in result.damages])
-
-
-def _raise_if_incomplete(console: Console, source: str, losses: Sequence[str]) -> None:
+    losses = [*result.lost, *(f"byte {damage.offset}: {damage.reason}" for damage in result.damages)]
     for loss in losses:
         console.note(f"lost: {loss}")
     if losses:

@@ -50,3 +50,13 @@ def output_of(name: str) -> str | BinaryIO:
     if sys.stdout.isatty():
         raise UsageError("binary data does not go to a terminal", hint="name a file, or pipe it on")
     return sys.stdout.buffer
+
+
+def checked_output(name: str, *, source: str, force: bool) -> str | BinaryIO:
+    """As :func:`output_of`; a file that may not be written is refused before anything heavy is imported."""
+    from tokcodec.output import check_target
+
+    sink = output_of(name)
+    if isinstance(sink, str):
+        check_target(Path(sink), force=force, source=source)
+    return sink
