@@ -755,7 +755,7 @@ def warp(picture: Floats, motion: Floats) -> Floats:
 
 
 class Network:
-    """The decoder network `causal-recurrent-2` (8.3)."""
+    """The decoder network `causal-recurrent-3` (8.3)."""
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, Floats]) -> None:
         self.config, self.tensors = config, tensors
@@ -820,7 +820,7 @@ def decode_pixels(
     check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
     config, tensors = read_weights(weights)
     geometry, K = header.geometry, header.geometry.bits_per_token
-    check(config["architecture"] == "causal-recurrent-2", 0, "an unknown architecture", "M")
+    check(config["architecture"] == "causal-recurrent-3", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
     network, state, pictures = Network(config, tensors), None, []

@@ -48,46 +48,78 @@ def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def encode_stream(model: Tokenizer, frames: np.ndarray) -> np.ndarray:
-    encoder = StreamEncoder(model)
+def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np.ndarray:
+    encoder = StreamEncoder(model, level=level)
     steps = [step for step in map(encoder.push, frames) if step is not None]
     last = encoder.end_chunk()
-    return np.stack(steps if last is None else [*steps, last])
+    return np.stack([step.indices for step in (steps if last is None else [*steps, last])])
 
 
-def latents_of_whole_chunk(model: Tokenizer, frames: np.ndarray) -> torch.Tensor:
-    """The encoder written again, with all steps of the chunk in one batch: `(steps, K, h, w)`."""
+def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torch.Tensor:
+    """The encoder written again, without its states, on frames that fill a chunk: `(steps, K, h, w)`.
+
+    What depends on the source alone is computed for all frames at once; the decoder starts from the beginning for
+    each step.
+    """
     encoder = model.encoder
-    x = pad_frame(to_signed_unit(torch.from_numpy(frames), torch.float32), 8)
-    x = F.pixel_unshuffle(encoder.frame_block(encoder.patch_in(F.pixel_unshuffle(x, PATCH))), 2)
+
+    def features(pictures: torch.Tensor) -> torch.Tensor:
+        return F.pixel_unshuffle(encoder.frame_block(encoder.patch_in(F.pixel_unshuffle(pictures, PATCH))), 2)
+
+    x = features(pad_frame(to_signed_unit(torch.from_numpy(frames), torch.float32), 8))
     match = F.normalize(encoder.match_in(x), dim=1)
     similar = correlate(match[1:].unflatten(0, (-1, 4)), match[:-1:4])
-    rest = x[1:].unflatten(0, (-1, 4)).flatten(1, 2)
-    x = torch.cat([encoder.merge_first(x[:1]), encoder.merge_rest(rest) + encoder.match_out(similar)])
-    for mix, block in zip(encoder.mixes, encoder.blocks, strict=True):
-        x = block(torch.cat([x[:1], mix(x[1:], x[:-1])]))
-    return unit_power(encoder.latent_out(F.silu(encoder.norm_out(x))))
+    rest = encoder.merge_rest(x[1:].unflatten(0, (-1, 4)).flatten(1, 2)) + encoder.match_out(similar)
+    before: list[torch.Tensor] = [torch.empty(0)] * len(encoder.blocks)
+    latents: list[torch.Tensor] = []
+    for step in range(1 + len(rest)):
+        if step == 0:
+            y = encoder.merge_first(x[:1])
+        else:
+            state = None
+            for z in latents:
+                kept = (torch.arange(z.shape[1]).view(1, -1, 1, 1) < bits).float().expand_as(z)
+                _, state = model.decoder.step(signs(z), kept, state)
+            known = encoder.known_in(encoder.norm_known(state.features))
+            y = rest[step - 1 : step] + encoder.shown_in(features(state.picture)) + known
+        for number, (mix, block) in enumerate(zip(encoder.mixes, encoder.blocks, strict=True)):
+            seen = y
+            y = block(y if step == 0 else mix(y, before[number]))
+            before[number] = seen
+        latents.append(unit_power(encoder.latent_out(F.silu(encoder.norm_out(y)))))
+    return torch.cat(latents)
 
 
+@pytest.mark.parametrize("level", [2, 6])
 @torch.inference_mode()
-def test_streaming_equals_the_whole_chunk_at_once():
+def test_the_stream_codes_what_the_decoder_lacks(level: int):
     model = small_model()
     frames = clip(17, 40, 56)
-    z = latents_of_whole_chunk(model, frames)
-    whole = pack_bits(z > 0).numpy().astype(np.uint64)
+    bits = model.config.geometry.level_bits[level]
+    z = latents_of_chunk(model, frames, bits=bits)
+    kept = pack_bits((z > 0) & (torch.arange(z.shape[1]).view(-1, 1, 1) < bits)).numpy().astype(np.uint64)
     assert z.abs().min() > 1e-5, "a latent too near to zero to compare signs"
-    np.testing.assert_array_equal(encode_stream(model, frames), whole)
+    np.testing.assert_array_equal(encode_stream(model, frames, level=level), kept)
+
+
+def test_tokens_depend_on_the_bits_kept_before_and_not_on_those_of_their_own_step():
+    model = small_model()
+    frames = clip(9, 24, 24)
+    full, poor = encode_stream(model, frames), encode_stream(model, frames, level=2)
+    low = np.uint64((1 << model.config.geometry.level_bits[2]) - 1)
+    np.testing.assert_array_equal(full[0] & low, poor[0])
+    assert (full[1] & low != poor[1]).any()
 
 
 def test_a_chunk_does_not_depend_on_what_was_encoded_before():
     model = small_model()
-    encoder = StreamEncoder(model)
+    encoder = StreamEncoder(model, level=6)
     frames = clip(5, 16, 24)
     for frame in clip(7, 16, 24, seed=9):
         encoder.push(frame)
     encoder.end_chunk()
     again = [step for step in map(encoder.push, frames) if step is not None]
-    np.testing.assert_array_equal(np.stack(again), encode_stream(model, frames))
+    np.testing.assert_array_equal(np.stack([step.indices for step in again]), encode_stream(model, frames))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 9])
@@ -114,22 +146,23 @@ def test_the_encoder_is_causal(changed: int):
 
 
 def test_tokens_are_local():
-    # Two blocks of two 3x3 at 8 pixels, 32 pixels of search and three 3x3 at 4 pixels reach 76 + 8 pixels.
+    # The source: two blocks of two 3x3 at 8 pixels, 32 pixels of search and three 3x3 at 4 pixels reach 76 + 8 pixels.
+    # By the picture that the decoder shows, each further step sees as far again, and 46 pixels more.
     model = small_model()
-    frames = clip(5, 16, 192)
+    frames = clip(5, 16, 320)
     other = frames.copy()
-    other[:, :, 128:] = clip(5, 16, 64, seed=7)
+    other[:, :, 256:] = clip(5, 16, 64, seed=7)
     first, second = encode_stream(model, frames), encode_stream(model, other)
-    np.testing.assert_array_equal(first[..., :5], second[..., :5])
-    assert (first[..., 16:] != second[..., 16:]).any()
+    np.testing.assert_array_equal(first[..., :11], second[..., :11])
+    assert (first[..., 32:] != second[..., 32:]).any()
 
 
 def test_the_middle_of_a_large_picture_is_that_of_a_crop():
     model = small_model()
-    frames = clip(5, 32, 288)
+    frames = clip(5, 32, 480)
     first = encode_stream(model, frames)
-    crop = encode_stream(model, frames[:, :, 32:256])
-    np.testing.assert_array_equal(first[..., 15:21], crop[..., 11:17])
+    crop = encode_stream(model, frames[:, :, 32:448])
+    np.testing.assert_array_equal(first[..., 27:33], crop[..., 23:29])
 
 
 @settings(max_examples=15)
@@ -267,7 +300,7 @@ def test_configuration_round_trip_and_refusals():
 
 def test_continuous_latents_cannot_be_coded():
     with pytest.raises(ModelError, match="continuous"):
-        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")))
+        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")), level=6)
 
 
 def test_weights_round_trip_and_their_digest(tmp_path):

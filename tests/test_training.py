@@ -17,7 +17,7 @@ from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
-from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.model import DecoderState, Tokenizer
 from tokcodec.training import meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
@@ -26,12 +26,13 @@ from tokcodec.training.loop import Trainer
 from tokcodec.training.losses import LossWeights, latent_terms, perceptual_term, psnr_of_mse, reconstruction_terms
 from tokcodec.training.meter import ComputeClock, Meter, Progress, peak_flops
 from tokcodec.training.objective import (
+    Allocations,
     Steps,
     clip_losses,
     inflate,
     kept_from_levels,
     needs_inflation,
-    sample_levels,
+    sample_allocations,
 )
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.packed import PackConfig
@@ -59,20 +60,42 @@ def trainer(checkpoint: Path, model: TokenizerConfig = SMALL, **options: object)
     return Trainer(model_config=model, config=config, checkpoint=checkpoint)
 
 
+def everything(batch: int, steps: int, side: int) -> Allocations:
+    """All bits of all tokens."""
+    return Allocations(levels=torch.full((batch, steps, side, side), 6), still=torch.zeros(batch))
+
+
 def test_allocation_maps_of_training():
     torch.manual_seed(0)
-    levels = sample_levels(400, 3, 9, 10, top=6, full_rate_share=0.5)
+    found = sample_allocations(400, 3, 9, 10, top=6, full_rate_share=0.5)
+    levels = found.levels
     assert levels.shape == (400, 3, 9, 10)
     full = (levels == 6).flatten(1).all(dim=1).float().mean()
     assert 0.4 < float(full) < 0.65
     assert int(levels[:, 0].min()) >= 1, "a first step always keeps something"
     assert (levels[:, 1:] == 0).any()
+    later = (levels[:, 1:] < 6).flatten(1).any(dim=1)
+    assert ((levels[:, 0] == 6).flatten(1).all(dim=1) & later).any(), "a rich first step"
+    assert 0 < int((found.still > 0).sum()) < 200
     blocks = levels[:, :, :8, :8].unflatten(2, (2, 4)).unflatten(4, (2, 4))
     assert bool((blocks == blocks[:, :, :, :1, :, :1]).all()), "one level for each block of 4x4 tokens"
     kept = kept_from_levels(levels, (0, 3, 6, 9, 12, 15, 18), 18)
     assert kept.shape == (400, 3, 18, 9, 10)
     torch.testing.assert_close(kept.sum(dim=2), 3.0 * levels)
     assert bool((kept[:, :, :-1] >= kept[:, :, 1:]).all()), "prefixes"
+
+
+def test_blocks_that_are_good_already_keep_nothing():
+    still = Allocations(levels=torch.full((2, 2, 9, 5), 4), still=torch.tensor([0.1, 0.0]))
+    past = DecoderState(features=torch.zeros(2, 8, 9, 5), picture=torch.zeros(2, 3, 72, 40))
+    frames = torch.zeros(2, 4, 3, 72, 40)
+    frames[..., 32:64, 32:] = 0.5  # a squared error of 0.25 in the second row and column of blocks
+    levels = still.at(1, frames, past)
+    assert bool((levels[1] == 4).all()), "nothing is left out of this clip"
+    assert bool((levels[0, 4:8, 4:] == 4).all())
+    levels[0, 4:8, 4:] = 0
+    assert bool((levels[0] == 0).all())
+    assert bool((still.at(0, frames, None) == 4).all()), "the first step has no past"
 
 
 @torch.no_grad()
@@ -127,7 +150,7 @@ def test_losses_of_a_clip_reach_every_weight(quantizer: str, bits: int):
             if not parameter.any():
                 parameter.normal_(std=0.1)
     frames = torch.rand(1, 9, 3, 16, 16) * 2 - 1
-    terms = clip_losses(model, frames, torch.ones(1, 3, bits, 2, 2), TrainConfig(entropy_group=9), "full")
+    terms = clip_losses(model, frames, everything(1, 3, 2), TrainConfig(entropy_group=9), "full")
     assert ("entropy" in terms) == (quantizer == "lfq")
     sum(terms.values(), torch.zeros(())).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
@@ -137,7 +160,7 @@ def test_losses_of_a_clip_reach_every_weight(quantizer: str, bits: int):
 def test_compiled_steps_are_the_same_function():
     torch.manual_seed(0)
     model = Tokenizer(SMALL)
-    frames, kept = torch.rand(1, 9, 3, 16, 16) * 2 - 1, torch.ones(1, 3, 18, 2, 2)
+    frames, kept = torch.rand(1, 9, 3, 16, 16) * 2 - 1, everything(1, 3, 2)
     plain = clip_losses(model, frames, kept, TrainConfig(), "full")
     graphs = Steps.of(model, compiled=True, backend="eager")  # captures graphs, compiles nothing
     for name, term in clip_losses(model, frames, kept, TrainConfig(), "full", steps=graphs).items():
@@ -149,7 +172,7 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
     model = Tokenizer(SMALL).to(memory_format=torch.channels_last)
     optimizer = HybridOptimizer(model, learning_rate=1e-3, weight_decay=0.0)
     frames = torch.rand(2, 1, 3, 16, 16) * 2 - 1
-    kept = torch.ones(2, 1, 18, 2, 2)
+    kept = everything(2, 1, 2)
     before = model.decoder.blocks[0].conv1.weight.detach().clone()
     losses = []
     for _ in range(30):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CONFIG_JSON = (
-    '{"architecture": "causal-recurrent-2", "bits_per_token": 18, "decoder_blocks": 1, "encoder_blocks": 1, '
+    '{"architecture": "causal-recurrent-3", "bits_per_token": 18, "decoder_blocks": 1, "encoder_blocks": 1, '
     '"frame_channels": 4, "latent_channels": 8, "quantizer": "lfq"}'
 )
 """The configuration as the weights carry it, written out so that their digest cannot drift."""

@@ -258,7 +258,7 @@ class Codec:
     def _encoder(
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
     ) -> tuple[ContainerWriter, StreamEncoder]:
-        encoder = StreamEncoder(self._tokenizer(self._entry))
+        encoder = StreamEncoder(self._tokenizer(self._entry), level=settings.quality)
         header = mapping.header_of(
             info,
             geometry=encoder.geometry,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec import mapping
 from tokcodec.chunks import decode_chunk, encode_chunk, token_damage
@@ -23,8 +22,8 @@ from tokcodec.container import (
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo
 from tokcodec.frames.timing import TimeRange
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
-from tokcodec.tokens import TokenChunk, truncate
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep
+from tokcodec.tokens import TokenChunk
 
 PACKET_BATCH_BYTES = 1 << 22
 """Side-stream packets are written at each chunk's end, or when so many bytes wait."""
@@ -89,7 +88,7 @@ class _ChunkBuilder:
     ) -> None:
         self._writer, self._encoder = writer, encoder
         self._info, self._settings, self._watch = info, settings, watch
-        self._steps: list[NDArray[np.uint64]] = []
+        self._steps: list[TokenStep] = []
         self._pts: list[int] = []
         self._packets: list[Packet] = []
         self._packet_bytes = 0
@@ -139,13 +138,12 @@ class _ChunkBuilder:
         self.flush_packets()
 
     def _tokens(self) -> TokenChunk:
-        """The chunk's tokens with the bits that its quality keeps."""
-        indices = np.stack(self._steps)
-        geometry = self._encoder.geometry
-        rows, columns = geometry.blocks(*indices.shape[1:])
-        top = np.full((len(indices), rows, columns), len(geometry.level_bits) - 1, np.uint8)
-        full = TokenChunk(indices=indices, levels=top, geometry=geometry)
-        return truncate(full, np.full_like(top, self._settings.quality))
+        """The tokens of the open chunk."""
+        return TokenChunk(
+            indices=np.stack([step.indices for step in self._steps]),
+            levels=np.stack([step.levels for step in self._steps]),
+            geometry=self._encoder.geometry,
+        )
 
     def _last_duration(self) -> int:
         if self._info.frame_rate:

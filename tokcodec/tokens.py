@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 
-__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "masks", "truncate"]
+__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "masks", "spread_levels", "truncate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,15 @@ class TokenChunk:
     def kept_bits_of(self, step: int) -> NDArray[np.uint8]:
         """Bits kept at each token of one step: uint8 `(rows, columns)`."""
         _, rows, columns = self.indices.shape
-        side = self.geometry.block_tokens
-        table = np.asarray(self.geometry.level_bits, dtype=np.uint8)
-        full: NDArray[np.uint8] = table[self.levels[step]].repeat(side, axis=0).repeat(side, axis=1)
-        return full[:rows, :columns]
+        return spread_levels(self.levels[step], self.geometry, rows=rows, columns=columns)
+
+
+def spread_levels(levels: NDArray[np.uint8], geometry: TokenGeometry, *, rows: int, columns: int) -> NDArray[np.uint8]:
+    """Bits kept at each token, uint8 `(rows, columns)`, by the levels of the blocks, `(block_rows, block_columns)`."""
+    side = geometry.block_tokens
+    table = np.asarray(geometry.level_bits, dtype=np.uint8)
+    full: NDArray[np.uint8] = table[levels].repeat(side, axis=0).repeat(side, axis=1)
+    return full[:rows, :columns]
 
 
 _MASKS = np.asarray([(1 << bits) - 1 for bits in range(65)], dtype=np.uint64)

@@ -6,6 +6,10 @@ and one frame at a time are the same computation. Training runs the same steps i
 
     encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latents
     decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
+
+The loop is closed: from the second step of a chunk on the encoder sees what the decoder has by then, its features
+and its last picture, and spends the tokens on what is missing there. The tokens of a step thus depend on the bits
+that were kept of the steps before, never on those kept of their own step.
 """
 
 from __future__ import annotations
@@ -28,6 +32,19 @@ MATCH_CHANNELS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderState:
+    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`."""
+
+    features: Tensor
+    picture: Tensor
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """`(N, F, C, h, w)` as `(N * F, C, h, w)`, channels last."""
+    return maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderState:
     """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
 
@@ -47,32 +64,42 @@ class Encoder(nn.Module):
         self.merge_rest = conv(16 * frame, latent, 1)
         self.match_in = conv(4 * frame, MATCH_CHANNELS, 1)
         self.match_out = conv(4 * DISPLACEMENTS, latent, 1, gain=0.0)
+        self.norm_known = ChannelNorm(latent)
+        self.known_in = conv(latent, latent, 1, gain=0.0)
+        self.shown_in = conv(4 * frame, latent, 1, gain=0.0)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
         self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
         self.norm_out = ChannelNorm(latent)
         self.latent_out = conv(latent, config.bits_per_token, 1)
 
-    def step(self, frames: Tensor, state: EncoderState | None) -> tuple[Tensor, EncoderState]:
+    def step(
+        self, frames: Tensor, state: EncoderState | None, decoded: DecoderState | None
+    ) -> tuple[Tensor, EncoderState]:
         """One latent step.
 
         Args:
             frames: `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `state` is None, else 4.
             state: None at the start of a chunk.
+            decoded: What the decoder holds after the step before; None at the start of a chunk.
 
         Returns:
             Latents of unit power, float32 `(N, K, H/8, W/8)`, and the state.
         """
         batch, count = frames.shape[:2]
+        if decoded is not None:  # goes through the same layers as the frames
+            frames = torch.cat([frames, decoded.picture.unsqueeze(1).to(frames.dtype)], dim=1)
         x = F.pixel_unshuffle(frames.flatten(0, 1), PATCH)
         x = self.patch_in(x.contiguous(memory_format=torch.channels_last))
-        x = F.pixel_unshuffle(self.frame_block(x), 2)
-        match = F.normalize(self.match_in(x), dim=1).unflatten(0, (batch, count))
-        x = x.unflatten(0, (batch, count)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        if state is None:
+        x = F.pixel_unshuffle(self.frame_block(x), 2).unflatten(0, (batch, -1))
+        x, shown = x[:, :count], x[:, count:]
+        match = F.normalize(self.match_in(_flat(x)), dim=1).unflatten(0, (batch, count))
+        x = x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        if state is None or decoded is None:
             x = self.merge_first(x)
         else:
             similar = correlate(match, state.match)
             x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
+            x = x + self.shown_in(_flat(shown)) + self.known_in(self.norm_known(decoded.features))
         seen = []
         for number, (mix, block) in enumerate(zip(self.mixes, self.blocks, strict=True)):
             seen.append(x)
@@ -81,14 +108,6 @@ class Encoder(nn.Module):
             x = block(x)
         z = unit_power(self.latent_out(F.silu(self.norm_out(x))).float())
         return z, EncoderState(before=tuple(seen), match=match[:, -1])
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderState:
-    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`."""
-
-    features: Tensor
-    picture: Tensor
 
 
 class Decoder(nn.Module):

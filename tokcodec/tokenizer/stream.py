@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
-from tokcodec.tokenizer.lfq import pack_bits, unpack_bits
+from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
+from tokcodec.tokens import spread_levels
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,47 +90,80 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenStep:
+    """The tokens of one latent step, in canonical form: bits that are not kept are zero.
+
+    Attributes:
+        indices: uint64 `(rows, columns)`.
+        levels: uint8 `(block_rows, block_columns)`, an index into the geometry's `level_bits`.
+    """
+
+    indices: NDArray[np.uint64]
+    levels: NDArray[np.uint8]
+
+
 class StreamEncoder:
     """Frames, one at a time, to the tokens of a chunk.
 
+    The decoder runs along, one step behind, for the encoder codes what the decoder lacks.
+
     Args:
         model: From :func:`prepare`, with the LFQ quantizer.
+        level: What every block keeps, an index into the geometry's `level_bits`.
     """
 
-    def __init__(self, model: Tokenizer) -> None:
+    def __init__(self, model: Tokenizer, *, level: int) -> None:
         if model.config.quantizer != "lfq":
             raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
         self._model = model
         self._parameter = next(model.parameters())
         self.geometry: TokenGeometry = model.config.geometry
+        self._level = level
         self._state: EncoderState | None = None
+        self._decoded: DecoderState | None = None
+        self._sent: tuple[Tensor, Tensor] | None = None
         self._waiting: list[Tensor] = []
 
     @torch.inference_mode()
-    def push(self, frame: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
-        """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, uint64 `(rows, columns)`, or None yet."""
+    def push(self, frame: NDArray[np.uint8]) -> TokenStep | None:
+        """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, or None yet."""
         self._waiting.append(torch.from_numpy(np.ascontiguousarray(frame)))
         if self._state is not None and len(self._waiting) < self.geometry.temporal_factor:
             return None
         return self._step()
 
     @torch.inference_mode()
-    def end_chunk(self) -> NDArray[np.uint64] | None:
+    def end_chunk(self) -> TokenStep | None:
         """The last latent step, if frames wait (the last frame is repeated); then a new chunk begins."""
         last = None
         if self._waiting:
             self._waiting += [self._waiting[-1]] * (self.geometry.temporal_factor - len(self._waiting))
             last = self._step()
-        self._state = None
+        self._state = self._decoded = self._sent = None
         return last
 
-    def _step(self) -> NDArray[np.uint64]:
+    def _step(self) -> TokenStep:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
         pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor)
         with _memory_errors():
-            z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state)
-        return pack_bits(z[0] > 0).cpu().numpy().astype(np.uint64)
+            if self._sent is not None:  # here and not after encoding: a chunk's last step needs no decoder
+                _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
+            z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state, self._decoded)
+        rows, columns = z.shape[-2:]
+        levels = np.full(self.geometry.blocks(rows, columns), self._level, np.uint8)
+        kept_bits = spread_levels(levels, self.geometry, rows=rows, columns=columns)
+        kept = _kept_mask(kept_bits, z.shape[1], z)
+        self._sent = signs(z), kept
+        indices = pack_bits((z[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
+        return TokenStep(indices=indices, levels=levels)
+
+
+def _kept_mask(kept_bits: NDArray[np.uint8], bits: int, like: Tensor) -> Tensor:
+    """1 for bits that are kept, else 0: `(1, bits, rows, columns)`, dtype and device of `like`."""
+    kept = torch.from_numpy(kept_bits.astype(np.int64)).to(like.device)
+    return (torch.arange(bits, device=like.device).view(-1, 1, 1) < kept).to(like.dtype).unsqueeze(0)
 
 
 class StreamDecoder:
@@ -166,11 +201,10 @@ class StreamDecoder:
         bits = self._model.config.bits_per_token
         device, dtype = self._parameter.device, self._parameter.dtype
         packed = torch.from_numpy(indices.astype(np.int64)).to(device)
-        kept = torch.from_numpy(kept_bits.astype(np.int64)).to(device)
-        signs = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1)
-        mask = (torch.arange(bits, device=device).view(-1, 1, 1) < kept).to(dtype)
+        tokens = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1).unsqueeze(0)
+        kept = _kept_mask(kept_bits, bits, tokens)
         with _memory_errors():
-            pixels, self._state = self._model.decoder.step(signs.unsqueeze(0), mask.unsqueeze(0), self._state)
+            pixels, self._state = self._model.decoder.step(tokens, kept, self._state)
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(pixels[0, :, :, :height, :width]).cpu().numpy()
         return out

@@ -21,12 +21,12 @@ from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.distributed import Group, alone
 from tokcodec.training.meter import ComputeClock, Meter, Progress, device_name, peak_flops
 from tokcodec.training.objective import (
+    Allocations,
     Steps,
     clip_losses,
     inflate,
-    kept_from_levels,
     needs_inflation,
-    sample_levels,
+    sample_allocations,
 )
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.source import ClipSource
@@ -129,12 +129,11 @@ class Trainer:
                 return number
         return len(self.config.phases) - 1
 
-    def _kept(self, phase: Phase) -> Tensor:
+    def _allocations(self, phase: Phase) -> Allocations:
         geometry = self.model.config.geometry
         side, steps, top = phase.side // 8, geometry.steps(phase.frames), len(geometry.level_bits) - 1
         share = self.config.full_rate_share if phase.stage == "nested" else 1.0
-        levels = sample_levels(phase.batch, steps, side, side, top=top, full_rate_share=share)
-        return kept_from_levels(levels.to(self.device), geometry.level_bits, geometry.bits_per_token)
+        return sample_allocations(phase.batch, steps, side, side, top=top, full_rate_share=share).to(self.device)
 
     def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
         """One step of the optimizer; its loss terms, and whether it was skipped."""
@@ -146,7 +145,7 @@ class Trainer:
         lpips = self._lpips if phase.lpips and weights.lpips else None
         with precision:
             terms = clip_losses(
-                self.model, frames, self._kept(phase), config, phase.stage, steps=self._steps, lpips=lpips
+                self.model, frames, self._allocations(phase), config, phase.stage, steps=self._steps, lpips=lpips
             )
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         self.model.zero_grad(set_to_none=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tokcodec.metrics.lpips_network import Lpips
@@ -14,12 +15,15 @@ from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 
+BLOCK_PIXELS = 32
+"""Pixels along each side of a block of 4x4 tokens."""
+
 
 @dataclass(frozen=True)
 class Steps:
     """The two functions that a clip is unrolled with: those of the model, or compiled ones."""
 
-    encode: Callable[[Tensor, EncoderState | None], tuple[Tensor, EncoderState]]
+    encode: Callable[[Tensor, EncoderState | None, DecoderState | None], tuple[Tensor, EncoderState]]
     decode: Callable[[Tensor, Tensor, DecoderState | None], tuple[Tensor, DecoderState]]
 
     @classmethod
@@ -49,27 +53,63 @@ def inflate(model: Tokenizer) -> None:
         decoder.split_rest.bias.copy_(decoder.split_first.bias.repeat(4))  # type: ignore[union-attr]
 
 
-def sample_levels(batch: int, steps: int, rows: int, columns: int, *, top: int, full_rate_share: float) -> Tensor:
-    """Random bit allocations: int64 levels `(batch, steps, rows, columns)` at token resolution.
+@dataclass(frozen=True, kw_only=True)
+class Allocations:
+    """Which bits each clip of a batch keeps.
 
-    A share of the batch keeps everything; of the rest, half has one level for all and half a random map in
-    which blocks of later steps often keep nothing, for that is what an encoder wants of still blocks.
+    Attributes:
+        levels: int64 `(N, steps, rows, columns)` at token resolution.
+        still: float32 `(N,)`. A block of a later step keeps nothing where the last decoded picture is nearer to the
+            step's frames than this mean squared error of pixels in [-1, 1]; 0 leaves the levels as they are.
+    """
+
+    levels: Tensor
+    still: Tensor
+
+    def to(self, device: torch.device) -> Allocations:
+        """The same on a device."""
+        return Allocations(levels=self.levels.to(device), still=self.still.to(device))
+
+    def at(self, step: int, frames: Tensor, decoded: DecoderState | None) -> Tensor:
+        """Levels of a step, `(N, rows, columns)`, once its frames `(N, F, 3, H, W)` and the past are known."""
+        levels = self.levels[:, step]
+        if decoded is None or not bool(self.still.any()):
+            return levels
+        error = (frames - decoded.picture.detach().unsqueeze(1)).square().mean(dim=(1, 2)).unsqueeze(1)
+        error = F.avg_pool2d(error, BLOCK_PIXELS, ceil_mode=True, count_include_pad=False)
+        error = error.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, 0, : levels.shape[1], : levels.shape[2]]
+        return torch.where(error < self.still.view(-1, 1, 1), 0, levels)
+
+
+def sample_allocations(
+    batch: int, steps: int, rows: int, columns: int, *, top: int, full_rate_share: float
+) -> Allocations:
+    """Random bit allocations.
+
+    A share of the batch keeps everything. Of the rest a quarter has a random map, in which blocks of later steps
+    often keep nothing; the others have one level for all, every other time with a first step that keeps everything,
+    and half of them leave out blocks that are good already, as an encoder would.
     """
     levels = torch.full((batch, steps, rows, columns), top, dtype=torch.long)
+    still = torch.zeros(batch)
     block_rows, block_columns = -(-rows // 4), -(-columns // 4)
     for i in range(batch):
-        draw = float(torch.rand(()))
-        if draw < full_rate_share:
+        kind, rich, skips, amount = torch.rand(4).tolist()
+        if kind < full_rate_share:
             continue
-        if draw < full_rate_share + 0.5 * (1 - full_rate_share):
+        if kind < full_rate_share + 0.75 * (1 - full_rate_share):
             levels[i] = int(torch.randint(1, top + 1, ()))
+            if rich < 0.5:
+                levels[i, 0] = top
+            if skips < 0.5:
+                still[i] = 4 * 10 ** -(2.0 + 1.6 * amount)  # 20 to 36 dB
             continue
         blocks = torch.randint(1, top + 1, (steps, block_rows, block_columns))
-        zero = torch.rand(steps, block_rows, block_columns) < float(torch.rand(()))
+        zero = torch.rand(steps, block_rows, block_columns) < amount
         zero[0] = False
         blocks[zero] = 0
         levels[i] = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
-    return levels
+    return Allocations(levels=levels, still=still)
 
 
 def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> Tensor:
@@ -82,7 +122,7 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
 def clip_losses(
     model: Tokenizer,
     frames: Tensor,
-    kept: Tensor,
+    allocations: Allocations,
     config: TrainConfig,
     stage: Stage,
     *,
@@ -94,7 +134,7 @@ def clip_losses(
     Args:
         model: The tokenizer.
         frames: float32 `(N, 1 + 4t, 3, H, W)` in [-1, 1].
-        kept: `(N, 1 + t, K, H/8, W/8)`, 1 or 0.
+        allocations: The bits kept, for 1 + t steps.
         config: The run.
         stage: Continuous latents skip the signs and the latent terms.
         steps: Those of the model, where they are not compiled.
@@ -104,11 +144,14 @@ def clip_losses(
     encoder_state: EncoderState | None = None
     decoder_state: DecoderState | None = None
     latents, decoded = [], []
-    for step in range(kept.shape[1]):
+    geometry = model.config.geometry
+    for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
-        z, encoder_state = steps.encode(part, encoder_state)
+        z, encoder_state = steps.encode(part, encoder_state, decoder_state)
         tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
-        pixels, decoder_state = steps.decode(tokens, kept[:, step], decoder_state)
+        levels = allocations.at(step, part, decoder_state)
+        kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
+        pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
         latents.append(z)
         decoded.append(pixels)
     result = torch.cat(decoded, dim=1)
