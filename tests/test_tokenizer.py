@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokcodec.errors import DeviceError, ModelError
+from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
@@ -49,7 +50,7 @@ def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np.ndarray:
-    encoder = StreamEncoder(model, level=level)
+    encoder = StreamEncoder(model, UniformAllocator(level=level))
     steps = [step for step in map(encoder.push, frames) if step is not None]
     last = encoder.end_chunk()
     return np.stack([step.indices for step in (steps if last is None else [*steps, last])])
@@ -113,7 +114,7 @@ def test_tokens_depend_on_the_bits_kept_before_and_not_on_those_of_their_own_ste
 
 def test_a_chunk_does_not_depend_on_what_was_encoded_before():
     model = small_model()
-    encoder = StreamEncoder(model, level=6)
+    encoder = StreamEncoder(model, UniformAllocator(level=6))
     frames = clip(5, 16, 24)
     for frame in clip(7, 16, 24, seed=9):
         encoder.push(frame)
@@ -300,7 +301,7 @@ def test_configuration_round_trip_and_refusals():
 
 def test_continuous_latents_cannot_be_coded():
     with pytest.raises(ModelError, match="continuous"):
-        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")), level=6)
+        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")), UniformAllocator(level=6))
 
 
 def test_weights_round_trip_and_their_digest(tmp_path):

@@ -26,6 +26,7 @@ from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts,
 from tokcodec.results import CodecResult, DecodedVideo
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
+from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
@@ -258,7 +259,7 @@ class Codec:
     def _encoder(
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
     ) -> tuple[ContainerWriter, StreamEncoder]:
-        encoder = StreamEncoder(self._tokenizer(self._entry), level=settings.quality)
+        encoder = StreamEncoder(self._tokenizer(self._entry), UniformAllocator(level=settings.quality))
         header = mapping.header_of(
             info,
             geometry=encoder.geometry,

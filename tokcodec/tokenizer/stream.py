@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
+from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
 from tokcodec.tokens import spread_levels
@@ -110,20 +111,24 @@ class StreamEncoder:
 
     Args:
         model: From :func:`prepare`, with the LFQ quantizer.
-        level: What every block keeps, an index into the geometry's `level_bits`.
+        allocator: Says how many bits each block keeps.
     """
 
-    def __init__(self, model: Tokenizer, *, level: int) -> None:
+    def __init__(self, model: Tokenizer, allocator: Allocator) -> None:
         if model.config.quantizer != "lfq":
             raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
         self._model = model
         self._parameter = next(model.parameters())
         self.geometry: TokenGeometry = model.config.geometry
-        self._level = level
+        self._allocator = allocator
+        self._waiting: list[Tensor] = []
+        self._start_chunk()
+
+    def _start_chunk(self) -> None:
         self._state: EncoderState | None = None
         self._decoded: DecoderState | None = None
         self._sent: tuple[Tensor, Tensor] | None = None
-        self._waiting: list[Tensor] = []
+        self._allocator.start_chunk()
 
     @torch.inference_mode()
     def push(self, frame: NDArray[np.uint8]) -> TokenStep | None:
@@ -140,24 +145,61 @@ class StreamEncoder:
         if self._waiting:
             self._waiting += [self._waiting[-1]] * (self.geometry.temporal_factor - len(self._waiting))
             last = self._step()
-        self._state = self._decoded = self._sent = None
+        self._start_chunk()
         return last
 
     def _step(self) -> TokenStep:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
-        pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor)
+        pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor).unsqueeze(0)
         with _memory_errors():
             if self._sent is not None:  # here and not after encoding: a chunk's last step needs no decoder
                 _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
-            z, self._state = self._model.encoder.step(pixels.unsqueeze(0), self._state, self._decoded)
-        rows, columns = z.shape[-2:]
-        levels = np.full(self.geometry.blocks(rows, columns), self._level, np.uint8)
-        kept_bits = spread_levels(levels, self.geometry, rows=rows, columns=columns)
-        kept = _kept_mask(kept_bits, z.shape[1], z)
+            z, self._state = self._model.encoder.step(pixels, self._state, self._decoded)
+            trial = _Trial(self._model, signs(z), self._decoded, frames)
+            levels = self._allocator.choose(trial)
+        kept = trial.kept(levels)
         self._sent = signs(z), kept
         indices = pack_bits((z[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         return TokenStep(indices=indices, levels=levels)
+
+
+class _Trial:
+    """A step whose levels an allocator chooses; see :class:`tokcodec.tokenizer.allocation.Trial`."""
+
+    def __init__(self, model: Tokenizer, tokens: Tensor, decoded: DecoderState | None, source: Tensor) -> None:
+        self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
+        self.geometry = model.config.geometry
+        self.first, self.frames = decoded is None, len(source)
+        self._grid = rows, columns = tokens.shape[-2:]
+        heights, widths = (_block_sizes(count, self.geometry.block_tokens) for count in (rows, columns))
+        self.tokens = np.outer(heights, widths)
+
+    def kept(self, levels: NDArray[np.uint8]) -> Tensor:
+        """Mask of the bits kept: `(1, K, rows, columns)`."""
+        rows, columns = self._grid
+        kept_bits = spread_levels(levels, self.geometry, rows=rows, columns=columns)
+        return _kept_mask(kept_bits, self._tokens.shape[1], self._tokens)
+
+    def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
+        """Squared error of each block at each level."""
+        side = self.geometry.block_tokens * self.geometry.spatial_factor
+        height, width = self._source.shape[1:3]
+        source = self._source.permute(0, 3, 1, 2).float()
+        found = []
+        for level in levels:
+            kept = self.kept(np.full(self.tokens.shape, level, np.uint8))
+            pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded)
+            shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
+            error = (shown - source).square_().mean(dim=1).sum(dim=0)
+            padded = F.pad(error, (0, -width % side, 0, -height % side))
+            found.append(padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3)))
+        return torch.stack(found).double().cpu().numpy()
+
+
+def _block_sizes(count: int, side: int) -> NDArray[np.int64]:
+    """Lengths of the blocks that `count` tokens are cut into."""
+    return np.minimum(side, count - side * np.arange(-(-count // side)))
 
 
 def _kept_mask(kept_bits: NDArray[np.uint8], bits: int, like: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""What the encoder's allocators choose, on steps whose errors are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
+from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator
+
+
+@dataclass
+class MadeUpTrial:
+    """Errors that fall from `worst` to `best` as a power of the level."""
+
+    worst: NDArray[np.float64]
+    best: NDArray[np.float64]
+    first: bool = False
+    frames: int = 4
+    geometry: TokenGeometry = DEFAULT_GEOMETRY
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        return np.full(self.worst.shape, 16)
+
+    def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
+        self.asked.append(tuple(levels))
+        return np.stack([self.worst * (self.best / self.worst) ** (level / 6) for level in levels])
+
+
+def choose(trial: MadeUpTrial, slope: float, **options: object) -> NDArray[np.uint8]:
+    allocator = RateDistortionAllocator(RateDistortionConfig(slope=slope, **options))  # type: ignore[arg-type]
+    allocator.start_chunk()
+    return allocator.choose(trial)
+
+
+def test_uniform_is_uniform():
+    assert (UniformAllocator(level=4).choose(MadeUpTrial(np.ones((2, 3)), np.ones((2, 3)))) == 4).all()
+
+
+def test_the_extremes():
+    trial = MadeUpTrial(np.full((2, 3), 1e6), np.full((2, 3), 1e4))
+    assert (choose(trial, 0.0) == 6).all(), "bits that cost nothing are all kept"
+    assert (choose(trial, 1e12) == 0).all()
+    trial.first = True
+    assert (choose(trial, 1e12) == 1).all(), "a first step never keeps nothing"
+    assert trial.asked == [(0, 3, 6)] * 3
+
+
+@given(slope=st.floats(1.0, 1e5), factor=st.floats(1.0, 100.0))
+def test_dearer_bits_are_never_more_bits(slope: float, factor: float):
+    random = np.random.default_rng(0)
+    best = random.uniform(1e3, 1e5, (4, 5))
+    trial = MadeUpTrial(best * random.uniform(1, 50, (4, 5)), best)
+    assert (choose(trial, slope * factor) <= choose(trial, slope)).all()
+
+
+def test_each_block_decides_by_itself():
+    worst, best = np.array([[1e6, 1e6]]), np.array([[1e4, 0.99e6]])
+    levels = choose(MadeUpTrial(worst, best), 3000.0)
+    assert levels[0, 0] >= 3
+    assert levels[0, 1] == 0, "what bits do not repair gets none"
+
+
+@pytest.mark.parametrize("slope", [500.0, 3000.0])
+def test_the_choice_is_the_cheapest_of_all_levels(slope: float):
+    trial = MadeUpTrial(np.array([[8e5]]), np.array([[2e4]]))
+    level = int(choose(trial, slope, first_weight=1.0)[0, 0])
+    costs = []
+    for number, bits in enumerate(DEFAULT_GEOMETRY.level_bits):
+        block_bits = 2.0 if number else 0.0
+        costs.append(float(trial.distortions([number])[0, 0, 0]) + slope * (0.75 * bits * 16 + block_bits))
+    assert level == int(np.argmin(costs))
+
+
+def test_a_repair_that_lasts_is_worth_more():
+    allocator = RateDistortionAllocator(RateDistortionConfig(slope=9000.0))
+    still = MadeUpTrial(np.full((1, 2), 4e5), np.full((1, 2), 1e5))
+    levels = []
+    for left in (1e5, 1e2):  # error per frame that the step before left: all of it stays, or next to nothing did
+        allocator.start_chunk()
+        allocator.choose(MadeUpTrial(np.full((1, 2), left), np.full((1, 2), left), first=True, frames=1))
+        levels.append(int(allocator.choose(still)[0, 0]))
+    assert levels[0] > levels[1]
