@@ -59,30 +59,32 @@ def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np
 def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torch.Tensor:
     """The encoder written again, without its states, on frames that fill a chunk: `(steps, K, h, w)`.
 
-    What depends on the source alone is computed for all frames at once; the decoder starts from the beginning for
-    each step.
+    The decoder starts from the beginning for each step.
     """
     encoder = model.encoder
 
-    def features(pictures: torch.Tensor) -> torch.Tensor:
-        return F.pixel_unshuffle(encoder.frame_block(encoder.patch_in(F.pixel_unshuffle(pictures, PATCH))), 2)
-
-    x = features(pad_frame(to_signed_unit(torch.from_numpy(frames), torch.float32), 8))
-    match = F.normalize(encoder.match_in(x), dim=1)
-    similar = correlate(match[1:].unflatten(0, (-1, 4)), match[:-1:4])
-    rest = encoder.merge_rest(x[1:].unflatten(0, (-1, 4)).flatten(1, 2)) + encoder.match_out(similar)
+    pictures = pad_frame(to_signed_unit(torch.from_numpy(frames)), 8)
     before: list[torch.Tensor] = [torch.empty(0)] * len(encoder.blocks)
     latents: list[torch.Tensor] = []
-    for step in range(1 + len(rest)):
-        if step == 0:
-            y = encoder.merge_first(x[:1])
-        else:
+    match = torch.empty(0)
+    for step in range(model.config.geometry.steps(len(frames))):
+        part = pictures[:1] if step == 0 else pictures[4 * step - 3 : 4 * step + 1]
+        x = encoder.patch_in(F.pixel_unshuffle(part, PATCH))
+        if step:
             state = None
             for z in latents:
                 kept = (torch.arange(z.shape[1]).view(1, -1, 1, 1) < bits).float().expand_as(z)
                 _, state = model.decoder.step(signs(z), kept, state)
+            shown, _ = model.decoder.step(torch.ones_like(kept), torch.zeros_like(kept), state)
+            x = x + encoder.error_in(F.pixel_unshuffle(part - shown[0].clamp(-1, 1), PATCH))
+        x = F.pixel_unshuffle(encoder.frame_block(x), 2)
+        earlier, match = match, F.normalize(encoder.match_in(x), dim=1)
+        if step == 0:
+            y = encoder.merge_first(x)
+        else:
+            similar = correlate(match.unsqueeze(0), earlier[-1:])
             known = encoder.known_in(encoder.norm_known(state.features))
-            y = rest[step - 1 : step] + encoder.shown_in(features(state.picture)) + known
+            y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + encoder.match_out(similar) + known
         for number, (mix, block) in enumerate(zip(encoder.mixes, encoder.blocks, strict=True)):
             seen = y
             y = block(y if step == 0 else mix(y, before[number]))

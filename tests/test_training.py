@@ -17,7 +17,7 @@ from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
-from tokcodec.tokenizer.model import DecoderState, Tokenizer
+from tokcodec.tokenizer.model import Forecast, Tokenizer
 from tokcodec.training import meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
@@ -87,7 +87,7 @@ def test_allocation_maps_of_training():
 
 def test_blocks_that_are_good_already_keep_nothing():
     still = Allocations(levels=torch.full((2, 2, 9, 5), 4), still=torch.tensor([0.1, 0.0]))
-    past = DecoderState(features=torch.zeros(2, 8, 9, 5), picture=torch.zeros(2, 3, 72, 40))
+    past = Forecast(features=torch.zeros(2, 8, 9, 5), frames=torch.zeros(2, 4, 3, 72, 40))
     frames = torch.zeros(2, 4, 3, 72, 40)
     frames[..., 32:64, 32:] = 0.5  # a squared error of 0.25 in the second row and column of blocks
     levels = still.at(1, frames, past)

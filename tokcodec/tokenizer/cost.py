@@ -40,8 +40,9 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         bits = torch.empty(1, model.config.bits_per_token, _SIDE // 8, _SIDE // 8)
     _, encoder_state = counted.encoder.step(first, None, None)
     _, decoder_state = counted.decoder.step(bits, bits, None)
+    forecast = counted.decoder.forecast(decoder_state)
     with _Counter(counted.encoder) as encoder:
-        counted.encoder.step(four, encoder_state, decoder_state)
+        counted.encoder.step(four, encoder_state, forecast)
     with _Counter(counted.decoder) as decoder:
         counted.decoder.step(bits, bits, decoder_state)
     pixels = 4 * _SIDE * _SIDE
@@ -64,7 +65,7 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         _, encoder_state = model.encoder.step(first, None, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
         start = counter.multiply_adds
-        model.encoder.step(four, encoder_state, decoder_state)
+        model.encoder.step(four, encoder_state, model.decoder.forecast(decoder_state))
         model.decoder.step(bits, bits, decoder_state)
         step = counter.multiply_adds - start
     later = config.geometry.steps(frames) - 1

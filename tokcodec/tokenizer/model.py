@@ -7,8 +7,8 @@ and one frame at a time are the same computation. Training runs the same steps i
     encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latents
     decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
 
-The loop is closed: from the second step of a chunk on the encoder sees what the decoder has by then, its features
-and its last picture, and spends the tokens on what is missing there. The tokens of a step thus depend on the bits
+The loop is closed: from the second step of a chunk on the encoder sees the forecast, which is what the decoder would
+show if nothing was sent, and spends the tokens on what is wrong with it. The tokens of a step thus depend on the bits
 that were kept of the steps before, never on those kept of their own step.
 """
 
@@ -39,9 +39,21 @@ class DecoderState:
     picture: Tensor
 
 
-def _flat(maps: Tensor) -> Tensor:
-    """`(N, F, C, h, w)` as `(N * F, C, h, w)`, channels last."""
-    return maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+def _patches(frames: Tensor) -> Tensor:
+    """Frames `(N, F, 3, H, W)` as maps of patches, `(N * F, 48, H/4, W/4)`."""
+    return F.pixel_unshuffle(frames.flatten(0, 1), PATCH).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a decoder would show next if no bit was kept: `(N, 4, 3, H, W)`, clamped; and its features before."""
+
+    frames: Tensor
+    features: Tensor
+
+    def detach(self) -> Forecast:
+        """The same, cut off from the gradient."""
+        return Forecast(frames=self.frames.detach(), features=self.features.detach())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,42 +76,41 @@ class Encoder(nn.Module):
         self.merge_rest = conv(16 * frame, latent, 1)
         self.match_in = conv(4 * frame, MATCH_CHANNELS, 1)
         self.match_out = conv(4 * DISPLACEMENTS, latent, 1, gain=0.0)
+        self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.norm_known = ChannelNorm(latent)
         self.known_in = conv(latent, latent, 1, gain=0.0)
-        self.shown_in = conv(4 * frame, latent, 1, gain=0.0)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
         self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
         self.norm_out = ChannelNorm(latent)
         self.latent_out = conv(latent, config.bits_per_token, 1)
 
     def step(
-        self, frames: Tensor, state: EncoderState | None, decoded: DecoderState | None
+        self, frames: Tensor, state: EncoderState | None, forecast: Forecast | None
     ) -> tuple[Tensor, EncoderState]:
         """One latent step.
 
         Args:
-            frames: `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `state` is None, else 4.
+            frames: float32 `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `state` is None, else 4.
             state: None at the start of a chunk.
-            decoded: What the decoder holds after the step before; None at the start of a chunk.
+            forecast: Of the decoder after the step before; None at the start of a chunk.
 
         Returns:
             Latents of unit power, float32 `(N, K, H/8, W/8)`, and the state.
         """
         batch, count = frames.shape[:2]
-        if decoded is not None:  # goes through the same layers as the frames
-            frames = torch.cat([frames, decoded.picture.unsqueeze(1).to(frames.dtype)], dim=1)
-        x = F.pixel_unshuffle(frames.flatten(0, 1), PATCH)
-        x = self.patch_in(x.contiguous(memory_format=torch.channels_last))
-        x = F.pixel_unshuffle(self.frame_block(x), 2).unflatten(0, (batch, -1))
-        x, shown = x[:, :count], x[:, count:]
-        match = F.normalize(self.match_in(_flat(x)), dim=1).unflatten(0, (batch, count))
-        x = x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        if state is None or decoded is None:
+        dtype = self.patch_in.weight.dtype
+        x = self.patch_in(_patches(frames).to(dtype))
+        if forecast is not None:
+            x = x + self.error_in(_patches(frames - forecast.frames).to(dtype))
+        x = F.pixel_unshuffle(self.frame_block(x), 2)
+        match = F.normalize(self.match_in(x), dim=1).unflatten(0, (batch, count))
+        x = x.unflatten(0, (batch, count)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        if state is None or forecast is None:
             x = self.merge_first(x)
         else:
             similar = correlate(match, state.match)
             x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
-            x = x + self.shown_in(_flat(shown)) + self.known_in(self.norm_known(decoded.features))
+            x = x + self.known_in(self.norm_known(forecast.features))
         seen = []
         for number, (mix, block) in enumerate(zip(self.mixes, self.blocks, strict=True)):
             seen.append(x)
@@ -116,6 +127,7 @@ class Decoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
+        self.bits_per_token = config.bits_per_token
         self.token_in = conv(2 * config.bits_per_token, latent, 1)
         self.start = nn.Parameter(torch.zeros(latent))
         self.norm_state = ChannelNorm(latent)
@@ -133,6 +145,7 @@ class Decoder(nn.Module):
         nn.init.constant_(self.mask_out.bias, -2.0)  # type: ignore[arg-type]
         self.norm_patch = ChannelNorm(frame)
         self.patch_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.2)
+        self.repair_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.0)
 
     def step(self, signs: Tensor, kept: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
         """One latent step.
@@ -172,9 +185,17 @@ class Decoder(nn.Module):
         pixels = F.pixel_shuffle(self.patch_out(maps), PATCH).float()
         if moved is not None:
             mask = torch.sigmoid(F.pixel_shuffle(self.mask_out(maps), PATCH).float())
-            pixels = torch.lerp(pixels, moved, mask)
+            repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
+            pixels = torch.lerp(pixels, moved, mask) + repair
         pixels = pixels.unflatten(0, (-1, count))
         return pixels, DecoderState(features=x, picture=pixels[:, -1].clamp(-1.0, 1.0))
+
+    def forecast(self, state: DecoderState) -> Forecast:
+        """What the next step would show if no bit of it was kept."""
+        rows, columns = state.features.shape[-2:]
+        nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
+        pixels, _ = self.step(nothing, nothing, state)
+        return Forecast(frames=pixels.clamp(-1.0, 1.0), features=state.features)
 
 
 class Tokenizer(nn.Module):

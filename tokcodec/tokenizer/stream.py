@@ -16,7 +16,7 @@ from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
+from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Tokenizer
 from tokcodec.tokens import spread_levels
 
 
@@ -80,9 +80,9 @@ def pad_frame(frames: Tensor, factor: int) -> Tensor:
     return padded.view(*frames.shape[:-2], height + down, width + right)
 
 
-def to_signed_unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 `(N, H, W, 3)` to `[-1, 1]` `(N, 3, H, W)`."""
-    return frames.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1.0).to(dtype)
+def to_signed_unit(frames: Tensor) -> Tensor:
+    """uint8 `(N, H, W, 3)` to float32 `(N, 3, H, W)` in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1.0)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
@@ -151,12 +151,14 @@ class StreamEncoder:
     def _step(self) -> TokenStep:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
-        pixels = pad_frame(to_signed_unit(frames, self._parameter.dtype), self.geometry.spatial_factor).unsqueeze(0)
+        pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
         with _memory_errors():
+            forecast = None
             if self._sent is not None:  # here and not after encoding: a chunk's last step needs no decoder
                 _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
-            z, self._state = self._model.encoder.step(pixels, self._state, self._decoded)
-            trial = _Trial(self._model, signs(z), self._decoded, frames)
+                forecast = self._model.decoder.forecast(self._decoded)
+            z, self._state = self._model.encoder.step(pixels, self._state, forecast)
+            trial = _Trial(self._model, signs(z), self._decoded, frames, forecast)
             levels = self._allocator.choose(trial)
         kept = trial.kept(levels)
         self._sent = signs(z), kept
@@ -167,8 +169,16 @@ class StreamEncoder:
 class _Trial:
     """A step whose levels an allocator chooses; see :class:`tokcodec.tokenizer.allocation.Trial`."""
 
-    def __init__(self, model: Tokenizer, tokens: Tensor, decoded: DecoderState | None, source: Tensor) -> None:
+    def __init__(
+        self,
+        model: Tokenizer,
+        tokens: Tensor,
+        decoded: DecoderState | None,
+        source: Tensor,
+        forecast: Forecast | None,
+    ) -> None:
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
+        self._forecast = forecast
         self.geometry = model.config.geometry
         self.first, self.frames = decoded is None, len(source)
         self._grid = rows, columns = tokens.shape[-2:]
@@ -188,8 +198,11 @@ class _Trial:
         source = self._source.permute(0, 3, 1, 2).float()
         found = []
         for level in levels:
-            kept = self.kept(np.full(self.tokens.shape, level, np.uint8))
-            pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded)
+            if level == 0 and self._forecast is not None:
+                pixels = self._forecast.frames
+            else:
+                kept = self.kept(np.full(self.tokens.shape, level, np.uint8))
+                pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded)
             shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
             error = (shown - source).square_().mean(dim=1).sum(dim=0)
             padded = F.pad(error, (0, -width % side, 0, -height % side))

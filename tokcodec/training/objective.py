@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Tokenizer
+from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Tokenizer
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 
@@ -21,19 +21,21 @@ BLOCK_PIXELS = 32
 
 @dataclass(frozen=True)
 class Steps:
-    """The two functions that a clip is unrolled with: those of the model, or compiled ones."""
+    """The functions that a clip is unrolled with: those of the model, or compiled ones."""
 
-    encode: Callable[[Tensor, EncoderState | None, DecoderState | None], tuple[Tensor, EncoderState]]
+    encode: Callable[[Tensor, EncoderState | None, Forecast | None], tuple[Tensor, EncoderState]]
     decode: Callable[[Tensor, Tensor, DecoderState | None], tuple[Tensor, DecoderState]]
+    forecast: Callable[[DecoderState], Forecast]
 
     @classmethod
     def of(cls, model: Tokenizer, *, compiled: bool = False, backend: str = "inductor") -> Steps:
         """The steps of a model; `compiled` for `torch.compile`, one graph each for first and later steps."""
         if not compiled:
-            return cls(model.encoder.step, model.decoder.step)
+            return cls(model.encoder.step, model.decoder.step, model.decoder.forecast)
         return cls(
             torch.compile(model.encoder.step, dynamic=False, backend=backend),
             torch.compile(model.decoder.step, dynamic=False, backend=backend),
+            torch.compile(model.decoder.forecast, dynamic=False, backend=backend),
         )
 
 
@@ -59,8 +61,8 @@ class Allocations:
 
     Attributes:
         levels: int64 `(N, steps, rows, columns)` at token resolution.
-        still: float32 `(N,)`. A block of a later step keeps nothing where the last decoded picture is nearer to the
-            step's frames than this mean squared error of pixels in [-1, 1]; 0 leaves the levels as they are.
+        still: float32 `(N,)`. A block of a later step keeps nothing where the forecast is nearer to the frames
+            than this mean squared error of pixels in [-1, 1]; 0 leaves the levels as they are.
     """
 
     levels: Tensor
@@ -70,12 +72,12 @@ class Allocations:
         """The same on a device."""
         return Allocations(levels=self.levels.to(device), still=self.still.to(device))
 
-    def at(self, step: int, frames: Tensor, decoded: DecoderState | None) -> Tensor:
-        """Levels of a step, `(N, rows, columns)`, once its frames `(N, F, 3, H, W)` and the past are known."""
+    def at(self, step: int, frames: Tensor, forecast: Forecast | None) -> Tensor:
+        """Levels of a step, `(N, rows, columns)`, once its frames `(N, F, 3, H, W)` and their forecast are known."""
         levels = self.levels[:, step]
-        if decoded is None or not bool(self.still.any()):
+        if forecast is None or not bool(self.still.any()):
             return levels
-        error = (frames - decoded.picture.detach().unsqueeze(1)).square().mean(dim=(1, 2)).unsqueeze(1)
+        error = (frames - forecast.frames).square().mean(dim=(1, 2)).unsqueeze(1)
         error = F.avg_pool2d(error, BLOCK_PIXELS, ceil_mode=True, count_include_pad=False)
         error = error.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, 0, : levels.shape[1], : levels.shape[2]]
         return torch.where(error < self.still.view(-1, 1, 1), 0, levels)
@@ -147,9 +149,13 @@ def clip_losses(
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
-        z, encoder_state = steps.encode(part, encoder_state, decoder_state)
+        forecast = None
+        if decoder_state is not None:
+            # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
+            forecast = steps.forecast(decoder_state).detach()
+        z, encoder_state = steps.encode(part, encoder_state, forecast)
         tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
-        levels = allocations.at(step, part, decoder_state)
+        levels = allocations.at(step, part, forecast)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
         latents.append(z)
