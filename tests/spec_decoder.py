@@ -785,15 +785,16 @@ class Network:
         self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The frames of one latent step, and the state after it: features and the last picture."""
-        cond = self.conv("token_in", np.concatenate([signs, kept]))
+        trunk = "first" if state is None else "later"
+        cond = self.conv(trunk + ".token_in", np.concatenate([signs, kept]))
         if state is None:
             x = cond + self.column("start")
         else:
             s = self.norm("norm_state", state[0])
             x = cond + s + self.conv("state_in", s)
         for b in range(self.config["decoder_blocks"]):
-            x = self.block(f"blocks.{b}", x, cond)
-        y = silu(self.norm("norm_out", x))
+            x = self.block(f"{trunk}.blocks.{b}", x, cond)
+        y = silu(self.norm(trunk + ".norm_out", x))
         frames = []
         if state is None:
             groups, motions = [self.conv("split_first", y)], [None]
@@ -808,7 +809,7 @@ class Network:
             frame = shuffle(self.conv("patch_out", m), 4)
             if motion is not None:
                 mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
-                frame = frame + mask * (moved - frame)
+                frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4)
             frames.append(frame)
         return frames, (x, np.clip(frames[-1], -1, 1))
 

@@ -64,7 +64,7 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
     encoder = model.encoder
 
     pictures = pad_frame(to_signed_unit(torch.from_numpy(frames)), 8)
-    before: list[torch.Tensor] = [torch.empty(0)] * len(encoder.blocks)
+    before: list[torch.Tensor] = [torch.empty(0)] * len(encoder.mixes)
     latents: list[torch.Tensor] = []
     match = torch.empty(0)
     for step in range(model.config.geometry.steps(len(frames))):
@@ -85,11 +85,12 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
             similar = correlate(match.unsqueeze(0), earlier[-1:])
             known = encoder.known_in(encoder.norm_known(state.features))
             y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + encoder.match_out(similar) + known
-        for number, (mix, block) in enumerate(zip(encoder.mixes, encoder.blocks, strict=True)):
+        trunk = encoder.later if step else encoder.first
+        for number, (mix, block) in enumerate(zip(encoder.mixes, trunk.blocks, strict=True)):
             seen = y
             y = block(y if step == 0 else mix(y, before[number]))
             before[number] = seen
-        latents.append(unit_power(encoder.latent_out(F.silu(encoder.norm_out(y)))))
+        latents.append(unit_power(trunk.latent_out(F.silu(trunk.norm_out(y)))))
     return torch.cat(latents)
 
 

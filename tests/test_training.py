@@ -173,7 +173,7 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
     optimizer = HybridOptimizer(model, learning_rate=1e-3, weight_decay=0.0)
     frames = torch.rand(2, 1, 3, 16, 16) * 2 - 1
     kept = everything(2, 1, 2)
-    before = model.decoder.blocks[0].conv1.weight.detach().clone()
+    before = model.decoder.first.blocks[0].conv1.weight.detach().clone()
     losses = []
     for _ in range(30):
         model.zero_grad()
@@ -182,7 +182,7 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
         optimizer.step(learning_rate=2e-3)
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
-    assert (model.decoder.blocks[0].conv1.weight != before).any()
+    assert (model.decoder.first.blocks[0].conv1.weight != before).any()
     other = HybridOptimizer(model, learning_rate=1e-3, weight_decay=0.0)
     other.load_state_dict(optimizer.state_dict())
 

@@ -34,7 +34,11 @@ def _values(name: str, shape: tuple[int, ...], numbers: Iterator[int]) -> list[f
         return [1 + (next(numbers) % 65 - 32) / 128 for _ in range(count)]
     if len(shape) == 4:
         # About the variance of 1 / fan-in, but a third of it where pixels come out, to stay in range.
-        high = min(128, math.isqrt(3 * 65536 // math.prod(shape[1:])) // (3 if "patch_out" in name else 1))
+        high = min(
+            128,
+            math.isqrt(3 * 65536 // math.prod(shape[1:]))
+            // (3 if name.endswith(("patch_out.weight", "repair_out.weight")) else 1),
+        )
     else:
         high = 32
     return [(next(numbers) % (2 * high + 1) - high) / 256 for _ in range(count)]

@@ -64,6 +64,20 @@ class EncoderState:
     match: Tensor
 
 
+class EncoderTrunk(nn.Module):
+    """The encoder at latent resolution.
+
+    A chunk's first step codes a picture, the later ones what is wrong with a forecast: each has a trunk of its own.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        latent = config.latent_channels
+        self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
+        self.norm_out = ChannelNorm(latent)
+        self.latent_out = conv(latent, config.bits_per_token, 1)
+
+
 class Encoder(nn.Module):
     """Frames to latents before the sign."""
 
@@ -79,10 +93,9 @@ class Encoder(nn.Module):
         self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.norm_known = ChannelNorm(latent)
         self.known_in = conv(latent, latent, 1, gain=0.0)
+        self.first = EncoderTrunk(config)
+        self.later = EncoderTrunk(config)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
-        self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
-        self.norm_out = ChannelNorm(latent)
-        self.latent_out = conv(latent, config.bits_per_token, 1)
 
     def step(
         self, frames: Tensor, state: EncoderState | None, forecast: Forecast | None
@@ -111,14 +124,27 @@ class Encoder(nn.Module):
             similar = correlate(match, state.match)
             x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
             x = x + self.known_in(self.norm_known(forecast.features))
-        seen = []
-        for number, (mix, block) in enumerate(zip(self.mixes, self.blocks, strict=True)):
+        trunk, seen = self.first if forecast is None else self.later, []
+        for number, (mix, block) in enumerate(zip(self.mixes, trunk.blocks, strict=True)):
             seen.append(x)
             if state is not None:
                 x = mix(x, state.before[number])
             x = block(x)
-        z = unit_power(self.latent_out(F.silu(self.norm_out(x))).float())
+        z = unit_power(trunk.latent_out(F.silu(trunk.norm_out(x))).float())
         return z, EncoderState(before=tuple(seen), match=match[:, -1])
+
+
+class DecoderTrunk(nn.Module):
+    """The decoder at latent resolution, which is one network for a chunk's first step and another for the later ones."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        latent = config.latent_channels
+        self.token_in = conv(2 * config.bits_per_token, latent, 1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(latent, condition_channels=latent) for _ in range(config.decoder_blocks)
+        )
+        self.norm_out = ChannelNorm(latent)
 
 
 class Decoder(nn.Module):
@@ -128,14 +154,11 @@ class Decoder(nn.Module):
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
         self.bits_per_token = config.bits_per_token
-        self.token_in = conv(2 * config.bits_per_token, latent, 1)
+        self.first = DecoderTrunk(config)
+        self.later = DecoderTrunk(config)
         self.start = nn.Parameter(torch.zeros(latent))
         self.norm_state = ChannelNorm(latent)
         self.state_in = conv(latent, latent, 1, gain=0.2)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(latent, condition_channels=latent) for _ in range(config.decoder_blocks)
-        )
-        self.norm_out = ChannelNorm(latent)
         self.split_first = conv(latent, 4 * frame, 1)
         self.split_rest = conv(latent, 16 * frame, 1)
         self.motion_out = conv(latent, 8, 1, gain=0.0)
@@ -158,18 +181,19 @@ class Decoder(nn.Module):
         Returns:
             Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4; the state.
         """
-        dtype = self.token_in.weight.dtype
+        trunk = self.first if state is None else self.later
+        dtype = trunk.token_in.weight.dtype
         signs, kept = signs.to(dtype), kept.to(dtype)
         tokens = torch.cat([signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
-        condition = self.token_in(tokens)
+        condition = trunk.token_in(tokens)
         if state is None:
             x = condition + self.start.to(dtype).view(1, -1, 1, 1)
         else:
             carried = self.norm_state(state.features)
             x = condition + carried + self.state_in(carried)
-        for block in self.blocks:
+        for block in trunk.blocks:
             x = block(x, condition)
-        features = F.silu(self.norm_out(x))
+        features = F.silu(trunk.norm_out(x))
         count = 1 if state is None else 4
         maps = self.split_first(features) if state is None else self.split_rest(features)
         maps = F.pixel_shuffle(maps.unflatten(1, (count, -1)).flatten(0, 1), 2)

@@ -46,9 +46,11 @@ def needs_inflation(model: Tokenizer) -> bool:
 
 
 def inflate(model: Tokenizer) -> None:
-    """Start the four-frame layers from the one-frame layers (the paper inflates an image model)."""
+    """Start what serves the later steps from what serves the first (the paper inflates an image model)."""
     encoder, decoder = model.encoder, model.decoder
     with torch.no_grad():
+        encoder.later.load_state_dict(encoder.first.state_dict())
+        decoder.later.load_state_dict(decoder.first.state_dict())
         encoder.merge_rest.weight.copy_(encoder.merge_first.weight.repeat(1, 4, 1, 1) / 4)
         encoder.merge_rest.bias.copy_(encoder.merge_first.bias)  # type: ignore[union-attr, arg-type]
         decoder.split_rest.weight.copy_(decoder.split_first.weight.repeat(4, 1, 1, 1))
