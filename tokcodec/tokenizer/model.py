@@ -135,7 +135,7 @@ class Encoder(nn.Module):
 
 
 class DecoderTrunk(nn.Module):
-    """The decoder at latent resolution, which is one network for a chunk's first step and another for the later ones."""
+    """The decoder at latent resolution: one network for a chunk's first step, another for the later ones."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
