@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
-from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator
+from tokcodec.tokenizer.allocation import (
+    GAIN_SHARES,
+    SLOPES,
+    TRIED,
+    RateDistortionAllocator,
+    RateDistortionConfig,
+    UniformAllocator,
+    allocator_for,
+)
 
 
 @dataclass
@@ -32,7 +40,7 @@ class MadeUpTrial:
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         self.asked.append(tuple(levels))
-        return np.stack([self.worst * (self.best / self.worst) ** (level / 6) for level in levels])
+        return np.stack([self.worst * (self.best / self.worst) ** GAIN_SHARES[level] for level in levels])
 
 
 def choose(trial: MadeUpTrial, slope: float, **options: object) -> NDArray[np.uint8]:
@@ -51,7 +59,7 @@ def test_the_extremes():
     assert (choose(trial, 1e12) == 0).all()
     trial.first = True
     assert (choose(trial, 1e12) == 1).all(), "a first step never keeps nothing"
-    assert trial.asked == [(0, 3, 6)] * 3
+    assert trial.asked == [(0, 6)] * 3
 
 
 @given(slope=st.floats(1.0, 1e5), factor=st.floats(1.0, 100.0))
@@ -69,10 +77,11 @@ def test_each_block_decides_by_itself():
     assert levels[0, 1] == 0, "what bits do not repair gets none"
 
 
+@pytest.mark.parametrize("tried", TRIED.values())
 @pytest.mark.parametrize("slope", [500.0, 3000.0])
-def test_the_choice_is_the_cheapest_of_all_levels(slope: float):
+def test_the_choice_is_the_cheapest_of_all_levels(slope: float, tried: tuple[int, ...]):
     trial = MadeUpTrial(np.array([[8e5]]), np.array([[2e4]]))
-    level = int(choose(trial, slope, first_weight=1.0)[0, 0])
+    level = int(choose(trial, slope, first_weight=1.0, tried=tried)[0, 0])
     costs = []
     for number, bits in enumerate(DEFAULT_GEOMETRY.level_bits):
         block_bits = 2.0 if number else 0.0
@@ -89,3 +98,15 @@ def test_a_repair_that_lasts_is_worth_more():
         allocator.choose(MadeUpTrial(np.full((1, 2), left), np.full((1, 2), left), first=True, frames=1))
         levels.append(int(allocator.choose(still)[0, 0]))
     assert levels[0] > levels[1]
+
+
+def test_qualities_and_efforts():
+    assert allocator_for(quality=4, effort=0) == UniformAllocator(level=4)
+    assert [slope for _, slope in sorted(SLOPES.items())] == sorted(SLOPES.values(), reverse=True)
+    random = np.random.default_rng(1)
+    best = random.uniform(1e3, 1e5, (6, 8))
+    sums = []
+    for quality in range(1, 7):
+        trial = MadeUpTrial(best * random.uniform(1, 50, (6, 8)), best)
+        sums.append(int(allocator_for(quality=quality, effort=1).choose(trial).sum()))
+    assert sums == sorted(sums)

@@ -46,6 +46,7 @@ def record(setting: float, rate: float, *, codec: str = TOKCODEC, clip: str = "a
         max_frames=None,
         codec=codec,
         setting=setting,
+        effort=1 if codec == TOKCODEC else 0,
         model_sha256="m" if codec == TOKCODEC else "",
         device="cpu",
         lpips_every=1,

@@ -26,12 +26,13 @@ from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts,
 from tokcodec.results import CodecResult, DecodedVideo
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
-from tokcodec.tokenizer.allocation import UniformAllocator
+from tokcodec.tokenizer.allocation import allocator_for
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
 
 DEFAULT_QUALITY = 6
+DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
 
 
@@ -61,6 +62,7 @@ class Codec:
         target: str | Path | BinaryIO,
         *,
         quality: int = DEFAULT_QUALITY,
+        effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
@@ -73,7 +75,8 @@ class Codec:
         Args:
             source: Anything that FFmpeg opens, or a binary stream.
             target: Path of the `.tok` file, or a binary stream, which need not be seekable.
-            quality: Bits kept of each token, level 1 (fewest) to 6 (all).
+            quality: 1 (smallest file) to 6 (best picture).
+            effort: 0 keeps the same number of bits everywhere (level `quality`); 1 to 3 try where bits do most good.
             chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
             start_seconds: Leave out what comes before.
             duration_seconds: Leave out what comes so long after the start.
@@ -86,7 +89,7 @@ class Codec:
             OutputError: The target exists or cannot be written.
             UsageError: A value is out of range.
         """
-        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
+        settings = EncodeSettings(quality=quality, effort=effort, chunk_frames=chunk_frames)
         watch = Stopwatch()
         with contextlib.ExitStack() as stack:
             sink = _open_sink(target, force=force, source=source, stack=stack)
@@ -112,6 +115,7 @@ class Codec:
         *,
         quality: int = DEFAULT_QUALITY,
         frame_rate: Fraction | float = 25,
+        effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     ) -> bytes:
         """Encode an array into the bytes of a `.tok` file.
@@ -119,6 +123,7 @@ class Codec:
         Args:
             frames: uint8 `(T, H, W, 3)` RGB.
             quality: As for :meth:`encode`.
+            effort: As for :meth:`encode`.
             frame_rate: Frames a second.
             chunk_frames: As for :meth:`encode`.
 
@@ -129,7 +134,7 @@ class Codec:
             raise UsageError("frames must be a NumPy array, uint8 (T, H, W, 3)")
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
-        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames)
+        settings = EncodeSettings(quality=quality, effort=effort, chunk_frames=chunk_frames)
         rate = _rate(frame_rate)
         info = VideoInfo(
             width=frames.shape[2],
@@ -259,7 +264,9 @@ class Codec:
     def _encoder(
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
     ) -> tuple[ContainerWriter, StreamEncoder]:
-        encoder = StreamEncoder(self._tokenizer(self._entry), UniformAllocator(level=settings.quality))
+        encoder = StreamEncoder(
+            self._tokenizer(self._entry), allocator_for(quality=settings.quality, effort=settings.effort)
+        )
         header = mapping.header_of(
             info,
             geometry=encoder.geometry,

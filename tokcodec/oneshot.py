@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_QUALITY, Codec
+from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, DEFAULT_QUALITY, Codec
 from tokcodec.pipeline import Progress
 from tokcodec.results import CodecResult
 
@@ -17,6 +17,7 @@ def encode(
     quality: int = DEFAULT_QUALITY,
     model: str | None = None,
     device: str = "auto",
+    effort: int = DEFAULT_EFFORT,
     chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
@@ -32,6 +33,7 @@ def encode(
         source,
         target,
         quality=quality,
+        effort=effort,
         chunk_frames=chunk_frames,
         start_seconds=start_seconds,
         duration_seconds=duration_seconds,

@@ -59,16 +59,20 @@ class EncodeSettings:
     """What an encoder may choose.
 
     Attributes:
-        quality: Level of the bit allocation, 1 (fewest bits) to 6 (all bits).
+        quality: 1 (fewest bits) to 6 (nearly all bits).
         chunk_frames: Frames of a chunk, 1 + 4t.
+        effort: 0 keeps the same number of bits everywhere, 1 to 3 look for the best places, ever longer.
     """
 
     quality: int
     chunk_frames: int
+    effort: int
 
     def __post_init__(self) -> None:
         if type(self.quality) is not int or not 1 <= self.quality <= 6:
             raise UsageError(f"quality is a whole number from 1 to 6, not {self.quality!r}")
+        if type(self.effort) is not int or not 0 <= self.effort <= 3:
+            raise UsageError(f"effort is a whole number from 0 to 3, not {self.effort!r}")
         frames = self.chunk_frames
         if type(frames) is not int or not 1 <= frames <= MAX_CHUNK_FRAMES or (frames - 1) % 4:
             raise UsageError(f"a chunk has 1 + 4t frames, not {frames!r}", hint="try 17, 33 or 65")

@@ -12,6 +12,7 @@ from tokcodec.cli.app import app
 from tokcodec.cli.options import (
     Device,
     Duration,
+    Effort,
     Force,
     Json,
     NoAudio,
@@ -60,6 +61,7 @@ def encode(
     quality: Annotated[
         int, typer.Option("--quality", "-Q", min=1, max=6, help="1 is the smallest file, 6 the best picture.")
     ] = 6,
+    effort: Effort = 1,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     chunk_frames: Annotated[
         int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
@@ -86,6 +88,7 @@ def encode(
             place,
             sink,
             quality=quality,
+            effort=effort,
             chunk_frames=chunk_frames,
             start_seconds=start,
             duration_seconds=duration,

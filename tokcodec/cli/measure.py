@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Device, Force, Json, Quiet, Verbose, console_of
+from tokcodec.cli.options import Device, Effort, Force, Json, Quiet, Verbose, console_of
 from tokcodec.errors import UsageError
 
 
@@ -16,6 +16,7 @@ from tokcodec.errors import UsageError
 def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of videos never trained on.")],
     qualities: Annotated[str, typer.Option("--qualities", help="Quality levels to measure.")] = "1,2,3,4,5,6",
+    effort: Effort = 1,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     frames: Annotated[
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
@@ -64,7 +65,7 @@ def evaluate(
     from tokcodec.weights import default_entry, find_by_name
 
     for level in levels:
-        EncodeSettings(quality=level, chunk_frames=DEFAULT_CHUNK_FRAMES)
+        EncodeSettings(quality=level, effort=effort, chunk_frames=DEFAULT_CHUNK_FRAMES)
     if plot is not None:
         check_matplotlib()
         check_target(plot, force=force, source=out)
@@ -77,7 +78,7 @@ def evaluate(
     missing = {name: loaded.reason for name, loaded in kinds if loaded.network is None}
     for name, reason in missing.items():
         console.note(f"{name} is not measured: {reason}")
-    settings = EvalSettings(qualities=levels, crfs=factors, max_frames=frames)
+    settings = EvalSettings(qualities=levels, effort=effort, crfs=factors, max_frames=frames)
     records = measure_all(clips, codec, meter, settings, model_sha256=entry.sha256, store=store, say=say)
     report = make_report(records, missing=missing, lpips_every=every, max_frames=frames)
     if plot is not None:

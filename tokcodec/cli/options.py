@@ -12,6 +12,12 @@ from tokcodec.console import Console
 from tokcodec.errors import UsageError
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
+Effort = Annotated[
+    int,
+    typer.Option(
+        "--effort", min=0, max=3, help="How long to look for where bits do most good; 0: the same everywhere."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more; tracebacks of bugs too.")]

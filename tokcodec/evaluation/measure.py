@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokcodec.codec import Codec
+from tokcodec.codec import DEFAULT_EFFORT, Codec
 from tokcodec.errors import MediaError
 from tokcodec.evaluation.clips import Clip, digest_of, read_clip
 from tokcodec.evaluation.record import METRICS, TOKCODEC, X265, Key, Record
@@ -38,11 +38,13 @@ class EvalSettings:
 
     Attributes:
         qualities: Quality levels of tokcodec.
+        effort: Of tokcodec's encoder, 0 to 3.
         crfs: Constant rate factors of x265; none leaves it out.
         max_frames: Only the first so many frames of each clip; None is all.
     """
 
     qualities: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    effort: int = DEFAULT_EFFORT
     crfs: tuple[float, ...] = DEFAULT_CRFS
     max_frames: int | None = None
 
@@ -122,6 +124,7 @@ class _Bench:
             max_frames=self._settings.max_frames,
             codec=name,
             setting=setting,
+            effort=self._settings.effort if ours else 0,
             model_sha256=self._model_sha256 if ours else "",
             device=str(self._codec.device) if ours else "",
             lpips_every=self._meter.every,
@@ -156,7 +159,12 @@ class _Bench:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "clip.tok"
             file.write_bytes(
-                self._codec.encode_frames(self.clip.frames, quality=int(key.setting), frame_rate=self.clip.frame_rate)
+                self._codec.encode_frames(
+                    self.clip.frames,
+                    quality=int(key.setting),
+                    effort=key.effort,
+                    frame_rate=self.clip.frame_rate,
+                )
             )
             return file.stat().st_size, self._codec.decode_frames(file.read_bytes()).frames
 

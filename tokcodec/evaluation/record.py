@@ -24,6 +24,7 @@ class Key:
         max_frames: Only the first so many frames; None is all.
         codec: "tokcodec" or "x265-medium".
         setting: Quality level, or constant rate factor.
+        effort: Of tokcodec's encoder; 0 for another codec.
         model_sha256: Digest of the tokenizer's weights; "" for another codec.
         device: Where the tokenizer ran; "" for another codec.
         lpips_every: LPIPS on every so many frames.
@@ -33,6 +34,7 @@ class Key:
     max_frames: int | None
     codec: str
     setting: float
+    effort: int
     model_sha256: str
     device: str
     lpips_every: int

@@ -65,6 +65,15 @@ class UniformAllocator:
         return np.full(trial.tokens.shape, self.level, np.uint8)
 
 
+GAIN_SHARES = (0.0, 0.38, 0.58, 0.72, 0.83, 0.92, 1.0)
+"""Share of the fall of the logarithm of a block's error, from no bits to all, that each level brings: by measurement,
+where only some levels are tried."""
+TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
+"""Levels that are decoded at each effort; effort 0 tries nothing."""
+SLOPES = {1: 30000.0, 2: 12000.0, 3: 6000.0, 4: 3000.0, 5: 1500.0, 6: 500.0}
+"""Lambda of each quality."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RateDistortionConfig:
     """How :class:`RateDistortionAllocator` weighs.
@@ -79,7 +88,7 @@ class RateDistortionConfig:
     """
 
     slope: float
-    tried: tuple[int, ...] = (0, 3, 6)
+    tried: tuple[int, ...] = TRIED[1]
     coded_share: float = 0.75
     block_bits: float = 2.0
     first_weight: float = 4.0
@@ -109,11 +118,8 @@ class RateDistortionAllocator:
         top = len(bits) - 1
         tried = tuple(sorted({min(level, top) for level in config.tried}))
         error = np.maximum(trial.distortions(tried), 1.0)
-        # Errors fall about as a power of the bits; in the logarithm, what lies between is a straight line.
-        logs = np.stack([np.log(error[n]) for n in range(len(tried))])
-        flat = logs.reshape(len(tried), -1)
-        all_levels = np.stack([np.interp(np.arange(top + 1), tried, column) for column in flat.T], axis=1)
-        expected = np.exp(all_levels).reshape(top + 1, *error.shape[1:])
+        shares = np.interp(np.linspace(0, 1, top + 1), np.linspace(0, 1, len(GAIN_SHARES)), GAIN_SHARES)
+        expected = np.exp(_interpolated(shares, shares[list(tried)], np.log(error)))
         if trial.first or self._left is None:
             weight = np.full(error.shape[1:], config.first_weight)
         else:
@@ -128,3 +134,19 @@ class RateDistortionAllocator:
         self._left = np.take_along_axis(expected, levels[None], axis=0)[0] / trial.frames
         chosen: Levels = levels.astype(np.uint8)
         return chosen
+
+
+def _interpolated(wanted: NDArray[np.float64], known: NDArray[np.float64], values: Distortions) -> Distortions:
+    """Values `(len(known), ...)` at the rising places `known`, as those at `wanted`, on straight lines."""
+    right = np.clip(np.searchsorted(known, wanted), 1, len(known) - 1)
+    part = (wanted - known[right - 1]) / (known[right] - known[right - 1])
+    part = part.reshape(-1, *[1] * (values.ndim - 1))
+    lines: Distortions = values[right - 1] * (1 - part) + values[right] * part
+    return lines
+
+
+def allocator_for(*, quality: int, effort: int) -> Allocator:
+    """The allocator of a quality, 1 to 6, and an effort, 0 (the same level everywhere) to 3 (every level is tried)."""
+    if effort == 0:
+        return UniformAllocator(level=quality)
+    return RateDistortionAllocator(RateDistortionConfig(slope=SLOPES[quality], tried=TRIED[effort]))
