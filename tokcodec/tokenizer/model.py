@@ -33,10 +33,14 @@ MATCH_CHANNELS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderState:
-    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`."""
+    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`.
+
+    `moved`, the step's frames as motion alone would show them, float32 `(N, 4, 3, H, W)`, is for training.
+    """
 
     features: Tensor
     picture: Tensor
+    moved: Tensor | None = None
 
 
 def _patches(frames: Tensor) -> Tensor:
@@ -212,7 +216,8 @@ class Decoder(nn.Module):
             repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
             pixels = torch.lerp(pixels, moved, mask) + repair
         pixels = pixels.unflatten(0, (-1, count))
-        return pixels, DecoderState(features=x, picture=pixels[:, -1].clamp(-1.0, 1.0))
+        shown = None if moved is None else moved.unflatten(0, (-1, count))
+        return pixels, DecoderState(features=x, picture=pixels[:, -1].clamp(-1.0, 1.0), moved=shown)
 
     def forecast(self, state: DecoderState) -> Forecast:
         """What the next step would show if no bit of it was kept."""

@@ -147,7 +147,7 @@ def clip_losses(
     steps = steps or Steps.of(model)
     encoder_state: EncoderState | None = None
     decoder_state: DecoderState | None = None
-    latents, decoded = [], []
+    latents, decoded, moved = [], [], []
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
@@ -162,8 +162,12 @@ def clip_losses(
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
         latents.append(z)
         decoded.append(pixels)
+        if decoder_state.moved is not None:
+            moved.append(decoder_state.moved)
     result = torch.cat(decoded, dim=1)
     terms = reconstruction_terms(result, frames)
+    if moved:
+        terms["motion"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
     if lpips is not None:
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
     if stage != "continuous" and model.config.quantizer == "lfq":
