@@ -82,7 +82,7 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
         if step == 0:
             y = encoder.merge_first(x)
         else:
-            similar = correlate(match.unsqueeze(0), earlier[-1:])
+            similar = correlate(match, torch.cat([earlier[-1:], match[:-1]])).flatten(0, 1).unsqueeze(0)
             known = encoder.known_in(encoder.norm_known(state.features))
             y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + encoder.match_out(similar) + known
         trunk = encoder.later if step else encoder.first
@@ -215,7 +215,7 @@ def test_the_encoder_sees_where_the_past_is_most_alike():
     torch.manual_seed(0)
     before = F.normalize(torch.randn(1, 8, 12, 12), dim=1)
     moved = torch.roll(before, shifts=(2, -3), dims=(2, 3))  # what was at (y, x) is now at (y + 2, x - 3)
-    found = correlate(moved.unsqueeze(1), before)
+    found = correlate(moved, before)
     assert found.shape == (1, DISPLACEMENTS, 12, 12)
     best = found[0, :, 6, 6].argmax()
     assert divmod(int(best), 2 * SEARCH + 1) == (SEARCH - 2, SEARCH + 3)

@@ -125,7 +125,9 @@ class Encoder(nn.Module):
         if state is None or forecast is None:
             x = self.merge_first(x)
         else:
-            similar = correlate(match, state.match)
+            # Frame by frame, for within a step a picture may move further than the search reaches.
+            earlier = torch.cat([state.match.unsqueeze(1), match[:, :-1]], dim=1)
+            similar = correlate(match.flatten(0, 1), earlier.flatten(0, 1)).unflatten(0, (batch, count)).flatten(1, 2)
             x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
             x = x + self.known_in(self.norm_known(forecast.features))
         trunk, seen = self.first if forecast is None else self.later, []

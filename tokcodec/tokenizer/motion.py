@@ -13,21 +13,28 @@ MOTION_UNIT = 2.0
 """Pixels for each unit that the decoder's motion layer puts out."""
 
 
-def correlate(maps: Tensor, before: Tensor) -> Tensor:
-    """Cosine similarity of each position with the positions around it in an earlier map.
+def correlate(maps: Tensor, others: Tensor) -> Tensor:
+    """Products of each position with the positions around it in another map: cosines, for vectors of unit length.
 
     Args:
-        maps: `(N, F, C, h, w)`, unit length over C.
-        before: `(N, C, h, w)`, unit length over C; zeros are assumed outside.
+        maps: `(N, C, h, w)`.
+        others: Same shape; zeros are assumed outside.
 
     Returns:
-        `(N, F * DISPLACEMENTS, h, w)`.
+        `(N, DISPLACEMENTS, h, w)`, displacements row by row.
     """
-    batch, count, channels, rows, columns = maps.shape
-    window = F.unfold(before, 2 * SEARCH + 1, padding=SEARCH).view(batch, channels, DISPLACEMENTS, rows * columns)
-    queries = maps.flatten(3).permute(0, 3, 1, 2)  # N, positions, F, C
-    found = queries @ window.permute(0, 3, 1, 2)  # N, positions, F, displacements
-    return found.permute(0, 2, 3, 1).reshape(batch, count * DISPLACEMENTS, rows, columns)
+    batch, channels, rows, columns = maps.shape
+    side, wide = 2 * SEARCH + 1, columns + 2 * SEARCH
+    lines = maps.permute(0, 2, 3, 1).reshape(batch * rows, columns, channels)
+    padded = F.pad(others, (SEARCH, SEARCH, SEARCH, SEARCH)).transpose(1, 2)
+    found = []
+    for down in range(side):
+        # All products of two lines are one matrix product; the band of it that is within reach is cut out.
+        other = padded[:, down : down + rows].reshape(batch * rows, channels, wide)
+        products = F.pad((lines @ other).flatten(1), (0, columns))
+        found.append(products.view(batch * rows, columns, wide + 1)[..., :side])
+    near = torch.stack(found, dim=1).view(batch, rows, side, columns, side)
+    return near.permute(0, 2, 4, 1, 3).reshape(batch, DISPLACEMENTS, rows, columns)
 
 
 def warp(picture: Tensor, motion: Tensor) -> Tensor:
