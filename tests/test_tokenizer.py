@@ -19,7 +19,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
 from tokcodec.tokenizer.model import PATCH, Tokenizer
-from tokcodec.tokenizer.motion import DISPLACEMENTS, SEARCH, correlate, warp
+from tokcodec.tokenizer.motion import DISPLACEMENTS, SEARCH, correlate, expected_displacement, warp
 from tokcodec.tokenizer.stream import (
     StreamDecoder,
     StreamEncoder,
@@ -82,8 +82,10 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
         if step == 0:
             y = encoder.merge_first(x)
         else:
-            similar = correlate(match, torch.cat([earlier[-1:], match[:-1]])).flatten(0, 1).unsqueeze(0)
-            known = encoder.known_in(encoder.norm_known(state.features))
+            similar = correlate(match, torch.cat([earlier[-1:], match[:-1]]))
+            shift = expected_displacement(similar, encoder.sharpness).flatten(0, 1).unsqueeze(0)
+            similar = similar.flatten(0, 1).unsqueeze(0)
+            known = encoder.known_in(encoder.norm_known(state.features)) + encoder.shift_in(shift)
             y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + encoder.match_out(similar) + known
         trunk = encoder.later if step else encoder.first
         for number, (mix, block) in enumerate(zip(encoder.mixes, trunk.blocks, strict=True)):
@@ -220,6 +222,8 @@ def test_the_encoder_sees_where_the_past_is_most_alike():
     best = found[0, :, 6, 6].argmax()
     assert divmod(int(best), 2 * SEARCH + 1) == (SEARCH - 2, SEARCH + 3)
     assert float(found[0, best, 6, 6]) == pytest.approx(1.0, abs=1e-5)
+    shift = expected_displacement(found, torch.tensor(100.0))
+    assert shift[0, :, 6, 6].tolist() == pytest.approx([3 / SEARCH, -2 / SEARCH], abs=1e-3)
 
 
 def test_the_decoder_moves_its_last_picture():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
-from tokcodec.tokenizer.motion import DISPLACEMENTS, correlate, warp
+from tokcodec.tokenizer.motion import DISPLACEMENTS, correlate, expected_displacement, warp
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
@@ -94,6 +94,8 @@ class Encoder(nn.Module):
         self.merge_rest = conv(16 * frame, latent, 1)
         self.match_in = conv(4 * frame, MATCH_CHANNELS, 1)
         self.match_out = conv(4 * DISPLACEMENTS, latent, 1, gain=0.0)
+        self.sharpness = nn.Parameter(torch.tensor(16.0))
+        self.shift_in = conv(8, latent, 1, gain=0.0)
         self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.norm_known = ChannelNorm(latent)
         self.known_in = conv(latent, latent, 1, gain=0.0)
@@ -127,8 +129,11 @@ class Encoder(nn.Module):
         else:
             # Frame by frame, for within a step a picture may move further than the search reaches.
             earlier = torch.cat([state.match.unsqueeze(1), match[:, :-1]], dim=1)
-            similar = correlate(match.flatten(0, 1), earlier.flatten(0, 1)).unflatten(0, (batch, count)).flatten(1, 2)
+            similar = correlate(match.flatten(0, 1), earlier.flatten(0, 1))
+            shift = expected_displacement(similar, self.sharpness)
+            similar, shift = (maps.unflatten(0, (batch, count)).flatten(1, 2) for maps in (similar, shift))
             x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
+            x = x + self.shift_in(shift.contiguous(memory_format=torch.channels_last))
             x = x + self.known_in(self.norm_known(forecast.features))
         trunk, seen = self.first if forecast is None else self.later, []
         for number, (mix, block) in enumerate(zip(self.mixes, trunk.blocks, strict=True)):

@@ -37,6 +37,22 @@ def correlate(maps: Tensor, others: Tensor) -> Tensor:
     return near.permute(0, 2, 4, 1, 3).reshape(batch, DISPLACEMENTS, rows, columns)
 
 
+def expected_displacement(similar: Tensor, sharpness: Tensor) -> Tensor:
+    """Mean displacement, weighted by the softmax of the similarities, as a part of the search range.
+
+    Args:
+        similar: `(N, DISPLACEMENTS, h, w)`, from :func:`correlate`.
+        sharpness: Scalar that multiplies the similarities.
+
+    Returns:
+        `(N, 2, h, w)` in [-1, 1], x before y.
+    """
+    weights = (similar.float() * sharpness.float()).softmax(dim=1)
+    places = torch.linspace(-1, 1, 2 * SEARCH + 1, device=similar.device)
+    ys, xs = torch.meshgrid(places, places, indexing="ij")
+    return torch.einsum("nkhw,dk->ndhw", weights, torch.stack([xs.flatten(), ys.flatten()])).to(similar.dtype)
+
+
 def warp(picture: Tensor, motion: Tensor) -> Tensor:
     """Move a picture: the value at (x, y) is taken from (x + motion_x, y + motion_y), bilinear, edges replicated.
 
