@@ -19,7 +19,8 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
 from tokcodec.tokenizer.model import PATCH, Tokenizer
-from tokcodec.tokenizer.motion import DISPLACEMENTS, SEARCH, correlate, expected_displacement, warp
+from tokcodec.tokenizer.motion import MOTION_UNIT, warp
+from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.stream import (
     StreamDecoder,
     StreamEncoder,
@@ -66,7 +67,6 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
     pictures = pad_frame(to_signed_unit(torch.from_numpy(frames)), 8)
     before: list[torch.Tensor] = [torch.empty(0)] * len(encoder.mixes)
     latents: list[torch.Tensor] = []
-    match = torch.empty(0)
     for step in range(model.config.geometry.steps(len(frames))):
         part = pictures[:1] if step == 0 else pictures[4 * step - 3 : 4 * step + 1]
         x = encoder.patch_in(F.pixel_unshuffle(part, PATCH))
@@ -75,18 +75,18 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
             for z in latents:
                 kept = (torch.arange(z.shape[1]).view(1, -1, 1, 1) < bits).float().expand_as(z)
                 _, state = model.decoder.step(signs(z), kept, state)
-            shown, _ = model.decoder.step(torch.ones_like(kept), torch.zeros_like(kept), state)
+            shown, after = model.decoder.step(torch.ones_like(kept), torch.zeros_like(kept), state)
             x = x + encoder.error_in(F.pixel_unshuffle(part - shown[0].clamp(-1, 1), PATCH))
         x = F.pixel_unshuffle(encoder.frame_block(x), 2)
-        earlier, match = match, F.normalize(encoder.match_in(x), dim=1)
         if step == 0:
             y = encoder.merge_first(x)
         else:
-            similar = correlate(match, torch.cat([earlier[-1:], match[:-1]]))
-            shift = expected_displacement(similar, encoder.sharpness).flatten(0, 1).unsqueeze(0)
-            similar = similar.flatten(0, 1).unsqueeze(0)
-            known = encoder.known_in(encoder.norm_known(state.features)) + encoder.shift_in(shift)
-            y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + encoder.match_out(similar) + known
+            found = search(part.unsqueeze(0), pictures[4 * step - 4].unsqueeze(0))
+            new = found - after.motion
+            features = torch.cat([found / 8, new.clamp(-16, 16) / 4, (4 * new).clamp(-2, 2)], dim=1).flatten(1, 2)
+            motion = encoder.motion_merge(F.silu(encoder.motion_in(features)))
+            known = encoder.known_in(encoder.norm_known(state.features))
+            y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + motion + known
         trunk = encoder.later if step else encoder.first
         for number, (mix, block) in enumerate(zip(encoder.mixes, trunk.blocks, strict=True)):
             seen = y
@@ -165,7 +165,7 @@ def test_tokens_are_local():
 
 def test_the_middle_of_a_large_picture_is_that_of_a_crop():
     model = small_model()
-    frames = clip(5, 32, 480)
+    frames = clip(5, 24, 480)  # too low for a motion search, which looks at the whole
     first = encode_stream(model, frames)
     crop = encode_stream(model, frames[:, :, 32:448])
     np.testing.assert_array_equal(first[..., 27:33], crop[..., 23:29])
@@ -213,17 +213,26 @@ def test_a_block_without_bits_is_continued_from_the_state():
     assert (pictures[0] != pictures[1]).any(), "the past must show where no bits are sent"
 
 
-def test_the_encoder_sees_where_the_past_is_most_alike():
-    torch.manual_seed(0)
-    before = F.normalize(torch.randn(1, 8, 12, 12), dim=1)
-    moved = torch.roll(before, shifts=(2, -3), dims=(2, 3))  # what was at (y, x) is now at (y + 2, x - 3)
-    found = correlate(moved, before)
-    assert found.shape == (1, DISPLACEMENTS, 12, 12)
-    best = found[0, :, 6, 6].argmax()
-    assert divmod(int(best), 2 * SEARCH + 1) == (SEARCH - 2, SEARCH + 3)
-    assert float(found[0, best, 6, 6]) == pytest.approx(1.0, abs=1e-5)
-    shift = expected_displacement(found, torch.tensor(100.0))
-    assert shift[0, :, 6, 6].tolist() == pytest.approx([3 / SEARCH, -2 / SEARCH], abs=1e-3)
+def test_the_search_finds_motion():
+    blobs = (
+        F.interpolate(torch.rand(1, 3, 14, 22, generator=torch.manual_seed(0)), size=(112, 176), mode="bicubic") * 2 - 1
+    )
+    before = blobs[:, :, 8:104, 8:168]
+    frames = torch.stack([blobs[:, :, 8 + n : 104 + n, 8 - n : 168 - n] for n in range(1, 5)], dim=1)
+    motion = search(frames, before)
+    assert motion.shape == (1, 4, 2, 12, 20)
+    for number in range(1, 5):  # what is at (x, y) now was at (x - n, y + n)
+        inner = motion[0, number - 1, :, 3:-3, 3:-3] * MOTION_UNIT
+        assert float((inner[0] + number).abs().median()) < 0.25
+        assert float((inner[1] - number).abs().median()) < 0.25
+    moved = warp(before, motion)
+    assert (
+        float((moved - frames)[..., 16:-16, 16:-16].abs().mean()) < 0.02 < float((before - frames[:, 3]).abs().mean())
+    )
+
+
+def test_small_pictures_stand_still():
+    assert not search(torch.rand(1, 4, 3, 24, 40), torch.rand(1, 3, 24, 40)).any()
 
 
 def test_the_decoder_moves_its_last_picture():

@@ -87,7 +87,9 @@ def test_allocation_maps_of_training():
 
 def test_blocks_that_are_good_already_keep_nothing():
     still = Allocations(levels=torch.full((2, 2, 9, 5), 4), still=torch.tensor([0.1, 0.0]))
-    past = Forecast(features=torch.zeros(2, 8, 9, 5), frames=torch.zeros(2, 4, 3, 72, 40))
+    past = Forecast(
+        features=torch.zeros(2, 8, 9, 5), frames=torch.zeros(2, 4, 3, 72, 40), motion=torch.zeros(2, 4, 2, 9, 5)
+    )
     frames = torch.zeros(2, 4, 3, 72, 40)
     frames[..., 32:64, 32:] = 0.5  # a squared error of 0.25 in the second row and column of blocks
     levels = still.at(1, frames, past)

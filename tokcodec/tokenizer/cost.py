@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.model import Past, Tokenizer
 
 _SIDE = 64
 
@@ -38,11 +38,12 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         first = torch.empty(1, 1, 3, _SIDE, _SIDE)
         four = torch.empty(1, 4, 3, _SIDE, _SIDE)
         bits = torch.empty(1, model.config.bits_per_token, _SIDE // 8, _SIDE // 8)
-    _, encoder_state = counted.encoder.step(first, None, None)
+        motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
+    _, encoder_state = counted.encoder.step(first, None)
     _, decoder_state = counted.decoder.step(bits, bits, None)
-    forecast = counted.decoder.forecast(decoder_state)
+    past = Past(state=encoder_state, forecast=counted.decoder.forecast(decoder_state), motion=motion)
     with _Counter(counted.encoder) as encoder:
-        counted.encoder.step(four, encoder_state, forecast)
+        counted.encoder.step(four, past)
     with _Counter(counted.decoder) as decoder:
         counted.decoder.step(bits, bits, decoder_state)
     pixels = 4 * _SIDE * _SIDE
@@ -61,11 +62,13 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         first = torch.empty(1, 1, 3, _SIDE, _SIDE)
         four = torch.empty(1, 4, 3, _SIDE, _SIDE)
         bits = torch.empty(1, config.bits_per_token, _SIDE // 8, _SIDE // 8)
+        motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
     with _Counter(model) as counter:
-        _, encoder_state = model.encoder.step(first, None, None)
+        _, encoder_state = model.encoder.step(first, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
         start = counter.multiply_adds
-        model.encoder.step(four, encoder_state, model.decoder.forecast(decoder_state))
+        forecast = model.decoder.forecast(decoder_state)
+        model.encoder.step(four, Past(state=encoder_state, forecast=forecast, motion=motion))
         model.decoder.step(bits, bits, decoder_state)
         step = counter.multiply_adds - start
     later = config.geometry.steps(frames) - 1

@@ -15,6 +15,7 @@ that were kept of the steps before, never on those kept of their own step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,41 +24,49 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
-from tokcodec.tokenizer.motion import DISPLACEMENTS, correlate, expected_displacement, warp
+from tokcodec.tokenizer.motion import warp
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
-MATCH_CHANNELS = 32
-"""Channels of the maps that the encoder compares to find motion."""
+MOTION_CHANNELS = 64
+"""Channels in which the encoder looks at motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderState:
-    """What a decoder step leaves to the next: features `(N, C, h, w)`, and the last picture, float32 `(N, 3, H, W)`.
+    """What a decoder step leaves to the next.
 
-    `moved`, the step's frames as motion alone would show them, float32 `(N, 4, 3, H, W)`, is for training.
+    Attributes:
+        features: `(N, C, H/8, W/8)`.
+        picture: The last one, float32 `(N, 3, H, W)`.
+        motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first. The next step does not
+            need it.
+        moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`. The next step does not need it.
     """
 
     features: Tensor
     picture: Tensor
+    motion: Tensor | None = None
     moved: Tensor | None = None
-
-
-def _patches(frames: Tensor) -> Tensor:
-    """Frames `(N, F, 3, H, W)` as maps of patches, `(N * F, 48, H/4, W/4)`."""
-    return F.pixel_unshuffle(frames.flatten(0, 1), PATCH).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a decoder would show next if no bit was kept: `(N, 4, 3, H, W)`, clamped; and its features before."""
+    """What a decoder would show next if no bit was kept.
+
+    Attributes:
+        frames: `(N, 4, 3, H, W)`, clamped to [-1, 1].
+        motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`.
+        features: What it holds before that step, `(N, C, H/8, W/8)`.
+    """
 
     frames: Tensor
+    motion: Tensor
     features: Tensor
 
     def detach(self) -> Forecast:
         """The same, cut off from the gradient."""
-        return Forecast(frames=self.frames.detach(), features=self.features.detach())
+        return Forecast(frames=self.frames.detach(), motion=self.motion.detach(), features=self.features.detach())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,26 @@ class EncoderState:
     """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
 
     before: tuple[Tensor, ...]
-    match: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the encoder is told of a later step, beyond its frames.
+
+    Attributes:
+        state: That the step before left.
+        forecast: Of the decoder.
+        motion: Since the last frame of the step before, as :func:`tokcodec.tokenizer.search.search` finds it.
+    """
+
+    state: EncoderState
+    forecast: Forecast
+    motion: Tensor
+
+
+def _patches(frames: Tensor) -> Tensor:
+    """Frames `(N, F, 3, H, W)` as maps of patches, `(N * F, 48, H/4, W/4)`."""
+    return F.pixel_unshuffle(frames.flatten(0, 1), PATCH).contiguous(memory_format=torch.channels_last)
 
 
 class EncoderTrunk(nn.Module):
@@ -89,60 +117,55 @@ class Encoder(nn.Module):
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
         self.patch_in = conv(3 * PATCH * PATCH, frame, 3)
+        self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.frame_block = ResidualBlock(frame)
         self.merge_first = conv(4 * frame, latent, 1)
         self.merge_rest = conv(16 * frame, latent, 1)
-        self.match_in = conv(4 * frame, MATCH_CHANNELS, 1)
-        self.match_out = conv(4 * DISPLACEMENTS, latent, 1, gain=0.0)
-        self.sharpness = nn.Parameter(torch.tensor(16.0))
-        self.shift_in = conv(8, latent, 1, gain=0.0)
-        self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
+        self.motion_in = conv(24, MOTION_CHANNELS, 3)
+        self.motion_merge = conv(MOTION_CHANNELS, latent, 1, gain=0.0)
         self.norm_known = ChannelNorm(latent)
         self.known_in = conv(latent, latent, 1, gain=0.0)
         self.first = EncoderTrunk(config)
         self.later = EncoderTrunk(config)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
 
-    def step(
-        self, frames: Tensor, state: EncoderState | None, forecast: Forecast | None
-    ) -> tuple[Tensor, EncoderState]:
+    def step(self, frames: Tensor, past: Past | None) -> tuple[Tensor, EncoderState]:
         """One latent step.
 
         Args:
-            frames: float32 `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `state` is None, else 4.
-            state: None at the start of a chunk.
-            forecast: Of the decoder after the step before; None at the start of a chunk.
+            frames: float32 `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `past` is None, else 4.
+            past: None at the start of a chunk.
 
         Returns:
             Latents of unit power, float32 `(N, K, H/8, W/8)`, and the state.
         """
-        batch, count = frames.shape[:2]
         dtype = self.patch_in.weight.dtype
         x = self.patch_in(_patches(frames).to(dtype))
-        if forecast is not None:
-            x = x + self.error_in(_patches(frames - forecast.frames).to(dtype))
+        if past is not None:
+            x = x + self.error_in(_patches(frames - past.forecast.frames).to(dtype))
         x = F.pixel_unshuffle(self.frame_block(x), 2)
-        match = F.normalize(self.match_in(x), dim=1).unflatten(0, (batch, count))
-        x = x.unflatten(0, (batch, count)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        if state is None or forecast is None:
+        x = x.unflatten(0, frames.shape[:2]).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        if past is None:
             x = self.merge_first(x)
         else:
-            # Frame by frame, for within a step a picture may move further than the search reaches.
-            earlier = torch.cat([state.match.unsqueeze(1), match[:, :-1]], dim=1)
-            similar = correlate(match.flatten(0, 1), earlier.flatten(0, 1))
-            shift = expected_displacement(similar, self.sharpness)
-            similar, shift = (maps.unflatten(0, (batch, count)).flatten(1, 2) for maps in (similar, shift))
-            x = self.merge_rest(x) + self.match_out(similar.contiguous(memory_format=torch.channels_last))
-            x = x + self.shift_in(shift.contiguous(memory_format=torch.channels_last))
-            x = x + self.known_in(self.norm_known(forecast.features))
-        trunk, seen = self.first if forecast is None else self.later, []
+            motion = self.motion_in(_motion_features(past.motion, past.forecast.motion).to(dtype))
+            x = self.merge_rest(x) + self.motion_merge(F.silu(motion))
+            x = x + self.known_in(self.norm_known(past.forecast.features))
+        trunk, seen = self.first if past is None else self.later, []
         for number, (mix, block) in enumerate(zip(self.mixes, trunk.blocks, strict=True)):
             seen.append(x)
-            if state is not None:
-                x = mix(x, state.before[number])
+            if past is not None:
+                x = mix(x, past.state.before[number])
             x = block(x)
         z = unit_power(trunk.latent_out(F.silu(trunk.norm_out(x))).float())
-        return z, EncoderState(before=tuple(seen), match=match[:, -1])
+        return z, EncoderState(before=tuple(seen))
+
+
+def _motion_features(found: Tensor, known: Tensor) -> Tensor:
+    """Motion as it is, what the decoder does not know of it, and that once more with its small values enlarged."""
+    new = found - known
+    features = torch.cat([found / 8, new.clamp(-16, 16) / 4, (4 * new).clamp(-2, 2)], dim=1)
+    return features.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class DecoderTrunk(nn.Module):
@@ -209,7 +232,7 @@ class Decoder(nn.Module):
         maps = self.split_first(features) if state is None else self.split_rest(features)
         maps = F.pixel_shuffle(maps.unflatten(1, (count, -1)).flatten(0, 1), 2)
         maps = maps.contiguous(memory_format=torch.channels_last)
-        moved = None
+        moved = motion = None
         if state is not None:
             motion = self.motion_out(features).float().unflatten(1, (count, 2))
             moved = warp(state.picture, motion).flatten(0, 1)
@@ -223,15 +246,18 @@ class Decoder(nn.Module):
             repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
             pixels = torch.lerp(pixels, moved, mask) + repair
         pixels = pixels.unflatten(0, (-1, count))
-        shown = None if moved is None else moved.unflatten(0, (-1, count))
-        return pixels, DecoderState(features=x, picture=pixels[:, -1].clamp(-1.0, 1.0), moved=shown)
+        picture = pixels[:, -1].clamp(-1.0, 1.0)
+        if moved is None:
+            return pixels, DecoderState(features=x, picture=picture)
+        return pixels, DecoderState(features=x, picture=picture, motion=motion, moved=moved.unflatten(0, (-1, count)))
 
     def forecast(self, state: DecoderState) -> Forecast:
         """What the next step would show if no bit of it was kept."""
         rows, columns = state.features.shape[-2:]
         nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
-        pixels, _ = self.step(nothing, nothing, state)
-        return Forecast(frames=pixels.clamp(-1.0, 1.0), features=state.features)
+        pixels, after = self.step(nothing, nothing, state)
+        motion = cast(Tensor, after.motion)  # it is no first step
+        return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=motion, features=state.features)
 
 
 class Tokenizer(nn.Module):

@@ -16,7 +16,8 @@ from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Tokenizer
+from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.search import search
 from tokcodec.tokens import spread_levels
 
 
@@ -128,6 +129,7 @@ class StreamEncoder:
         self._state: EncoderState | None = None
         self._decoded: DecoderState | None = None
         self._sent: tuple[Tensor, Tensor] | None = None
+        self._last: Tensor | None = None
         self._allocator.start_chunk()
 
     @torch.inference_mode()
@@ -153,17 +155,23 @@ class StreamEncoder:
         self._waiting = []
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
         with _memory_errors():
-            forecast = None
-            if self._sent is not None:  # here and not after encoding: a chunk's last step needs no decoder
-                _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
-                forecast = self._model.decoder.forecast(self._decoded)
-            z, self._state = self._model.encoder.step(pixels, self._state, forecast)
-            trial = _Trial(self._model, signs(z), self._decoded, frames, forecast)
+            past = self._past(pixels)
+            z, self._state = self._model.encoder.step(pixels, past)
+            trial = _Trial(self._model, signs(z), self._decoded, frames, None if past is None else past.forecast)
             levels = self._allocator.choose(trial)
+        self._last = pixels[:, -1]
         kept = trial.kept(levels)
         self._sent = signs(z), kept
         indices = pack_bits((z[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         return TokenStep(indices=indices, levels=levels)
+
+    def _past(self, pixels: Tensor) -> Past | None:
+        """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
+        if self._state is None or self._sent is None or self._last is None:
+            return None
+        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
+        forecast = self._model.decoder.forecast(self._decoded)
+        return Past(state=self._state, forecast=forecast, motion=search(pixels, self._last))
 
 
 class _Trial:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Tokenizer
+from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.search import search_clip
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 
@@ -23,7 +24,7 @@ BLOCK_PIXELS = 32
 class Steps:
     """The functions that a clip is unrolled with: those of the model, or compiled ones."""
 
-    encode: Callable[[Tensor, EncoderState | None, Forecast | None], tuple[Tensor, EncoderState]]
+    encode: Callable[[Tensor, Past | None], tuple[Tensor, EncoderState]]
     decode: Callable[[Tensor, Tensor, DecoderState | None], tuple[Tensor, DecoderState]]
     forecast: Callable[[DecoderState], Forecast]
 
@@ -145,29 +146,32 @@ def clip_losses(
         lpips: Adds the LPIPS term.
     """
     steps = steps or Steps.of(model)
-    encoder_state: EncoderState | None = None
+    past: Past | None = None
     decoder_state: DecoderState | None = None
-    latents, decoded, moved = [], [], []
+    latents, decoded, moved, motions = [], [], [], []
     geometry = model.config.geometry
+    found = search_clip(frames)
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
-        forecast = None
-        if decoder_state is not None:
-            # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
-            forecast = steps.forecast(decoder_state).detach()
-        z, encoder_state = steps.encode(part, encoder_state, forecast)
+        z, encoder_state = steps.encode(part, past)
         tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
-        levels = allocations.at(step, part, forecast)
+        levels = allocations.at(step, part, None if past is None else past.forecast)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
         latents.append(z)
         decoded.append(pixels)
-        if decoder_state.moved is not None:
+        if decoder_state.moved is not None and decoder_state.motion is not None:
             moved.append(decoder_state.moved)
+            motions.append(decoder_state.motion)
+        if step + 1 < allocations.levels.shape[1]:
+            # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
+            forecast = steps.forecast(decoder_state).detach()
+            past = Past(state=encoder_state, forecast=forecast, motion=found[:, step])
     result = torch.cat(decoded, dim=1)
     terms = reconstruction_terms(result, frames)
     if moved:
-        terms["motion"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
+        terms["moved"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
+        terms["motion"] = (torch.stack(motions, dim=1) - found).abs().mean()
     if lpips is not None:
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
     if stage != "continuous" and model.config.quantizer == "lfq":
