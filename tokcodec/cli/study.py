@@ -31,7 +31,9 @@ def make(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The study's folder, made new.")],
     folder: Annotated[
         list[str] | None,
-        typer.Option("--folder", metavar="CODEC=DIR", help="Decoded clips of a codec, named alike; once for each codec."),
+        typer.Option(
+            "--folder", metavar="CODEC=DIR", help="Decoded clips of a codec, named alike; once for each codec."
+        ),
     ] = None,
     bench: Annotated[
         Path | None,
@@ -75,7 +77,6 @@ def make(
     check_target(out, force=force)
     from tokcodec.evaluation.clips import find_clips
     from tokcodec.study.make import MakeSettings, folder_sources, make_study
-    from tokcodec.study.rerun import Rerun, plan_rerun
 
     settings = MakeSettings(seed=seed or secrets.token_hex(8), format=cast("Format", file_format), crf=crf)
     shown = {} if originals is None else {path.stem: path for path in find_clips(originals)}
@@ -84,6 +85,8 @@ def make(
             folder_sources(_folders(folder or [])), out, settings, originals=shown, force=force, say=console.debug
         )
     else:
+        from tokcodec.study.rerun import Rerun, plan_rerun
+
         rerun = Rerun(dataset=dataset or "", root=root, codecs=tuple(codecs.split(",")), rates=_rates(rates))
         chosen = plan_rerun(bench, rerun)
         made = chosen.make(out, settings, originals=shown, force=force, say=console.note)

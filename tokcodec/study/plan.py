@@ -123,7 +123,7 @@ def make_pairs(stimuli: Sequence[Stimulus]) -> list[Pair]:
     Raises:
         UsageError: There is no pair, or two clips of a pair differ in size, length or frame rate.
     """
-    pairs = []
+    pairs: list[Pair] = []
     for first, second in combinations(stimuli, 2):
         if (first.clip, first.rate) != (second.clip, second.rate):
             continue

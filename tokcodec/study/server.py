@@ -27,7 +27,7 @@ _PAGES = {
 }
 _KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     server: StudyServer
 
-    def do_GET(self) -> None:  # noqa: N802  (the name is the base class's)
+    def do_GET(self) -> None:
         """Pages, clips, and what comes next."""
         if not self._is_local():
             return
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Votes, and taking the last one back."""
         if not self._is_local():
             return
