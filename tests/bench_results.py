@@ -89,6 +89,7 @@ def make_results(folder: Path, some: Sequence[BenchRecord] | None = None) -> Pat
     (folder / "machine.json").write_text(json.dumps({"m1": machine}))
     (folder / "absent.json").write_text(json.dumps({"x265-veryslow": "no <libx265> here"}))
     index = []
+    (folder / "frames").mkdir(exist_ok=True)
     for clip in sorted({one.clip for one in some}):
         (folder / "frames" / clip).mkdir(parents=True, exist_ok=True)
         for codec, colour in COLOURS.items():

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tokcodec.bench.record import METRICS
 from tokcodec.bench.report.load import ORIGINAL, Results
 from tokcodec.bench.report.paper import PAPER_METRICS, differences, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
@@ -60,7 +59,6 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "results": results,
         "anchor": look_of(ANCHOR).label,
         "metrics": {name: METRIC_LOOKS[name] for name in comparison.series},
-        "all_metrics": {name: METRIC_LOOKS[name] for name in METRICS},
         "missing": {METRIC_LOOKS[name].label: reasons for name, reasons in comparison.missing.items()},
         "absent": {look_of(codec).label: reason for codec, reason in results.absent.items()},
         "codecs": [(codec, look_of(codec)) for codec in comparison.codecs],

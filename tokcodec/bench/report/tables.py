@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from tokcodec.bench.bdrate import Method
 from tokcodec.bench.curves import BdRow
-from tokcodec.bench.record import METRICS, BenchRecord, Speed
+from tokcodec.bench.record import BenchRecord, Speed
 from tokcodec.bench.report.load import Results
 from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_of, setting_text
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
+_STAGES = {"entropy_coding": "entropy coding", "video_io": "video I/O"}
 
 
 def percent(value: float) -> str:
@@ -187,7 +188,7 @@ def _speed_cell(
         ratio=NONE if ratio is None else _times(ratio),
         memory=NONE if peak is None else f"{peak / 1e6:.0f}",
         memory_ratio=NONE if peak is None or base_peak is None else _times(peak / base_peak),
-        stages=", ".join(f"{name.replace('_', ' ')} {seconds / total:.0%}" for name, seconds in stages.items())
+        stages=", ".join(f"{_STAGES.get(name, name)} {seconds / total:.0%}" for name, seconds in stages.items())
         if total > 0
         else "",
     )
@@ -231,7 +232,7 @@ class ClipTable:
     Attributes:
         clip: Name.
         title: What the clip is.
-        rows: Codec, setting, rate, bytes, then each metric, then frames a second both ways; all text.
+        rows: Codec, setting, rate, bytes, then each metric that was measured, then frames a second both ways; all text.
         bd: Codec, then BD-rate (PCHIP) by each metric.
     """
 
@@ -253,20 +254,20 @@ def clip_tables(results: Results, comparison: Comparison) -> list[ClipTable]:
             ClipTable(
                 clip=clip,
                 title=f"{first.width}x{first.height}, {first.frames} frames, {first.frame_rate:g} frames/s",
-                rows=[_clip_row(record) for record in records],
+                rows=[_clip_row(record, list(comparison.series)) for record in records],
                 bd=[_clip_bd(comparison, codec, clip) for codec in comparison.codecs if codec != ANCHOR],
             )
         )
     return tables
 
 
-def _clip_row(record: BenchRecord) -> list[str]:
+def _clip_row(record: BenchRecord, metrics: Sequence[str]) -> list[str]:
     return [
         look_of(record.codec).label,
         setting_text(record),
         f"{record.bits_per_pixel:.5f}",
         f"{record.coded_bytes}",
-        *(number(metric, record.metrics[metric]) for metric in METRICS),
+        *(number(metric, record.metrics[metric]) for metric in metrics),
         _figures(record.encode.frames_per_second),
         _figures(record.decode.frames_per_second),
     ]
