@@ -280,7 +280,7 @@ def test_browser_draws_each_codecs_points(browser: Any):
     tip = browser.execute_script(
         "return document.querySelector('#charts figure[data-metric=psnr_rgb] .point[data-codec=tokcodec]').dataset.tip"
     )
-    assert tip.split("\n") == ["tokcodec", "quality 1", "0.00630 bits per pixel", "PSNR RGB 22.74 dB"]
+    assert tip.split("\n") == ["tokcodec", "quality 1", "0.00630 bits per pixel", "PSNR RGB 22.75 dB"]
     browser.find_element("css selector", "#legend input[value=x265]").click()
     assert (points("tokcodec"), points("x265")) == (5, 0)
     browser.find_element("css selector", "#legend input[value=x265]").click()
