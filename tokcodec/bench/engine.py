@@ -1,4 +1,4 @@
-"""Where tasks run: processes of this machine, or a Ray cluster. Neither plans anything: tasks go in when they can run."""
+"""Where tasks run: processes of this machine, or a Ray cluster. Neither plans: tasks go in when they can run."""
 
 from __future__ import annotations
 
