@@ -49,7 +49,8 @@ class ProcessEngine:
 
     def submit(self, task: Task) -> Any:
         """See `Engine`."""
-        return self._pool.submit(*task)
+        function, job = task
+        return self._pool.submit(function, job)
 
     def wait(self, handles: Collection[Any]) -> Any:
         """See `Engine`."""

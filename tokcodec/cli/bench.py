@@ -190,8 +190,8 @@ def _finish(
     heads, rows, remarks = bd_table(records)
     if rows:
         console.table("BD-rate against x265 medium (PCHIP, per clip, then averaged; less is better)", heads, rows)
-    counts = f"{len(records)} of {plan.dataset.name}, {outcome.measured} of them new"
-    lines = [("measurements", counts)]
+    counts = f"{len(records)} ({outcome.measured} new) on {len(plan.dataset.clips)} clips of {plan.dataset.name}"
+    lines = [("measured", counts)]
     lines += [("no BD-rate", remark) for remark in remarks]
     lines += [("short curve", text) for text in outcome.short]
     lines += [("left out", text) for text in outcome.left_out]
