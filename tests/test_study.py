@@ -30,10 +30,10 @@ from tokcodec.study.score import ELO_PER_UNIT, score_votes, strengths
 from tokcodec.study.server import StudyServer
 from tokcodec.study.votes import VOTES_NAME, Vote, VoteStore, now
 
-CODECS = ("ant", "bee", "cow")
-CLIPS = ("one", "two", "three", "four")
-TRUE_ELO = {"ant": 1500.0, "bee": 1750.0, "cow": 1250.0}
-"""What the simulated raters prefer: bee, then ant, then cow."""
+CODECS = ("ant", "owl", "cow")
+CLIPS = ("lake", "hill", "road", "wood")
+TRUE_ELO = {"ant": 1500.0, "owl": 1750.0, "cow": 1250.0}
+"""What the simulated raters prefer: owl, then ant, then cow."""
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def test_sides_and_orders_are_drawn_for_each_rater_and_stay(study: Path):
 
 def test_clips_of_a_pair_must_be_alike(sources: Path, tmp_path: Path):
     (tmp_path / "dog").mkdir()
-    make_video(tmp_path / "dog" / "one.mp4", count=5)
-    with pytest.raises(UsageError, match="one differs between ant and dog in frames: 4 and 5"):
+    make_video(tmp_path / "dog" / "lake.mp4", count=5)
+    with pytest.raises(UsageError, match="lake differs between ant and dog in frames: 4 and 5"):
         make_study(
             folder_sources({"ant": sources / "ant", "dog": tmp_path / "dog"}), tmp_path / "out", MakeSettings(seed="x")
         )
     assert not (tmp_path / "out").exists(), "nothing half made stays"
-    (tmp_path / "dog" / "one.mp4").rename(tmp_path / "dog" / "other.mp4")
+    (tmp_path / "dog" / "lake.mp4").rename(tmp_path / "dog" / "other.mp4")
     with pytest.raises(UsageError, match="no clip of the same name"):
         folder_sources({"ant": sources / "ant", "dog": tmp_path / "dog"})
     with pytest.raises(UsageError, match="two codecs or more"):
@@ -132,8 +132,8 @@ def test_clips_of_a_pair_must_be_alike(sources: Path, tmp_path: Path):
 
 def test_pairs_are_of_one_rate(sources: Path, tmp_path: Path):
     some = [
-        Source(codec=codec, rate=rate, clip="one", path=sources / codec / "one.mp4", bits_per_pixel=float(rate))
-        for codec in ("ant", "bee")
+        Source(codec=codec, rate=rate, clip="lake", path=sources / codec / "lake.mp4", bits_per_pixel=float(rate))
+        for codec in ("ant", "owl")
         for rate in ("0.01", "0.03")
     ]
     made = make_study(some, tmp_path / "out", MakeSettings(seed="x"))
@@ -158,7 +158,7 @@ def vote(rater: str, left: str, right: str, choice: Any, pair: str = "p1", rate:
     return Vote(
         rater=rater,
         pair=pair,
-        clip="one",
+        clip="lake",
         rate=rate,
         left_codec=left,
         right_codec=right,
@@ -170,14 +170,14 @@ def vote(rater: str, left: str, right: str, choice: Any, pair: str = "p1", rate:
 
 def test_votes_are_kept_once_and_undone_without_being_lost(tmp_path: Path):
     store = VoteStore(tmp_path / VOTES_NAME)
-    assert store.add(vote("anna", "ant", "bee", "left"))
-    assert not store.add(vote("anna", "ant", "bee", "right")), "one vote a rater and pair"
-    assert store.add(vote("bert", "ant", "bee", "right"))
+    assert store.add(vote("anna", "ant", "owl", "left"))
+    assert not store.add(vote("anna", "ant", "owl", "right")), "one vote a rater and pair"
+    assert store.add(vote("bert", "ant", "owl", "right"))
     assert VoteStore(tmp_path / VOTES_NAME).undo("anna") == "p1"
     assert store.undo("anna") is None
     assert store.undo("nobody") is None
     assert [one.rater for one in store.votes()] == ["bert"]
-    assert store.add(vote("anna", "ant", "bee", "equal"))
+    assert store.add(vote("anna", "ant", "owl", "equal"))
     assert store.pairs_of("anna") == {"p1"}
     with sqlite3.connect(tmp_path / VOTES_NAME) as connection:
         assert connection.execute("SELECT count(*) FROM votes").fetchone() == (3,), "the row that was undone stays"
@@ -223,12 +223,12 @@ def test_strengths_are_the_maximum_of_the_likelihood():
 
 
 def test_a_tie_is_half_a_win_and_one_sided_votes_stay_finite():
-    ties = score_votes([vote("anna", "ant", "bee", "equal", pair=f"p{i}") for i in range(10)], resamples=50)[0]
+    ties = score_votes([vote("anna", "ant", "owl", "equal", pair=f"p{i}") for i in range(10)], resamples=50)[0]
     assert [round(one.elo, 6) for one in ties.codecs] == [1500, 1500]
     assert [one.ties for one in ties.codecs] == [10, 10]
     assert ties.left_share is None
-    swept = score_votes([vote("anna", "ant", "bee", "left", pair=f"p{i}") for i in range(10)], resamples=50)[0]
-    assert [one.codec for one in swept.codecs] == ["ant", "bee"]
+    swept = score_votes([vote("anna", "ant", "owl", "left", pair=f"p{i}") for i in range(10)], resamples=50)[0]
+    assert [one.codec for one in swept.codecs] == ["ant", "owl"]
     assert (swept.codecs[0].wins, swept.codecs[0].losses, swept.codecs[1].losses) == (10, 0, 10)
     # Ten wins and the one tie that is always added: 10.5 to 0.5.
     assert swept.codecs[0].elo - swept.codecs[1].elo == pytest.approx(400 * math.log10(21))
@@ -237,13 +237,13 @@ def test_a_tie_is_half_a_win_and_one_sided_votes_stay_finite():
 
 def test_rates_are_scored_apart_and_strangers_refused():
     some = [
-        vote("anna", "ant", "bee", "left", rate="0.01"),
-        vote("anna", "ant", "bee", "right", pair="p2", rate="0.03"),
+        vote("anna", "ant", "owl", "left", rate="0.01"),
+        vote("anna", "ant", "owl", "right", pair="p2", rate="0.03"),
     ]
     low, high = score_votes(some, resamples=20)
-    assert (low.rate, low.codecs[0].codec, high.rate, high.codecs[0].codec) == ("0.01", "ant", "0.03", "bee")
+    assert (low.rate, low.codecs[0].codec, high.rate, high.codecs[0].codec) == ("0.01", "ant", "0.03", "owl")
     with pytest.raises(UsageError, match="never compared"):
-        score_votes([vote("a", "ant", "bee", "left"), vote("a", "cow", "dog", "left", pair="p2")])
+        score_votes([vote("a", "ant", "owl", "left"), vote("a", "cow", "dog", "left", pair="p2")])
     with pytest.raises(UsageError, match="no votes"):
         score_votes([])
 
@@ -261,11 +261,11 @@ def test_intervals_hold_the_truth_and_raters_at_random_overlap(study: Path):
     plan = read_plan(study)
     random = np.random.default_rng(7)
     known = score_votes(simulate(plan, 20, lambda left, right: preferred(left, right, random)), resamples=300)[0]
-    assert [one.codec for one in known.codecs] == ["bee", "ant", "cow"]
+    assert [one.codec for one in known.codecs] == ["owl", "ant", "cow"]
     for one in known.codecs:
         assert one.low < TRUE_ELO[one.codec] < one.high
     assert known.codecs[0].low > known.codecs[1].high > known.codecs[1].low > known.codecs[2].high
-    assert known.beats["bee > cow"] == 1
+    assert known.beats["owl > cow"] == 1
     blind = score_votes(simulate(plan, 20, lambda *_: random.choice(["left", "right", "equal"])), resamples=300)[0]
     low, high = max(one.low for one in blind.codecs), min(one.high for one in blind.codecs)
     assert low < high, "at random every interval overlaps every other"
@@ -404,12 +404,12 @@ def test_raters_in_a_browser_are_ranked_as_they_prefer(sources: Path, tmp_path: 
     scored = run("score", out, "--json", "--bootstrap", "200")
     assert scored.returncode == 0, scored.stderr
     values = json.loads(scored.stdout)
-    assert [one["codec"] for one in values["rates"][0]["codecs"]] == ["bee", "ant", "cow"]
+    assert [one["codec"] for one in values["rates"][0]["codecs"]] == ["owl", "ant", "cow"]
     assert (values["rates"][0]["votes"], values["rates"][0]["raters"]) == (48, 4)
     assert "Bradley-Terry" in values["method"]
     lines = run("score", out).stdout.decode()
     assert "48 of 4 raters" in lines
-    assert lines.index("bee") < lines.index("ant ") < lines.index("cow")
+    assert lines.index("owl") < lines.index("ant ") < lines.index("cow")
 
 
 def test_usage_errors_of_the_commands(study: Path, tmp_path: Path, sources: Path):
@@ -420,7 +420,7 @@ def test_usage_errors_of_the_commands(study: Path, tmp_path: Path, sources: Path
         (2, ("make", tmp_path / "out", "--bench", tmp_path, "--dataset", "x", "--rate", "high")),
         (3, ("make", tmp_path / "out", "--bench", tmp_path, "--dataset", "x")),
         (2, ("make", tmp_path / "out", "--folder", f"ant={sources / 'ant'}", "--format", "gif")),
-        (7, ("make", study, "--folder", f"ant={sources / 'ant'}", "--folder", f"bee={sources / 'bee'}")),
+        (7, ("make", study, "--folder", f"ant={sources / 'ant'}", "--folder", f"owl={sources / 'owl'}")),
         (3, ("serve", tmp_path / "none")),
         (3, ("score", tmp_path / "none")),
     ]

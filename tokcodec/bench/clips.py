@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -148,7 +149,7 @@ def _raw(source: ClipSource) -> Iterator[Pixels]:
     kind = np.dtype("<u2") if source.pixel_format.endswith("10le") else np.dtype(np.uint8)
     with source.path.open("rb") as file:
         while len(data := file.read(rows * width * kind.itemsize)) == rows * width * kind.itemsize:
-            planes = np.frombuffer(data, kind).reshape(rows, width)
+            planes: Any = np.frombuffer(data, kind).reshape(rows, width)
             frame = av.VideoFrame.from_ndarray(planes, format=source.pixel_format)
             yield convert.convert(frame, colour, width=width, height=height)
 

@@ -1,4 +1,4 @@
-"""Where tasks run: processes of this machine, or a Ray cluster. Neither plans anything: tasks go in when they can run."""
+"""Where tasks run: processes of this machine, or a Ray cluster. Neither plans: tasks go in when they can run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class ProcessEngine:
 
     def submit(self, task: Task) -> Any:
         """See `Engine`."""
-        return self._pool.submit(*task)
+        function, job = task
+        return self._pool.submit(function, job)
 
     def wait(self, handles: Collection[Any]) -> Any:
         """See `Engine`."""

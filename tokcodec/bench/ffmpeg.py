@@ -35,9 +35,7 @@ def _programs() -> list[str]:
 def _list(program: str, what: str) -> frozenset[str]:
     """Names of what a program has: the second word of each line that begins with flags."""
     try:
-        done = subprocess.run(
-            [program, "-hide_banner", what], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = subprocess.run([program, "-hide_banner", what], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return frozenset()
     return frozenset(re.findall(r"^ *[A-Z.]{2,} +(\S+)", done.stdout, flags=re.MULTILINE))
@@ -47,9 +45,7 @@ def _list(program: str, what: str) -> frozenset[str]:
 def version_of(program: str) -> str:
     """What the program calls its version; "" where it does not say."""
     try:
-        done = subprocess.run(
-            [program, "-version"], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = subprocess.run([program, "-version"], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     found = re.match(r"ffmpeg version (\S+)", done.stdout)

@@ -57,7 +57,7 @@ class BenchRecord:
         metrics: Value by name, see `METRICS`; None where it was not measured. PSNR may be infinite.
         metrics_missing: Reason by name for each None.
         metric_frames: 1 where a metric was measured on all frames, N for every Nth.
-        metric_sources: File and digest of LPIPS's backbone, or name of the VMAF model, by metric.
+        metric_sources: File and digest of LPIPS's backbone, or name of the VMAF model, by metric that was tried.
         encode: Time and memory.
         decode: Time and memory.
         command: What a person would type, or tell PyAV, to repeat it.

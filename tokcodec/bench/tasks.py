@@ -130,7 +130,7 @@ class Measured:
         speed: Of the decoder.
         values: Metrics by name.
         missing: Why a value is None.
-        sources: Where LPIPS and VMAF come from.
+        sources: Where LPIPS and VMAF come from, also where they gave no value.
         original: The kept frame of the clip, PNG.
         decoded: The kept frame of the codec, PNG.
     """
@@ -227,9 +227,9 @@ def _metrics(
     elif reason := vmaf_missing():
         missing["vmaf"] = reason
     else:
+        sources["vmaf"] = MODEL
         try:
             values["vmaf"] = measure_vmaf(clip, decoded, threads=job.encode.threads)
-            sources["vmaf"] = MODEL
         except MediaError as error:
             missing["vmaf"] = str(error)
     for name, value in values.items():

@@ -37,7 +37,7 @@ def measure_vmaf(reference: Path, decoded: Path, *, threads: int) -> float:
     same = "settb=1/25,setpts=N,scale=out_range=tv,format=yuv420p"
     options = f"model=version={MODEL}:n_threads={threads}:log_fmt=json:log_path=vmaf.json"
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [
                 *[program, "-hide_banner", "-loglevel", "error", "-threads", str(threads)],
                 *["-i", str(decoded.resolve()), "-i", str(reference.resolve())],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -80,7 +81,7 @@ class StreamEncoder:
             yield convert.convert(padded)
 
     def _open(self, width: int, height: int, frame_rate: Fraction) -> av.VideoCodecContext:
-        context = av.VideoCodecContext.create(self.name, "w")
+        context = cast("av.VideoCodecContext", av.VideoCodecContext.create(self.name, "w"))
         context.width, context.height, context.pix_fmt = width, height, self.pixel_format
         context.time_base, context.framerate = 1 / frame_rate, frame_rate
         context.options = dict(self.options)
@@ -113,7 +114,7 @@ def decode_elementary(
     colour = Colour(matrix=effective_matrix(matrix, height))
     convert = ToRgb()
     try:
-        context = av.VideoCodecContext.create(decoder, "r")
+        context = cast("av.VideoCodecContext", av.VideoCodecContext.create(decoder, "r"))
         if threads:
             context.thread_count = threads
         for packet in [*context.parse(data), *context.parse(None), None]:

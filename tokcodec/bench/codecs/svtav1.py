@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tokcodec.bench.codecs.base import INTRA_PERIOD, Quantizer
 from tokcodec.bench.codecs.pyav import PyavCodec
+from tokcodec.bench.codecs.units import without_delimiters
 from tokcodec.bench.record import Setting
 from tokcodec.frames.elementary import StreamEncoder
 
@@ -27,6 +28,10 @@ class SvtAv1(PyavCodec):
             smallest_side=self.smallest_side,
             gop_size=INTRA_PERIOD,
         )
+
+    def finish(self, stream: bytes) -> bytes:
+        """Without temporal delimiters."""
+        return without_delimiters(stream)
 
 
 def make_svtav1() -> SvtAv1:

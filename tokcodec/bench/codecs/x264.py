@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from tokcodec.bench.codecs.base import INTRA_PERIOD, Quantizer
 from tokcodec.bench.codecs.pyav import PyavCodec, one_picture, version_in
+from tokcodec.bench.codecs.units import without_units
 from tokcodec.bench.record import Setting
 from tokcodec.frames.elementary import StreamEncoder
 
@@ -31,23 +31,12 @@ class X264(PyavCodec):
 
     def finish(self, stream: bytes) -> bytes:
         """Without the message about settings: some 600 bytes, a quarter of a short clip at the lowest rate."""
-        return without_sei(stream)
+        return without_units(stream, lambda head: head[0] & 0x1F == SEI)
 
     def versions(self) -> dict[str, str]:
         """x264 says its version in that message."""
         stream = one_picture(self.stream_encoder({"preset": "ultrafast", "crf": 30}, threads=1))
         return {**super().versions(), "libx264": version_in(stream, rb"x264 - core ([\w.+ -]+?) - H\.264")}
-
-
-def without_sei(stream: bytes) -> bytes:
-    """An Annex B stream of H.264 without its SEI units."""
-    starts = [(match.start(), match.end()) for match in re.finditer(rb"\0?\0\0\1", stream)]
-    kept = bytearray()
-    for number, (start, payload) in enumerate(starts):
-        end = starts[number + 1][0] if number + 1 < len(starts) else len(stream)
-        if stream[payload] & 0x1F != SEI:
-            kept += stream[start:end]
-    return bytes(kept)
 
 
 def make_x264() -> X264:
