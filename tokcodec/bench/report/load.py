@@ -43,7 +43,7 @@ class Results:
         records: Every measurement once, in the order they were made.
         machines: Description by the key that records carry.
         absent: Reason by name of each codec that was asked for and is not on the machine.
-        frames: Example frames whose files are there.
+        frames: Example frames whose files are there, by clip, the original first.
     """
 
     records: Sequence[BenchRecord]
@@ -147,4 +147,5 @@ def _frames(folder: Path) -> list[ExampleFrame]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MediaError(f"is not an index of frames: {error!r}", where=str(index)) from error
     inside = folder.resolve()
-    return [frame for frame in listed if frame.path.resolve().is_relative_to(inside) and frame.path.is_file()]
+    there = [frame for frame in listed if frame.path.resolve().is_relative_to(inside) and frame.path.is_file()]
+    return sorted(there, key=lambda frame: (frame.clip, frame.codec != ORIGINAL, frame.codec))
