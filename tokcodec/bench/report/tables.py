@@ -286,15 +286,15 @@ def _clip_bd(comparison: Comparison, codec: str, clip: str) -> list[str]:
 def verdicts(comparison: Comparison, codec: str = "tokcodec") -> list[str]:
     """Where a codec wins and loses against the anchor, a phrase for each metric."""
     sentences = []
+    apart: dict[str, list[str]] = {}
     for metric, rows in comparison.bd.items():
         row = rows.get(codec)
         if row is None:
             continue
-        mean, averaged = row.mean_per_clip["pchip"], row.from_mean_curve["pchip"].percent
-        value, kind = (mean, "mean of clips") if mean is not None else (averaged, "averaged curve")
-        label = METRIC_LOOKS[metric].label
+        value, label = bd_value(row, "pchip"), METRIC_LOOKS[metric].label
         if value is None:
-            sentences.append(f"not comparable by {label} ({row.from_mean_curve['pchip'].reason})")
+            apart.setdefault(row.from_mean_curve["pchip"].reason, []).append(label)
         else:
+            kind = "averaged curve" if row.mean_per_clip["pchip"] is None else "mean of clips"
             sentences.append(f"{abs(value):.0f}% {'less' if value < 0 else 'more'} at equal {label} ({kind})")
-    return sentences
+    return sentences + [f"not comparable by {', '.join(labels)} ({reason})" for reason, labels in apart.items()]

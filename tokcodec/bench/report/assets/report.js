@@ -44,9 +44,9 @@
   }
 
   function rateTicks(low, high) {
-    const ticks = [];
+    const ticks = [], digits = high / low < 8 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 2, 5];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
-      for (const digit of [1, 2, 5]) {
+      for (const digit of digits) {
         const value = digit * 10 ** power;
         if (value >= low * 0.999 && value <= high * 1.001) ticks.push(value);
       }
