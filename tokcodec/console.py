@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -39,6 +39,20 @@ class Console:
             width = max((len(label) for label, _ in lines), default=0)
             for label, text in lines:
                 self._print(f"{label:<{width}}  {text}".rstrip())
+
+    def table(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table for people, the first column left and the others right; in JSON it is part of the result."""
+        if self.json_results or self.verbosity < 0:
+            return
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left")
+        for number, head in enumerate(heads):
+            table.add_column(head, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        RichConsole(file=self._results).print(table)
 
     def _print(self, text: str) -> None:
         try:

@@ -22,7 +22,7 @@ class ClipQuality:
 
     Attributes:
         frames: Frames measured.
-        lpips_frames: Frames of them on which LPIPS was measured.
+        lpips_frames: Frames of them on which LPIPS was measured with AlexNet.
         psnr_rgb: PSNR in dB of the mean squared error over all frames and channels of RGB; infinite for no error.
         psnr_y: The same of luma in limited range, with the peak 255, as tools do that measure the planes of a file.
         ms_ssim_rgb: Mean over frames and channels; None for pictures that are too small.
@@ -48,14 +48,22 @@ class Meter:
         alex: LPIPS with AlexNet, or why there is none.
         vgg: With VGG16.
         every: LPIPS on every so many frames, from the first on.
+        vgg_every: The same for VGG16 alone, which is slow; None is `every`.
         device: Where MS-SSIM and LPIPS are computed.
     """
 
     def __init__(
-        self, *, alex: LoadedLpips, vgg: LoadedLpips, every: int = 1, device: str | torch.device = "cpu"
+        self,
+        *,
+        alex: LoadedLpips,
+        vgg: LoadedLpips,
+        every: int = 1,
+        vgg_every: int | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.alex, self.vgg = alex, vgg
         self.every = every
+        self.vgg_every = every if vgg_every is None else vgg_every
         self.device = torch.device(device)
 
     @torch.inference_mode()
@@ -86,14 +94,13 @@ class Meter:
                 lumas = torch.stack([self._plane(luma_first), self._plane(luma_second)])
                 both = torch.cat([pair, lumas], dim=1)
                 structure.append(ms_ssim(both[:1], both[1:])[0])
-            if number % self.every == 0:
-                lpips_frames += 1
-                for name, loaded in (("alex", self.alex), ("vgg", self.vgg)):
-                    if loaded.network is not None and side >= SMALLEST_SIDE:
-                        scaled = pair / 127.5 - 1
-                        # TensorFloat-32 changes LPIPS in the third digit.
-                        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                            distances[name].append(loaded.network(scaled[:1], scaled[1:]))
+            lpips_frames += number % self.every == 0
+            for name, loaded, every in (("alex", self.alex, self.every), ("vgg", self.vgg, self.vgg_every)):
+                if number % every == 0 and loaded.network is not None and side >= SMALLEST_SIDE:
+                    scaled = pair / 127.5 - 1
+                    # TensorFloat-32 changes LPIPS in the third digit.
+                    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                        distances[name].append(loaded.network(scaled[:1], scaled[1:]))
         if not errors:
             raise ValueError("no frames to compare")
         channels = torch.stack(structure).mean(dim=0).tolist() if structure else None
@@ -122,8 +129,13 @@ def _mean(values: list[Tensor]) -> float | None:
 
 
 def make_meter(
-    *, folder: Path | None = None, download: bool = False, every: int = 1, device: str | torch.device = "cpu"
+    *,
+    folder: Path | None = None,
+    download: bool = False,
+    every: int = 1,
+    vgg_every: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> Meter:
     """A meter with both networks of LPIPS, as far as their weights are there; see :func:`load_lpips`."""
     alex, vgg = (load_lpips(kind, folder=folder, download=download, device=device) for kind in (ALEX, VGG))
-    return Meter(alex=alex, vgg=vgg, every=every, device=device)
+    return Meter(alex=alex, vgg=vgg, every=every, vgg_every=vgg_every, device=device)

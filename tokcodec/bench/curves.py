@@ -1,0 +1,135 @@
+"""Curves of one clip, their mean, and BD-rates both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokcodec.bench.bdrate import METHODS, BdRate, Method, bd_rate
+from tokcodec.bench.record import BETTER_IF_LESS, METRICS, BenchRecord
+
+Points = list[tuple[float, float]]
+
+GRID_POINTS = 8
+"""Rates at which curves are averaged."""
+
+
+def variant_of(record: BenchRecord) -> str:
+    """Which of a codec's curves a record lies on: for VVenC one with QPA and one without; "" for others."""
+    return f"qpa={record.setting['qpa']}" if "qpa" in record.setting else ""
+
+
+def clip_curves(records: Iterable[BenchRecord], codec: str, metric: str) -> dict[str, dict[str, Points]]:
+    """Rate and quality, by rising rate: by variant, then by clip; a clip without a value of the metric is left out."""
+    curves: dict[str, dict[str, Points]] = {}
+    for record in records:
+        value = record.metrics[metric]
+        if record.codec == codec and value is not None:
+            clips = curves.setdefault(variant_of(record), {})
+            clips.setdefault(record.clip, []).append((record.bits_per_pixel, value))
+    return {name: {clip: sorted(points) for clip, points in clips.items()} for name, clips in curves.items()}
+
+
+def mean_curve(clips: Mapping[str, Points]) -> Points:
+    """The mean over clips, at rates that every clip reaches.
+
+    Quantizers are searched clip by clip, so that clips share no settings: each clip's quality is interpolated linearly
+    in the logarithm of the rate, at rates spaced evenly in it; nothing is extrapolated. Empty where no rate is common.
+    """
+    curves = [sorted(points) for points in clips.values() if points]
+    if not curves:
+        return []
+    low, high = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
+    if low > high:
+        return []
+    grid = np.linspace(math.log(low), math.log(high), GRID_POINTS if high > low else 1)
+    values = [np.interp(grid, [math.log(rate) for rate, _ in curve], [q for _, q in curve]) for curve in curves]
+    means = np.mean(np.array(values), axis=0)
+    return [(math.exp(rate), float(value)) for rate, value in zip(grid.tolist(), means.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BdRow:
+    """One codec against the anchor by one metric.
+
+    Attributes:
+        codec: Name.
+        variant: As :func:`variant_of`.
+        metric: Name.
+        per_clip: BD-rate of each clip by each method.
+        mean_per_clip: Mean of those that there are, by method; None where a clip has none.
+        clips: Clips that both codecs have.
+        from_mean_curve: BD-rate between the two averaged curves, by method.
+    """
+
+    codec: str
+    variant: str
+    metric: str
+    per_clip: dict[str, dict[Method, BdRate]]
+    mean_per_clip: dict[Method, float | None]
+    clips: int
+    from_mean_curve: dict[Method, BdRate]
+
+    def missing(self, method: Method) -> str:
+        """Why there is no mean over clips; "" where there is one."""
+        without = {clip: found[method].reason for clip, found in self.per_clip.items() if found[method].percent is None}
+        if not without:
+            return "" if self.clips else "no clip that both codecs have"
+        clip, reason = next(iter(without.items()))
+        return f"{len(without)} of {self.clips} clips have none ({clip}: {reason})"
+
+
+def bd_rows(records: Sequence[BenchRecord], *, anchor: str = "x265") -> list[BdRow]:
+    """Every codec against the anchor by every metric that was measured."""
+    rows = []
+    codecs = sorted({record.codec for record in records} - {anchor})
+    for metric in METRICS:
+        base = clip_curves(records, anchor, metric).get("", {})
+        for codec in codecs:
+            for variant, clips in sorted(clip_curves(records, codec, metric).items()):
+                rows.append(_row(codec, variant, metric, base, clips))
+    return rows
+
+
+def _row(codec: str, variant: str, metric: str, base: dict[str, Points], clips: dict[str, Points]) -> BdRow:
+    common = sorted(base.keys() & clips.keys())
+    per_clip: dict[str, dict[Method, BdRate]] = {
+        clip: {method: bd_rate(base[clip], clips[clip], method) for method in METHODS} for clip in common
+    }
+    means: dict[Method, float | None] = {}
+    for method in METHODS:
+        values = [found[method].percent for found in per_clip.values()]
+        there = [value for value in values if value is not None]
+        means[method] = sum(there) / len(there) if there and len(there) == len(values) else None
+    curves = [mean_curve({clip: some[clip] for clip in common}) for some in (base, clips)]
+    averaged: dict[Method, BdRate] = {method: bd_rate(curves[0], curves[1], method) for method in METHODS}
+    return BdRow(
+        codec=codec,
+        variant=variant,
+        metric=metric,
+        per_clip=per_clip,
+        mean_per_clip=means,
+        clips=len(common),
+        from_mean_curve=averaged,
+    )
+
+
+def better_variant(rows: Sequence[BdRow], codec: str, metric: str) -> BdRow | None:
+    """Of a codec's variants the one with the lowest BD-rate by this metric; None where the codec has no row."""
+    some = [row for row in rows if row.codec == codec and row.metric == metric]
+    return min(some, key=_rank, default=None)
+
+
+def _rank(row: BdRow) -> float:
+    value = row.mean_per_clip["pchip"]
+    if value is None:
+        value = row.from_mean_curve["pchip"].percent
+    return math.inf if value is None else value
+
+
+def is_better(metric: str, first: float, second: float) -> bool:
+    """Whether the first value of a metric is better than the second."""
+    return first < second if metric in BETTER_IF_LESS else first > second

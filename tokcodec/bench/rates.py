@@ -1,0 +1,86 @@
+"""Which quantizers are measured, so that a codec's curve spans the rates of interest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from tokcodec.bench.codecs.base import Quantizer
+
+HIGHEST_RATE = 0.1
+LOWEST_RATE = 0.005
+POINTS = 6
+
+_SLOPE = math.log(2) / 4.5
+"""Of the logarithm of the rate, for a step of the quantizer, until two points are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateSpan:
+    """Rates that a curve shall span, in bits per pixel, and how many points it shall have."""
+
+    highest: float = HIGHEST_RATE
+    lowest: float = LOWEST_RATE
+    points: int = POINTS
+
+
+Search = Generator[int, float, list[int]]
+"""Yields a quantizer, wants its rate in bits per pixel sent, returns the quantizers to measure, rising."""
+
+
+def search(quantizer: Quantizer, span: RateSpan) -> Search:
+    """Find the two ends, which enclose the span as tightly as whole quantizers can, and points between them.
+
+    Points between the ends are spaced evenly in the logarithm of the rate, as far as whole quantizers allow. Where the
+    quantizer's own range ends before an end of the span, the curve ends there. The rate is taken to fall with the
+    quantizer.
+    """
+    known: dict[int, float] = {}
+    first = yield from _edge(quantizer, span.highest, quantizer.typical[0], known, is_above=True)
+    last = yield from _edge(quantizer, span.lowest, quantizer.typical[1], known, is_above=False)
+    chosen = {first, last}
+    for number in range(1, span.points - 1):
+        share = number / (span.points - 1)
+        wanted = (1 - share) * math.log(known[first]) + share * math.log(known[last])
+        between = min(max(_interpolate(known, wanted), min(first, last)), max(first, last))
+        if between not in known:
+            known[between] = yield between
+        chosen.add(between)
+    return sorted(chosen)
+
+
+def _edge(
+    quantizer: Quantizer, target: float, typical: int, known: dict[int, float], *, is_above: bool
+) -> Generator[int, float, int]:
+    """The largest quantizer with at least the rate, or the smallest with at most the rate; else the range's end."""
+    tries = 0
+    while True:
+        reaching = [q for q, rate in known.items() if (rate >= target if is_above else rate > target)]
+        below = [q for q in known if q not in reaching]
+        low = max(reaching, default=quantizer.lowest - 1)
+        # A rate that does not fall everywhere leaves points below on both sides; only those beyond count.
+        high = min((q for q in below if q > low), default=quantizer.highest + 1)
+        if high - low <= 1:
+            break
+        guess = typical if not known else _interpolate(known, math.log(target))
+        if tries % 3 == 2:  # interpolation may creep along one side
+            guess = (low + high) // 2
+        tries += 1
+        guess = min(max(guess, low + 1), high - 1)
+        known[guess] = yield guess
+    edge = low if is_above else high
+    return min(max(edge, quantizer.lowest), quantizer.highest)
+
+
+def _interpolate(known: dict[int, float], wanted: float) -> int:
+    """The quantizer at which the logarithm of the rate is likely to be `wanted`."""
+    points = sorted((q, math.log(rate)) for q, rate in known.items())
+    if len(points) == 1:
+        return round(points[0][0] + (points[0][1] - wanted) / _SLOPE)
+    # The two neighbours around it, or the two at the nearer end.
+    number = next((i for i in range(1, len(points) - 1) if points[i][1] <= wanted), len(points) - 1)
+    (q0, r0), (q1, r1) = points[number - 1], points[number]
+    if r0 <= r1:
+        return (q0 + q1) // 2
+    return round(q0 + (r0 - wanted) * (q1 - q0) / (r0 - r1))

@@ -1,0 +1,270 @@
+"""What a worker does: make a clip, encode it, or decode and measure it. Each can run on any machine of a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokcodec.bench.child import frames_of
+from tokcodec.bench.clips import ClipFacts, write_clip
+from tokcodec.bench.codecs import BenchCodec, CodecTask
+from tokcodec.bench.datasets import ClipSource
+from tokcodec.bench.process import Ran, run_measured
+from tokcodec.bench.record import METRICS, Setting, Speed
+from tokcodec.bench.vmaf import MODEL, measure_vmaf, vmaf_missing
+from tokcodec.errors import MediaError
+from tokcodec.frames import Frame, VideoInfo, open_writer
+from tokcodec.frames.info import Colour, Pixels
+
+_ONE = Fraction(1)
+
+if TYPE_CHECKING:
+    from tokcodec.metrics.meter import Meter
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareJob:
+    """Make the lossless clip; see :func:`write_clip`."""
+
+    source: ClipSource
+    target: Path
+    size: tuple[int, int] | None
+    max_frames: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob:
+    """One encode.
+
+    Attributes:
+        codec: Which.
+        setting: What it is told.
+        clip: The lossless clip.
+        target: The coded file.
+        facts: Of the clip.
+        threads: How many it may use.
+    """
+
+    codec: BenchCodec
+    setting: Setting
+    clip: Path
+    target: Path
+    facts: ClipFacts
+    threads: int
+
+    def task(self, source: Path, target: Path) -> CodecTask:
+        """A call with the clip's facts."""
+        return CodecTask(
+            source=source,
+            target=target,
+            setting=self.setting,
+            threads=self.threads,
+            matrix=self.facts.matrix,
+            width=self.facts.width,
+            height=self.facts.height,
+            frame_rate=self.facts.frame_rate,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What an encode gave."""
+
+    coded_bytes: int
+    speed: Speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricChoice:
+    """How metrics are measured.
+
+    Attributes:
+        lpips_folder: Backbones; None leaves torch's cache.
+        alex_every: LPIPS with AlexNet on every so many frames; 1 is all.
+        vgg_every: Likewise with VGG16.
+        vmaf: Whether VMAF is wanted.
+        device: Where MS-SSIM and LPIPS are computed.
+    """
+
+    lpips_folder: Path | None = None
+    alex_every: int = 1
+    vgg_every: int = 1
+    vmaf: bool = True
+    device: str = "cpu"
+
+    def frames(self) -> dict[str, int]:
+        """Every how many frames, by metric."""
+        return dict.fromkeys(METRICS, 1) | {"lpips_alex": self.alex_every, "lpips_vgg": self.vgg_every}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureJob:
+    """Decode what an encode gave, afresh, and measure it.
+
+    Attributes:
+        encode: How the coded file is made again if it is not there.
+        coded_bytes: Its size.
+        metrics: How to measure.
+        frame: Number of the frame to keep as a picture.
+        pictures: Folder for it.
+    """
+
+    encode: EncodeJob
+    coded_bytes: int
+    metrics: MetricChoice
+    frame: int
+    pictures: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What it gave.
+
+    Attributes:
+        encoded: A new encode, where the coded file was not there.
+        speed: Of the decoder.
+        values: Metrics by name.
+        missing: Why a value is None.
+        sources: Where LPIPS and VMAF come from, also where they gave no value.
+        original: The kept frame of the clip, PNG.
+        decoded: The kept frame of the codec, PNG.
+    """
+
+    encoded: Encoded | None
+    speed: Speed
+    values: dict[str, float | None]
+    missing: dict[str, str]
+    sources: dict[str, str]
+    original: Path
+    decoded: Path
+
+
+def prepare_clip(job: PrepareJob) -> ClipFacts:
+    """Make the lossless clip.
+
+    Raises:
+        TokcodecError: As :func:`write_clip`.
+    """
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    return write_clip(job.source, job.target, size=job.size, max_frames=job.max_frames)
+
+
+def encode_clip(job: EncodeJob) -> Encoded:
+    """Encode in a process of its own.
+
+    Raises:
+        MediaError: The codec fails.
+    """
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    command = job.codec.encode_command(job.task(job.clip, job.target))
+    ran = run_measured(command, threads=job.threads, name=f"{job.codec.name}, encoding")
+    return Encoded(coded_bytes=job.target.stat().st_size, speed=_speed(ran, job))
+
+
+def _speed(ran: Ran, job: EncodeJob) -> Speed:
+    seconds = float(ran.values["seconds"])
+    return Speed(
+        seconds=round(seconds, 4),
+        frames_per_second=round(job.facts.frames / max(seconds, 1e-9), 3),
+        peak_memory_bytes=ran.peak_memory_bytes,
+        threads=job.threads,
+        stages=job.codec.stages(ran.values),
+    )
+
+
+def measure_clip(job: MeasureJob) -> Measured:
+    """Decode in a process of its own, and compare with the clip.
+
+    Raises:
+        MediaError: The codec fails, or gives back another number of frames.
+    """
+    encode = job.encode
+    encoded = None
+    if not encode.target.is_file() or encode.target.stat().st_size != job.coded_bytes:
+        encoded = encode_clip(encode)
+    decoded = encode.target.with_suffix(".decoded.mkv")
+    command = encode.codec.decode_command(encode.task(encode.target, decoded))
+    try:
+        ran = run_measured(command, threads=encode.threads, name=f"{encode.codec.name}, decoding")
+        names = [f"{encode.target.stem}.{side}.png" for side in ("original", "decoded")]
+        kept = [job.pictures / name for name in names]
+        values, missing, sources = _metrics(job, decoded, kept)
+    finally:
+        decoded.unlink(missing_ok=True)
+    return Measured(
+        encoded=encoded,
+        speed=_speed(ran, encode),
+        values=values,
+        missing=missing,
+        sources=sources,
+        original=kept[0],
+        decoded=kept[1],
+    )
+
+
+def _metrics(
+    job: MeasureJob, decoded: Path, kept: list[Path]
+) -> tuple[dict[str, float | None], dict[str, str], dict[str, str]]:
+    clip, choice = job.encode.clip, job.metrics
+    meter = meter_for(choice, job.encode.threads)
+    job.pictures.mkdir(parents=True, exist_ok=True)
+    pairs = [_keeping(frames_of(path), job.frame, target) for path, target in zip((clip, decoded), kept, strict=True)]
+    try:
+        quality = meter.measure(*pairs, matrix=job.encode.facts.matrix)
+    except ValueError as error:
+        raise MediaError(f"{job.encode.codec.name} gave back something else: {error}") from error
+    measured = dataclasses.asdict(quality)
+    values: dict[str, float | None] = {name: measured.get(name) for name in METRICS}
+    missing = lpips_missing(choice, job.encode.threads)
+    sources = {"lpips_alex": meter.alex.source, "lpips_vgg": meter.vgg.source}
+    if not choice.vmaf:
+        missing["vmaf"] = "not asked for"
+    elif reason := vmaf_missing():
+        missing["vmaf"] = reason
+    else:
+        sources["vmaf"] = MODEL
+        try:
+            values["vmaf"] = measure_vmaf(clip, decoded, threads=job.encode.threads)
+        except MediaError as error:
+            missing["vmaf"] = str(error)
+    for name, value in values.items():
+        if value is None:
+            missing.setdefault(name, "the pictures are too small")
+    return values, missing, {name: source for name, source in sources.items() if source}
+
+
+def lpips_missing(choice: MetricChoice, threads: int) -> dict[str, str]:
+    """Why there is no LPIPS, by metric; empty where there are both."""
+    meter = meter_for(choice, threads)
+    kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
+    return {name: loaded.reason for name, loaded in kinds if loaded.network is None}
+
+
+@functools.lru_cache(maxsize=1)
+def meter_for(choice: MetricChoice, threads: int) -> Meter:
+    """The networks, loaded once in a process."""
+    import torch
+
+    from tokcodec.metrics.meter import make_meter
+
+    torch.set_num_threads(threads)
+    return make_meter(
+        folder=choice.lpips_folder, every=choice.alex_every, vgg_every=choice.vgg_every, device=choice.device
+    )
+
+
+def _keeping(frames: Iterable[Pixels], number: int, target: Path) -> Iterator[Pixels]:
+    """The same frames; one of them is written to a PNG on the way."""
+    for index, pixels in enumerate(frames):
+        if index == number:
+            height, width = pixels.shape[:2]
+            colour = Colour(matrix=0, full_range=True)
+            info = VideoInfo(width=width, height=height, time_base=_ONE, frame_rate=None, colour=colour, is_image=True)
+            with open_writer(target, info) as writer:
+                writer.write_frame(Frame(pixels=pixels, pts=0))
+        yield pixels
