@@ -799,7 +799,10 @@ class Network:
         if state is None:
             groups, motions = [self.conv("split_first", y)], [None]
         else:
-            groups, motions = np.split(self.conv("split_rest", y), 4), np.split(self.conv("motion_out", y), 4)
+            groups, motions = (
+                np.split(self.conv("split_rest", y), 4),
+                np.split(np.sinh(np.clip(self.conv("motion_out", y), -5, 5)), 4),
+            )
         for group, motion in zip(groups, motions, strict=True):
             m = shuffle(group, 2)
             if motion is not None:

@@ -19,7 +19,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
 from tokcodec.tokenizer.model import PATCH, Tokenizer
-from tokcodec.tokenizer.motion import MOTION_UNIT, warp
+from tokcodec.tokenizer.motion import MOTION_LIMIT, MOTION_UNIT, code_of_motion, motion_of_code, warp
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.stream import (
     StreamDecoder,
@@ -82,8 +82,8 @@ def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torc
             y = encoder.merge_first(x)
         else:
             found = search(part.unsqueeze(0), pictures[4 * step - 4].unsqueeze(0))
-            new = found - after.motion
-            features = torch.cat([found / 8, new.clamp(-16, 16) / 4, (4 * new).clamp(-2, 2)], dim=1).flatten(1, 2)
+            new = torch.asinh(found) - torch.asinh(after.motion)
+            features = torch.cat([torch.asinh(found), 2 * new, (8 * new).clamp(-2, 2)], dim=1).flatten(1, 2)
             motion = encoder.motion_merge(F.silu(encoder.motion_in(features)))
             known = encoder.known_in(encoder.norm_known(state.features))
             y = encoder.merge_rest(x.flatten(0, 1).unsqueeze(0)) + motion + known
@@ -229,6 +229,12 @@ def test_the_search_finds_motion():
     assert (
         float((moved - frames)[..., 16:-16, 16:-16].abs().mean()) < 0.02 < float((before - frames[:, 3]).abs().mean())
     )
+
+
+def test_motion_has_a_code():
+    motion = torch.linspace(-70, 70, 57)
+    torch.testing.assert_close(motion_of_code(code_of_motion(motion)), motion, rtol=1e-4, atol=1e-4)
+    assert float(motion_of_code(torch.tensor(99.0))) == pytest.approx(math.sinh(MOTION_LIMIT), rel=1e-5)
 
 
 def test_small_pictures_stand_still():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
-from tokcodec.tokenizer.motion import warp
+from tokcodec.tokenizer.motion import code_of_motion, motion_of_code, warp
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
@@ -162,9 +162,9 @@ class Encoder(nn.Module):
 
 
 def _motion_features(found: Tensor, known: Tensor) -> Tensor:
-    """Motion as it is, what the decoder does not know of it, and that once more with its small values enlarged."""
-    new = found - known
-    features = torch.cat([found / 8, new.clamp(-16, 16) / 4, (4 * new).clamp(-2, 2)], dim=1)
+    """Codes of the motion found, what the decoder does not know of them, and that with its small values enlarged."""
+    code, new = code_of_motion(found), code_of_motion(found) - code_of_motion(known)
+    features = torch.cat([code, 2 * new, (8 * new).clamp(-2, 2)], dim=1)
     return features.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
@@ -234,7 +234,7 @@ class Decoder(nn.Module):
         maps = maps.contiguous(memory_format=torch.channels_last)
         moved = motion = None
         if state is not None:
-            motion = self.motion_out(features).float().unflatten(1, (count, 2))
+            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (count, 2))
             moved = warp(state.picture, motion).flatten(0, 1)
             maps = maps + self.warp_in(
                 F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)

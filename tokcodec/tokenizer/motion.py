@@ -8,6 +8,18 @@ from torch import Tensor
 
 MOTION_UNIT = 2.0
 """Pixels for each unit of motion."""
+MOTION_LIMIT = 5.0
+"""Largest code of motion; it stands for 148 pixels."""
+
+
+def motion_of_code(code: Tensor) -> Tensor:
+    """Motion in units of `MOTION_UNIT`: sinh, which is fine near zero and reaches far, of the code within its limit."""
+    return torch.sinh(code.clamp(-MOTION_LIMIT, MOTION_LIMIT))
+
+
+def code_of_motion(motion: Tensor) -> Tensor:
+    """The inverse of :func:`motion_of_code`."""
+    return torch.asinh(motion).clamp(-MOTION_LIMIT, MOTION_LIMIT)
 
 
 def warp(picture: Tensor, motion: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class LossWeights:
         lpips: LPIPS by VGG16, mean over some frames of the batch; 0 leaves it out.
         moved: Mean absolute error of what motion alone shows of the later steps, for where the mask hides the moved
             picture its motion would never be learned.
-        motion: Mean absolute difference of the decoder's motion from the searched one, in units of two pixels.
+        motion: Mean absolute difference between the codes of the decoder's motion and of the searched one.
         commitment: Mean squared distance of z to its signs (paper: 0.25).
         entropy: The entropy penalty, E[H] - diversity * H[E] (paper: 0.1).
         diversity: Weight of H[E] inside the entropy penalty.
@@ -30,8 +30,8 @@ class LossWeights:
     l1: float = 0.5
     mse: float = 2.0
     lpips: float = 0.0
-    moved: float = 0.25
-    motion: float = 0.02
+    moved: float = 0.5
+    motion: float = 0.1
     commitment: float = 0.02
     entropy: float = 0.01
     diversity: float = 1.0

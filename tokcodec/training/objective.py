@@ -12,6 +12,7 @@ from torch import Tensor
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.motion import code_of_motion
 from tokcodec.tokenizer.search import search_clip
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
@@ -171,7 +172,7 @@ def clip_losses(
     terms = reconstruction_terms(result, frames)
     if moved:
         terms["moved"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
-        terms["motion"] = (torch.stack(motions, dim=1) - found).abs().mean()
+        terms["motion"] = (code_of_motion(torch.stack(motions, dim=1)) - code_of_motion(found)).abs().mean()
     if lpips is not None:
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
     if stage != "continuous" and model.config.quantizer == "lfq":
