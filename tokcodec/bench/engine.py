@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Collection
@@ -90,13 +92,12 @@ class RayEngine:
     def __init__(self, jobs: int, threads: int) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("the engine ray needs the package ray", hint="pip install 'tokcodec[cluster]'")
-        import ray
-
+        ray: Any = importlib.import_module("ray")
         self._ray = ray
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(num_cpus=jobs * threads, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(num_cpus=jobs * threads, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self.jobs = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         self._threads = threads
 

@@ -46,7 +46,6 @@ class Plan:
         metrics: How.
         lpips: Backbones that there are, by metric; "" where there is none.
         vmaf: The model if it can be measured; "" where not.
-        machine: Key of the machine.
     """
 
     dataset: Dataset
@@ -58,7 +57,6 @@ class Plan:
     metrics: MetricChoice
     lpips: dict[str, str]
     vmaf: str
-    machine: str
 
     def is_enough(self, record: BenchRecord) -> bool:
         """Whether a record needs no measuring again: what can be measured now was, by the same networks and frames."""
@@ -326,8 +324,10 @@ class _Run:
             decode=measured.speed,
             command=codec.told(setting, threads=self._plan.threads),
             versions=self._versions_of(codec),
-            machine=self._plan.machine,
+            machine=measured.machine.key,
+            encode_machine="" if encoded.machine == measured.machine.key else encoded.machine,
         )
+        self._store.add_machine(measured.machine)
         self._store.add(record)
         self._outcome.measured += 1
         for name, picture, its_rate in ((ORIGINAL, measured.original, None), (codec.name, measured.decoded, rate)):

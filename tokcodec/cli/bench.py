@@ -82,7 +82,6 @@ def bench(
     from tokcodec.bench.codecs import make_codecs
     from tokcodec.bench.datasets import find_dataset, parse_size
     from tokcodec.bench.engine import make_engine
-    from tokcodec.bench.machine import describe_machine
     from tokcodec.bench.rates import RateSpan
     from tokcodec.bench.runner import Plan, records_of, run_plan
     from tokcodec.bench.store import open_store
@@ -102,8 +101,6 @@ def bench(
     present, absent = _present(wanted, console)
     with open_store(out.resolve()) as store:
         lpips = _backbones(choice, threads, download=lpips_download, console=console)
-        machine, description = describe_machine()
-        store.set_machine(machine, description)
         store.set_absent(absent, names)
         plan = Plan(
             dataset=found,
@@ -115,7 +112,6 @@ def bench(
             metrics=choice,
             lpips=lpips,
             vmaf=MODEL if vmaf and not vmaf_missing() else "",
-            machine=machine,
         )
         workers = make_engine(engine, jobs=jobs, threads=threads)
         try:
