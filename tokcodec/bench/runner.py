@@ -26,7 +26,7 @@ from tokcodec.bench.tasks import (
     measure_clip,
     prepare_clip,
 )
-from tokcodec.errors import IncompleteError, TokcodecError
+from tokcodec.errors import IncompleteError, MediaError, TokcodecError
 
 Steps = Generator[Task, Any, None]
 """Yields tasks, one at a time; their results are sent back."""
@@ -155,7 +155,7 @@ class _Run:
             self._open_tracks[source.name] = 1
             try:
                 self._go_on(self._clip(source), source.name, "reading", None)
-            except TokcodecError as error:
+            except MediaError as error:
                 self._fail(f"{source.name}: {error}")
                 self._ended(source.name)
         return True

@@ -119,6 +119,8 @@ def bench(
         finally:
             workers.close()
         records = records_of(store, outcome)
+        if others := len(store.records) - len(records):
+            console.note(f"{others} measurements of other runs are in this folder; the report shows them too")
         page = None
         if report and records:
             from tokcodec.bench.report import write_report
