@@ -81,7 +81,7 @@ def bench(
     from tokcodec.bench.bdrate import check_bjontegaard
     from tokcodec.bench.codecs import make_codecs
     from tokcodec.bench.datasets import find_dataset, parse_size
-    from tokcodec.bench.engine import make_engine
+    from tokcodec.bench.engine import check_engine, make_engine
     from tokcodec.bench.rates import RateSpan
     from tokcodec.bench.runner import Plan, records_of, run_plan
     from tokcodec.bench.store import open_store
@@ -89,6 +89,8 @@ def bench(
     from tokcodec.bench.vmaf import MODEL, vmaf_missing
 
     check_bjontegaard()
+    check_engine(engine)
+    wanted_size = None if size is None else parse_size(size)
     wanted = make_codecs(names, model=model, device=device)
     found = find_dataset(dataset, root=root)
     choice = MetricChoice(
@@ -105,7 +107,7 @@ def bench(
         plan = Plan(
             dataset=found,
             codecs=present,
-            size=found.size if size is None else parse_size(size),
+            size=found.size if size is None else wanted_size,
             max_frames=frames,
             threads=threads,
             span=RateSpan(points=points),
