@@ -64,13 +64,13 @@ def write_clip(
     pictures, rate, matrix = _open(source)
     with atomic(target, force=True) as part:
         width, height, count = _write(islice(_scaled(pictures, size, source), max_frames), part, rate)
-    expected = source.frames if max_frames is None else min(max_frames, source.frames or max_frames)
-    if source.frames is not None and count < (expected or 0):
-        raise MediaError(
-            f"the clip {source.name} is short: {count} of {expected} frames",
-            where=str(source.path),
-            hint="get it again; bench/datasets.toml says where",
-        )
+        expected = source.frames if max_frames is None else min(max_frames, source.frames or max_frames)
+        if source.frames is not None and count < (expected or 0):
+            raise MediaError(
+                f"the clip {source.name} is short: {count} of {expected} frames",
+                where=str(source.path),
+                hint="get it again; bench/datasets.toml says where",
+            )
     return ClipFacts(
         width=width, height=height, frames=count, frame_rate=f"{rate.numerator}/{rate.denominator}", matrix=matrix
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Collection
@@ -82,21 +84,15 @@ class RayEngine:
     Args:
         jobs: Tasks at a time on a local cluster; on another, the cluster's cores decide.
         threads: Cores that a task takes.
-
-    Raises:
-        UsageError: Ray is not installed.
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise UsageError("the engine ray needs the package ray", hint="pip install 'tokcodec[cluster]'")
-        import ray
-
+        ray: Any = importlib.import_module("ray")
         self._ray = ray
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(num_cpus=jobs * threads, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(num_cpus=jobs * threads, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self.jobs = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         self._threads = threads
 
@@ -121,14 +117,23 @@ class RayEngine:
         self._ray.shutdown()
 
 
+def check_engine(name: str) -> None:
+    """Refuse at once, and not after the clips were read.
+
+    Raises:
+        UsageError: There is no engine of this name, or its package is missing.
+    """
+    if name not in ("local", "ray"):
+        raise UsageError(f"there is no engine {name!r}", hint="local or ray")
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("the engine ray needs the package ray", hint="pip install 'tokcodec[cluster]'")
+
+
 def make_engine(name: str, *, jobs: int, threads: int) -> Engine:
     """The engine of this name.
 
     Raises:
-        UsageError: There is none, or its package is missing.
+        UsageError: As :func:`check_engine`.
     """
-    if name == "local":
-        return ProcessEngine(jobs)
-    if name == "ray":
-        return RayEngine(jobs, threads)
-    raise UsageError(f"there is no engine {name!r}", hint="local or ray")
+    check_engine(name)
+    return RayEngine(jobs, threads) if name == "ray" else ProcessEngine(jobs)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def describe_machine() -> tuple[str, dict[str, str | int]]:
-    """A short key, and the description it stands for; no name of the machine or of its user."""
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine without its name.
+
+    Attributes:
+        key: Short, the same for the same description.
+        description: Processor, cores, memory in bytes, system, Python, torch, and GPU if there is one.
+    """
+
+    key: str
+    description: dict[str, str | int]
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """What this process runs on."""
     import torch
 
     description: dict[str, str | int] = {
@@ -24,7 +40,7 @@ def describe_machine() -> tuple[str, dict[str, str | int]]:
     if torch.cuda.is_available():
         description["gpu"] = torch.cuda.get_device_name()
     text = json.dumps(description, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8], description
+    return Machine(key=hashlib.sha256(text.encode()).hexdigest()[:8], description=description)
 
 
 def _cpu_model() -> str:

@@ -62,7 +62,8 @@ class BenchRecord:
         decode: Time and memory.
         command: What a person would type, or tell PyAV, to repeat it.
         versions: Of what took part.
-        machine: Key of `machine.json`.
+        machine: Key of `machine.json`: where it was decoded and measured.
+        encode_machine: Where it was encoded; "" is the same.
         schema: Of this line.
     """
 
@@ -86,6 +87,7 @@ class BenchRecord:
     command: str
     versions: dict[str, str]
     machine: str
+    encode_machine: str = ""
     schema: int = SCHEMA
 
     @property

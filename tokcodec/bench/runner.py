@@ -26,7 +26,7 @@ from tokcodec.bench.tasks import (
     measure_clip,
     prepare_clip,
 )
-from tokcodec.errors import IncompleteError, TokcodecError
+from tokcodec.errors import IncompleteError, MediaError, TokcodecError
 
 Steps = Generator[Task, Any, None]
 """Yields tasks, one at a time; their results are sent back."""
@@ -46,7 +46,6 @@ class Plan:
         metrics: How.
         lpips: Backbones that there are, by metric; "" where there is none.
         vmaf: The model if it can be measured; "" where not.
-        machine: Key of the machine.
     """
 
     dataset: Dataset
@@ -58,7 +57,6 @@ class Plan:
     metrics: MetricChoice
     lpips: dict[str, str]
     vmaf: str
-    machine: str
 
     def is_enough(self, record: BenchRecord) -> bool:
         """Whether a record needs no measuring again: what can be measured now was, by the same networks and frames."""
@@ -157,7 +155,7 @@ class _Run:
             self._open_tracks[source.name] = 1
             try:
                 self._go_on(self._clip(source), source.name, "reading", None)
-            except TokcodecError as error:
+            except MediaError as error:
                 self._fail(f"{source.name}: {error}")
                 self._ended(source.name)
         return True
@@ -326,8 +324,10 @@ class _Run:
             decode=measured.speed,
             command=codec.told(setting, threads=self._plan.threads),
             versions=self._versions_of(codec),
-            machine=self._plan.machine,
+            machine=measured.machine.key,
+            encode_machine="" if encoded.machine == measured.machine.key else encoded.machine,
         )
+        self._store.add_machine(measured.machine)
         self._store.add(record)
         self._outcome.measured += 1
         for name, picture, its_rate in ((ORIGINAL, measured.original, None), (codec.name, measured.decoded, rate)):

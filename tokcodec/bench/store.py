@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tokcodec.bench.clips import ClipFacts, facts_of
+from tokcodec.bench.machine import Machine
 from tokcodec.bench.record import BenchRecord, Speed
 from tokcodec.bench.tasks import Encoded
 from tokcodec.errors import MediaError, OutputError
@@ -115,10 +116,12 @@ class ResultStore:
         self._clips[key] = dataclasses.asdict(facts)
         _write_json(self.folder / "clips.json", self._clips)
 
-    def set_machine(self, key: str, description: Mapping[str, str | int]) -> None:
+    def add_machine(self, machine: Machine) -> None:
         """Keep the description of a machine."""
         path = self.folder / "machine.json"
-        _write_json(path, {**_read_json(path, {}), key: dict(description)})
+        before = _read_json(path, {})
+        if machine.key not in before:
+            _write_json(path, {**before, machine.key: machine.description})
 
     def set_absent(self, absent: Mapping[str, str], asked: list[str]) -> None:
         """Keep why codecs are absent; what an earlier run said of codecs that were not asked for now stays."""
@@ -163,7 +166,8 @@ def _distance(rate: float | None) -> float:
 def _encoded_from(line: str, path: Path) -> tuple[str, Encoded]:
     try:
         values = json.loads(line)
-        return values["key"], Encoded(coded_bytes=int(values["coded_bytes"]), speed=Speed(**values["speed"]))
+        speed = Speed(**values["speed"])
+        return values["key"], Encoded(coded_bytes=int(values["coded_bytes"]), speed=speed, machine=values["machine"])
     except (ValueError, KeyError, TypeError) as error:
         raise MediaError(f"not a line of tokcodec bench: {error}", where=str(path)) from error
 

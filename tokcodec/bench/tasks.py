@@ -14,6 +14,7 @@ from tokcodec.bench.child import frames_of
 from tokcodec.bench.clips import ClipFacts, write_clip
 from tokcodec.bench.codecs import BenchCodec, CodecTask
 from tokcodec.bench.datasets import ClipSource
+from tokcodec.bench.machine import Machine, this_machine
 from tokcodec.bench.process import Ran, run_measured
 from tokcodec.bench.record import METRICS, Setting, Speed
 from tokcodec.bench.vmaf import MODEL, measure_vmaf, vmaf_missing
@@ -73,10 +74,17 @@ class EncodeJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What an encode gave."""
+    """What an encode gave.
+
+    Attributes:
+        coded_bytes: Size of the coded file.
+        speed: Of the encoder.
+        machine: Key of the machine.
+    """
 
     coded_bytes: int
     speed: Speed
+    machine: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +139,7 @@ class Measured:
         values: Metrics by name.
         missing: Why a value is None.
         sources: Where LPIPS and VMAF come from, also where they gave no value.
+        machine: Where it was decoded and measured.
         original: The kept frame of the clip, PNG.
         decoded: The kept frame of the codec, PNG.
     """
@@ -140,6 +149,7 @@ class Measured:
     values: dict[str, float | None]
     missing: dict[str, str]
     sources: dict[str, str]
+    machine: Machine
     original: Path
     decoded: Path
 
@@ -163,7 +173,7 @@ def encode_clip(job: EncodeJob) -> Encoded:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     command = job.codec.encode_command(job.task(job.clip, job.target))
     ran = run_measured(command, threads=job.threads, name=f"{job.codec.name}, encoding")
-    return Encoded(coded_bytes=job.target.stat().st_size, speed=_speed(ran, job))
+    return Encoded(coded_bytes=job.target.stat().st_size, speed=_speed(ran, job), machine=this_machine().key)
 
 
 def _speed(ran: Ran, job: EncodeJob) -> Speed:
@@ -202,6 +212,7 @@ def measure_clip(job: MeasureJob) -> Measured:
         values=values,
         missing=missing,
         sources=sources,
+        machine=this_machine(),
         original=kept[0],
         decoded=kept[1],
     )

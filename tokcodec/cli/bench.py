@@ -81,8 +81,7 @@ def bench(
     from tokcodec.bench.bdrate import check_bjontegaard
     from tokcodec.bench.codecs import make_codecs
     from tokcodec.bench.datasets import find_dataset, parse_size
-    from tokcodec.bench.engine import make_engine
-    from tokcodec.bench.machine import describe_machine
+    from tokcodec.bench.engine import check_engine, make_engine
     from tokcodec.bench.rates import RateSpan
     from tokcodec.bench.runner import Plan, records_of, run_plan
     from tokcodec.bench.store import open_store
@@ -90,6 +89,8 @@ def bench(
     from tokcodec.bench.vmaf import MODEL, vmaf_missing
 
     check_bjontegaard()
+    check_engine(engine)
+    wanted_size = None if size is None else parse_size(size)
     wanted = make_codecs(names, model=model, device=device)
     found = find_dataset(dataset, root=root)
     choice = MetricChoice(
@@ -102,20 +103,17 @@ def bench(
     present, absent = _present(wanted, console)
     with open_store(out.resolve()) as store:
         lpips = _backbones(choice, threads, download=lpips_download, console=console)
-        machine, description = describe_machine()
-        store.set_machine(machine, description)
         store.set_absent(absent, names)
         plan = Plan(
             dataset=found,
             codecs=present,
-            size=found.size if size is None else parse_size(size),
+            size=found.size if size is None else wanted_size,
             max_frames=frames,
             threads=threads,
             span=RateSpan(points=points),
             metrics=choice,
             lpips=lpips,
             vmaf=MODEL if vmaf and not vmaf_missing() else "",
-            machine=machine,
         )
         workers = make_engine(engine, jobs=jobs, threads=threads)
         try:
@@ -123,6 +121,8 @@ def bench(
         finally:
             workers.close()
         records = records_of(store, outcome)
+        if others := len(store.records) - len(records):
+            console.note(f"{others} measurements of other runs are in this folder; the report shows them too")
         page = None
         if report and records:
             from tokcodec.bench.report import write_report

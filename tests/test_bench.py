@@ -1,0 +1,297 @@
+"""The bench without encoders: records, results folders, datasets, rates, curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_helpers import SPEED, bench_record
+from hypothesis import given
+from hypothesis import strategies as st
+from media import make_video, picture
+
+from tokcodec.bench.bdrate import METHODS, bd_rate
+from tokcodec.bench.clips import write_clip
+from tokcodec.bench.codecs import NAMES, make_codecs
+from tokcodec.bench.codecs.base import Quantizer
+from tokcodec.bench.codecs.units import without_delimiters, without_units
+from tokcodec.bench.curves import bd_rows, better_variant, mean_curve
+from tokcodec.bench.datasets import ROOT_VARIABLE, ClipSource, dataset_names, find_dataset, parse_size
+from tokcodec.bench.rates import RateSpan, search
+from tokcodec.bench.record import BenchRecord
+from tokcodec.bench.store import WORKING_RATE, open_store
+from tokcodec.bench.summary import bd_table, bd_values
+from tokcodec.bench.tasks import Encoded
+from tokcodec.errors import MediaError, OutputError, UsageError
+from tokcodec.evaluation import read_clip
+
+
+def test_a_record_is_the_same_when_read_back():
+    record = bench_record(0.02, psnr_rgb=math.inf, lpips_alex=0.25, codec="tokcodec", setting={"quality": 3})
+    line = record.to_json()
+    assert "Infinity" not in line
+    assert BenchRecord.from_json(line) == record
+    for broken in ("{}", "[]", "x", line.replace('"schema": 1', '"schema": 2'), line.replace("psnr_y", "psnr_z")):
+        with pytest.raises(MediaError, match="tokcodec bench"):
+            BenchRecord.from_json(broken)
+
+
+def test_what_makes_a_measurement_another_one():
+    one = bench_record(0.02, setting={"crf": 30})
+    assert one.key == bench_record(0.03, setting={"crf": 30.0}, psnr_y=30.0, machine="n").key
+    others = [{"setting": {"crf": 31}}, {"codec": "x264"}, {"width": 99}, {"frames": 9}, {"clip_sha256": "b"}]
+    keys = {bench_record(0.02, **{"setting": {"crf": 30}, **other}).key for other in others}
+    assert len(keys | {one.key}) == 6
+
+
+def test_a_results_folder_survives_a_kill(tmp_path: Path):
+    first, second = bench_record(0.01), bench_record(0.02)
+    encoded = Encoded(coded_bytes=77, speed=SPEED, machine="m")
+    with open_store(tmp_path) as store:
+        store.add(first)
+        store.add(second)
+        store.add_encode("k", encoded)
+    path = tmp_path / "results.jsonl"
+    data = path.read_bytes()
+    path.write_bytes(data[:-30])
+    with open_store(tmp_path) as store:
+        assert (store.find(first.key), store.find(second.key)) == (first, None)
+        assert store.find_encode("k") == encoded
+        store.add(second)
+        with pytest.raises(OutputError, match="another run"), open_store(tmp_path):
+            pass
+    assert path.read_bytes() == data
+    path.write_text("notes\n")
+    with pytest.raises(MediaError, match="not a file"), open_store(tmp_path):
+        pass
+    assert path.read_text() == "notes\n"
+
+
+def test_the_example_frame_is_the_one_nearest_to_the_working_rate(tmp_path: Path):
+    with open_store(tmp_path) as store:
+        for number, rate in enumerate((0.1, WORKING_RATE * 1.2, 0.005, WORKING_RATE * 0.7)):
+            picture_file = tmp_path / f"{number}.png"
+            picture_file.write_text(str(number))
+            store.offer_frame(clip="a", codec="x265", bits_per_pixel=rate, number=5, picture=picture_file)
+        (tmp_path / "o.png").write_text("o")
+        store.offer_frame(clip="a", codec="original", bits_per_pixel=None, number=5, picture=tmp_path / "o.png")
+    index = json.loads((tmp_path / "frames" / "index.json").read_text())
+    assert [(entry["codec"], entry["bits_per_pixel"], entry["file"]) for entry in index] == [
+        ("x265", WORKING_RATE * 1.2, "a/x265.png"),
+        ("original", None, "a/original.png"),
+    ]
+    assert (tmp_path / "frames" / "a" / "x265.png").read_text() == "1"
+
+
+@given(
+    slope=st.floats(0.05, 0.5),
+    at_thirty=st.floats(0.001, 0.5),
+    bend=st.floats(-0.004, 0.004),
+    typical=st.integers(0, 51),
+)
+def test_the_search_encloses_the_span_as_tightly_as_quantizers_can(
+    slope: float, at_thirty: float, bend: float, typical: int
+):
+    quantizer = Quantizer(name="q", lowest=0, highest=51, typical=(typical, typical))
+    span = RateSpan()
+    measured: dict[int, float] = {}
+
+    def rate(q: int) -> float:
+        return at_thirty * math.exp(-slope * (q - 30) - bend * min(q - 30, 0) ** 2 / 10)
+
+    steps = search(quantizer, span)
+    q = next(steps)
+    try:
+        while True:
+            assert q not in measured, "encoded twice"
+            measured[q] = rate(q)
+            q = steps.send(measured[q])
+    except StopIteration as end:
+        chosen = end.value
+    assert len(measured) <= 20
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= measured.keys()
+    first, last = chosen[0], chosen[-1]
+    if measured[first] >= span.highest:
+        assert first == 51 or rate(first + 1) < span.highest
+    else:
+        assert first == 0, "the range ends before the rate"
+    if measured[last] <= span.lowest:
+        assert last == 0 or rate(last - 1) > span.lowest
+    else:
+        assert last == 51
+    if last - first >= 10:
+        assert len(chosen) == span.points
+
+
+CURVE = [(0.005 * 2**k, 25.0 + 2 * k) for k in range(5)]
+
+
+def test_bd_rate_of_a_curve_at_half_the_rate_is_minus_fifty_percent():
+    half = [(rate / 2, quality) for rate, quality in CURVE]
+    for method in METHODS:
+        assert bd_rate(CURVE, half, method).percent == pytest.approx(-50)
+        assert bd_rate(list(reversed(half)), CURVE, method).percent == pytest.approx(100)
+        falling = [[(rate, 1 - quality / 100) for rate, quality in some] for some in (CURVE, half)]
+        assert bd_rate(falling[0], falling[1], method).percent == pytest.approx(-50)
+    assert bd_rate(CURVE, CURVE).percent == pytest.approx(0)
+    assert bd_rate(CURVE, CURVE).overlap == pytest.approx(1)
+
+
+def test_where_there_is_no_bd_rate_the_reason_is_said():
+    better = [(rate, quality + 20) for rate, quality in CURVE]
+    dented = [*CURVE[:2], (CURVE[2][0], CURVE[1][1]), *CURVE[3:]]
+    lossless = [*CURVE[:4], (0.9, math.inf)]
+    for test, reason in (
+        (better, "above the anchor"),
+        ([(rate, quality - 20) for rate, quality in CURVE], "below the anchor"),
+        (dented, "does not get better"),
+        (lossless, "lossless"),
+        (CURVE[:1], "fewer than two"),
+    ):
+        found = bd_rate(CURVE, test)
+        assert found.percent is None
+        assert reason in found.reason
+
+
+def test_both_ways_of_averaging():
+    records = []
+    for clip, offset in (("a", 0.0), ("b", 5.0)):
+        for rate, quality in CURVE:
+            records.append(bench_record(rate, clip=clip, psnr_y=quality + offset))
+            for qpa, factor in ((0, 0.5), (1, 0.8)):
+                setting = {"qp": round(rate * 1e4), "qpa": qpa}
+                changes = {"codec": "vvenc", "clip": clip, "setting": setting, "psnr_y": quality + offset}
+                records.append(bench_record(rate * factor, **changes))
+    rows = bd_rows(records)
+    assert [(row.codec, row.variant, row.metric, row.clips) for row in rows] == [
+        ("vvenc", "qpa=0", "psnr_y", 2),
+        ("vvenc", "qpa=1", "psnr_y", 2),
+    ]
+    assert rows[0].mean_per_clip["pchip"] == pytest.approx(-50)
+    assert rows[1].from_mean_curve["akima"].percent == pytest.approx(-20)
+    assert better_variant(rows, "vvenc", "psnr_y") == rows[0]
+    heads, table, remarks = bd_table(records)
+    assert (heads, table, remarks) == (["codec", "PSNR Y"], [["vvenc", "-50.0%"]], [])
+    json.dumps(bd_values(records), allow_nan=False)
+    flat = [record for record in records if (record.clip, record.codec) != ("b", "vvenc")]
+    flat += [bench_record(rate, codec="vvenc", clip="b", psnr_y=10.0) for rate in (0.01, 0.02)]
+    assert bd_table(flat)[1] == [["vvenc", "-50.0%"]], "a curve of another variant"
+
+
+def test_the_mean_curve_is_at_rates_that_every_clip_reaches():
+    clips = {"a": [(0.01, 20.0), (0.04, 24.0)], "b": [(0.02, 30.0), (0.08, 38.0)]}
+    curve = mean_curve(clips)
+    assert (curve[0], curve[-1]) == (pytest.approx((0.02, 26.0)), pytest.approx((0.04, 29.0)))
+    assert mean_curve({"a": [(0.01, 20.0), (0.02, 24.0)], "b": [(0.03, 30.0), (0.08, 38.0)]}) == []
+    assert mean_curve({}) == []
+
+
+def test_units_without_pictures_are_taken_out():
+    stream = b"\0\0\0\1\x67abc\0\0\1\x06settings\0\0\0\1\x65data"
+    assert without_units(stream, lambda head: head[0] & 31 == 6) == b"\0\0\0\1\x67abc\0\0\0\1\x65data"
+    assert without_units(stream, lambda _: False) == stream
+    obus = [b"\x12\0", b"\x0a\x02hi", b"\x12\0", b"\x32\x81\x01" + bytes(129), b"\x36\x08\x01x"]
+    assert without_delimiters(b"".join(obus)) == obus[1] + obus[3] + obus[4]
+    with pytest.raises(ValueError, match="size"):
+        without_delimiters(b"\x10")
+
+
+def test_the_codecs_by_name():
+    assert NAMES == ("tokcodec", "x265", "x265-veryslow", "svtav1", "vvenc", "x264")
+    codecs = make_codecs(["x264", "tokcodec"])
+    assert [codec.name for codec in codecs] == ["x264", "tokcodec"]
+    assert [setting["quality"] for setting in codecs[1].settings()] == [1, 2, 3, 4, 5, 6]
+    for names in (["x266"], [], ["x264", "x264"]):
+        with pytest.raises(UsageError):
+            make_codecs(names)
+
+
+def test_the_manifest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    assert dataset_names() == ["smoke", "mcl-jcv", "uvg", "vid4", "davis"]
+    assert [clip.path for clip in find_dataset("smoke").clips] == [None] * 3
+    for name in ("mcl-jcv", "uvg", "vid4", "davis"):
+        with pytest.raises(UsageError, match=name) as caught:
+            find_dataset(name)
+        assert ROOT_VARIABLE in str(caught.value.hint)
+        assert "https://" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="no dataset"):
+        find_dataset("nothing-of-this-name")
+    linked = Path(__file__).parents[1] / "bench" / "datasets.toml"
+    assert "[mcl-jcv]" in linked.read_text(encoding="utf-8")
+
+
+def test_a_missing_or_short_clip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    manifest = tmp_path / "datasets.toml"
+    manifest.write_text(
+        '[tiny]\ntitle = "t"\nsource = "https://x"\nhow = "ask"\nsize = "32x16"\n'
+        'clips = [{name = "one", frames = 2, width = 64, height = 32, rate = "24"},\n'
+        '{name = "two", frames = 3, width = 64, height = 32, rate = "24"}]\n'
+    )
+    root = tmp_path / "root"
+    (root / "tiny").mkdir(parents=True)
+    one = root / "tiny" / "one_64x32_24.yuv"
+
+    def problem(kind: type[Exception]) -> str:
+        with pytest.raises(kind) as caught:
+            find_dataset("tiny", root=root, manifest=manifest)
+        return f"{caught.value} {getattr(caught.value, 'hint', '')}"
+
+    assert "clip one is missing" in (text := problem(MediaError))
+    assert "https://x: ask" in text
+    one.write_bytes(bytes(2 * 64 * 48 - 1))
+    assert "clip one is short: 6143 bytes instead of 6144" in problem(MediaError)
+    one.write_bytes(bytes(2 * 64 * 48))
+    assert "clip two is missing" in problem(MediaError)
+    make_video(root / "tiny" / "two.mkv", size=(64, 32), count=2)
+    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    dataset = find_dataset("tiny", manifest=manifest)
+    assert dataset.size == (32, 16)
+    assert write_clip(dataset.clips[0], tmp_path / "one.avi", size=dataset.size).frames == 2
+    with pytest.raises(MediaError, match="clip two is short: 2 of 3 frames"):
+        write_clip(dataset.clips[1], tmp_path / "two.avi")
+    assert not (tmp_path / "two.avi").exists()
+    make_video(root / "tiny" / "two_again.mkv", size=(64, 32), count=3)
+    assert "2 files are the clip two" in problem(UsageError)
+
+
+def test_a_clip_is_written_without_loss(tmp_path: Path):
+    make_video(tmp_path / "in.mkv", size=(64, 48), count=4, codec="ffv1", pixel_format="bgr0", tags=(1, 1, 0, 2))
+    source = ClipSource(name="in", path=tmp_path / "in.mkv")
+    facts = write_clip(source, tmp_path / "out.avi", max_frames=3)
+    assert (facts.width, facts.height, facts.frames, facts.frame_rate) == (64, 48, 3, "24/1")
+    written = read_clip(tmp_path / "out.avi")
+    assert written.frame_rate == 24
+    assert (written.frames == np.stack([picture(64, 48, index) for index in range(3)])).all()
+    facts = write_clip(source, tmp_path / "out.avi", size=(32, 24))
+    assert (facts.width, facts.height, facts.frames) == (32, 24, 4)
+    small = read_clip(tmp_path / "out.avi").frames[0].astype(float)
+    assert np.abs(small - picture(64, 48, 0).reshape(24, 2, 32, 2, 3).mean(axis=(1, 3))).mean() < 4
+    with pytest.raises(UsageError, match="distort"):
+        write_clip(source, tmp_path / "out.avi", size=(48, 48))
+
+
+def test_a_folder_of_pictures_is_a_clip(tmp_path: Path):
+    from tokcodec.bench.datasets import pictures_of
+
+    for index in range(2):
+        make_video(
+            tmp_path / f"{index}.png", size=(32, 24), count=1, codec="png", pixel_format="rgb24", container="image2"
+        )
+    source = ClipSource(name="p", path=tmp_path, frames=2, height=24)
+    assert len(pictures_of(tmp_path)) == 2
+    before = source.digest()
+    assert write_clip(source, tmp_path / "out.avi").frames == 2
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes() + b"x")
+    assert source.digest() != before
+
+
+def test_sizes():
+    assert (parse_size("640x360"), parse_size("source")) == ((640, 360), None)
+    for text in ("640", "0x2", "axb", "640x360x2", ""):
+        with pytest.raises(UsageError):
+            parse_size(text)

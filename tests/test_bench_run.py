@@ -1,0 +1,403 @@
+"""The bench with encoders: each codec, resuming, the command, LPIPS beside its package."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from media import make_video, psnr
+from safetensors.torch import save_file
+
+from tokcodec.bench import runner
+from tokcodec.bench.clips import ClipFacts, write_clip
+from tokcodec.bench.codecs import BenchCodec, make_codecs, vvenc
+from tokcodec.bench.datasets import ClipSource, Dataset
+from tokcodec.bench.engine import Task, make_engine
+from tokcodec.bench.process import run_measured
+from tokcodec.bench.rates import RateSpan
+from tokcodec.bench.record import METRICS, BenchRecord
+from tokcodec.bench.runner import Outcome, Plan, run_plan
+from tokcodec.bench.store import open_store
+from tokcodec.bench.tasks import Encoded, EncodeJob, Measured, MeasureJob, MetricChoice, encode_clip, measure_clip
+from tokcodec.bench.vmaf import vmaf_missing
+from tokcodec.cli import app
+from tokcodec.errors import MediaError, UsageError
+from tokcodec.evaluation import read_clip
+from tokcodec.metrics.lpips_network import ALEX, VGG, Backbone, load_lpips
+from tokcodec.metrics.lpips_package import import_lpips
+
+BACKBONES_VARIABLE = "TOKCODEC_LPIPS_WEIGHTS"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipFacts]:
+    """Nine frames of 96x80, lossless."""
+    folder = tmp_path_factory.mktemp("clip")
+    make_video(folder / "in.mkv", size=(96, 80), count=9, tags=(1, 1, 1, 1))
+    path = folder / "clip.avi"
+    return path, write_clip(ClipSource(name="in", path=folder / "in.mkv"), path)
+
+
+def job_of(codec: BenchCodec, setting: dict[str, Any], clip: tuple[Path, ClipFacts], folder: Path) -> EncodeJob:
+    target = folder / f"coded{codec.suffix}"
+    return EncodeJob(codec=codec, setting=setting, clip=clip[0], target=target, facts=clip[1], threads=1)
+
+
+@pytest.mark.parametrize("name", ["tokcodec", "x265", "svtav1", "vvenc", "x264"])
+def test_each_codec_through_real_files(name: str, clip: tuple[Path, ClipFacts], tmp_path: Path):
+    (codec,) = make_codecs([name])
+    if reason := codec.absent():
+        pytest.skip(reason)
+    fixed = dict(codec.settings()[0])
+    sizes, scores = [], []
+    for value in (30, 45):
+        setting = fixed if codec.quantizer is None else {codec.quantizer.name: value, **fixed}
+        job = job_of(codec, setting, clip, tmp_path)
+        encoded = encode_clip(job)
+        assert job.target.stat().st_size == encoded.coded_bytes > 100
+        choice = MetricChoice(lpips_folder=tmp_path, vmaf=False)
+        again = MeasureJob(
+            encode=job, coded_bytes=encoded.coded_bytes, metrics=choice, frame=4, pictures=tmp_path / "pictures"
+        )
+        measured = measure_clip(again)
+        assert measured.encoded is None, "the coded file was there"
+        assert measured.values["psnr_rgb"] is not None
+        assert measured.missing["vmaf"] == "not asked for"
+        assert measured.values.keys() == set(METRICS)
+        original, decoded = (read_clip(path).frames[0] for path in (measured.original, measured.decoded))
+        assert (original == read_clip(clip[0]).frames[4]).all()
+        assert abs(psnr(original, decoded) - measured.values["psnr_rgb"]) < 6
+        for speed in (encoded.speed, measured.speed):
+            assert speed.frames_per_second == pytest.approx(9 / speed.seconds, rel=0.01)
+            assert 10e6 < (speed.peak_memory_bytes or 0) < 4e9
+            assert (speed.stages is not None) == (name == "tokcodec")
+        sizes.append(encoded.coded_bytes)
+        scores.append(measured.values["psnr_rgb"])
+        if codec.quantizer is None:
+            return
+    assert sizes[0] > sizes[1]
+    assert scores[0] > scores[1]
+    assert scores[0] > 25
+    job.target.unlink()
+    measured = measure_clip(again)
+    assert measured.encoded is not None, "a coded file that is gone is made again"
+    assert measured.encoded.coded_bytes == sizes[1]
+    assert measured.values["psnr_rgb"] == scores[1]
+    told = codec.told(job.setting, threads=1)
+    assert "45" in told
+    assert "64" in told, "the intra period"
+
+
+@pytest.mark.skipif(bool(vmaf_missing()), reason=vmaf_missing())
+def test_vmaf_of_equal_and_of_spoilt_pictures(clip: tuple[Path, ClipFacts], tmp_path: Path):
+    from tokcodec.bench.vmaf import measure_vmaf
+
+    make_video(tmp_path / "bad.mkv", size=(96, 80), count=9, tags=(1, 1, 1, 1), options={"crf": "48"})
+    assert measure_vmaf(clip[0], clip[0], threads=1) > 90
+    assert measure_vmaf(clip[0], tmp_path / "bad.mkv", threads=1) < 80
+    with pytest.raises(MediaError, match="VMAF"):
+        measure_vmaf(clip[0], tmp_path / "none.mkv", threads=1)
+
+
+def test_a_codec_that_is_not_here_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(vvenc, "_program", lambda: None)
+    assert "imageio-ffmpeg" in vvenc.Vvenc().absent()
+    (x264,) = make_codecs(["x264"])
+    object.__setattr__(x264, "encoder", "libnothing")
+    assert x264.absent() == "the FFmpeg in PyAV has no libnothing"
+    (x265,) = make_codecs(["x265"])
+    assert "64" in x265.refuses(640, 62)
+    assert x265.refuses(640, 64) == ""
+
+
+def test_memory_is_that_of_the_program_and_not_of_who_starts_it():
+    held = np.ones(40_000_000)  # 320 MB
+    small = run_measured([sys.executable, "-c", "print('{}')"], threads=1, name="small")
+    large = run_measured([sys.executable, "-c", "x = b'x' * 200_000_000; print('{\"a\": 1}')"], threads=1, name="large")
+    assert held.sum() == 40_000_000
+    assert large.values == {"a": 1}
+    assert 0 < (small.peak_memory_bytes or 0) < 100e6 < 200e6 < (large.peak_memory_bytes or 0) < 300e6
+    code = "import sys; sys.stderr.write('of no use'); sys.exit(3)"
+    with pytest.raises(MediaError, match=r"bad failed \(3\): of no use"):
+        run_measured([sys.executable, "-c", code], threads=1, name="bad")
+    with pytest.raises(MediaError, match="did not print"):
+        run_measured([sys.executable, "-c", "print('hello')"], threads=1, name="bad")
+
+
+@dataclass
+class CountingEngine:
+    """Runs a task when its result is asked for, and keeps what ran."""
+
+    jobs: int = 2
+    ran: list[str] = field(default_factory=list)
+    fail_at: str = ""
+    tasks: list[Task] = field(default_factory=list)
+
+    def submit(self, task: Task) -> Any:
+        self.tasks.append(task)
+        return len(self.tasks) - 1
+
+    def wait(self, handles: Any) -> Any:
+        return next(iter(handles))
+
+    def result(self, handle: Any) -> Any:
+        function, job = self.tasks[handle]
+        setting = getattr(getattr(job, "encode", job), "setting", {})
+        self.ran.append(f"{function.__name__} {setting.get('crf', '')}".strip())
+        if self.ran[-1] == self.fail_at:
+            raise MediaError("broken")
+        return function(job)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def fake_tasks(monkeypatch: pytest.MonkeyPatch):
+    """Tasks that make up their results: the rate falls with the quantizer, the quality too."""
+    from bench_helpers import MACHINE, SPEED
+
+    def prepare_clip(job: Any) -> ClipFacts:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        return ClipFacts(width=1000, height=800, frames=10, frame_rate="24/1", matrix=1)
+
+    def encode_clip(job: EncodeJob) -> Encoded:
+        return Encoded(coded_bytes=int(2e6 * 0.88 ** job.setting["crf"]), speed=SPEED, machine="m")
+
+    def measure_clip(job: MeasureJob) -> Measured:
+        job.pictures.mkdir(parents=True, exist_ok=True)
+        pictures = [job.pictures / f"{name}.png" for name in ("a", "b")]
+        for path in pictures:
+            path.write_bytes(b"png")
+        values = {**dict.fromkeys(METRICS), "psnr_y": 50.0 - job.encode.setting["crf"]}
+        return Measured(
+            encoded=None,
+            speed=SPEED,
+            values=values,
+            missing={},
+            sources={},
+            machine=MACHINE,
+            original=pictures[0],
+            decoded=pictures[1],
+        )
+
+    for function in (prepare_clip, encode_clip, measure_clip):
+        monkeypatch.setattr(runner, function.__name__, function)
+
+
+def plan_of(folder: Path, **changes: Any) -> Plan:
+    names = ("a", "b")
+    for name in names:
+        (folder / f"{name}.mkv").write_text(name)
+    clips = tuple(ClipSource(name=name, path=folder / f"{name}.mkv") for name in names)
+    fields: dict[str, Any] = {
+        "dataset": Dataset(name="d", size=None, clips=clips),
+        "codecs": make_codecs(["x264"]),
+        "size": None,
+        "max_frames": None,
+        "threads": 1,
+        "span": RateSpan(),
+        "metrics": MetricChoice(),
+        "lpips": {"lpips_alex": "", "lpips_vgg": ""},
+        "vmaf": "",
+    }
+    return Plan(**{**fields, **changes})
+
+
+def run_fake(plan: Plan, folder: Path, **engine: Any) -> tuple[Outcome, list[str], list[BenchRecord]]:
+    counting = CountingEngine(**engine)
+    with open_store(folder) as store:
+        outcome = run_plan(plan, store, counting, lambda _: None)
+        return outcome, counting.ran, store.records
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_nothing_is_measured_twice(tmp_path: Path):
+    out = tmp_path / "out"
+    plan = plan_of(tmp_path)
+    outcome, ran, records = run_fake(plan, out)
+    assert (outcome.measured, outcome.known, outcome.failures, outcome.short) == (12, 0, [], [])
+    for clip in ("a", "b"):
+        rates = sorted(record.bits_per_pixel for record in records if record.clip == clip)
+        assert len(rates) == 6
+        assert rates[0] <= 0.005 < rates[1]
+        assert rates[-2] < 0.1 <= rates[-1]
+    assert ran.count("prepare_clip") == 2
+    assert not (out / "work").exists()
+    again, ran, same = run_fake(plan, out)
+    assert (again.measured, again.known, ran) == (0, 12, [])
+    assert same == records
+    lines = (out / "encodes.jsonl").read_text().splitlines()
+    assert len(lines) == len({json.loads(line)["key"] for line in lines})
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_what_failed_is_measured_by_the_next_run(tmp_path: Path):
+    plan = plan_of(tmp_path)
+    _, ran, _ = run_fake(plan, tmp_path / "probe")
+    last = next(name for name in reversed(ran) if name.startswith("measure"))
+    outcome, _, records = run_fake(plan, tmp_path / "out", fail_at=last)
+    assert len(outcome.failures) == 2
+    assert "broken" in outcome.failures[0]
+    assert len(records) == 10
+    outcome, ran, records = run_fake(plan, tmp_path / "out")
+    assert (outcome.measured, outcome.known) == (2, 10)
+    assert sorted(ran) == [last, last, "prepare_clip", "prepare_clip"]
+    assert len(records) == 12
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_other_networks_and_other_weights_are_other_measurements(tmp_path: Path):
+    plan = plan_of(tmp_path)
+    run_fake(plan, tmp_path / "out")
+    with_lpips = plan_of(tmp_path, lpips={"lpips_alex": "x 1", "lpips_vgg": ""})
+    outcome, ran, _ = run_fake(with_lpips, tmp_path / "out")
+    assert (outcome.measured, outcome.known) == (12, 0)
+    assert not any(name.startswith("encode") for name in ran), "rates are known"
+    assert run_fake(plan_of(tmp_path, threads=2), tmp_path / "out")[0].known == 0
+
+
+def test_too_small_for_a_codec_is_said(tmp_path: Path):
+    make_video(tmp_path / "small.mkv", size=(48, 40), count=2)
+    dataset = Dataset(name="d", size=None, clips=(ClipSource(name="small", path=tmp_path / "small.mkv"),))
+    outcome, ran, _ = run_fake(plan_of(tmp_path, dataset=dataset, codecs=make_codecs(["x265"])), tmp_path / "out")
+    assert ran == ["prepare_clip"]
+    assert outcome.left_out == ["small, x265: libx265 takes no picture with a side below 64 pixels"]
+
+
+def test_engines():
+    with pytest.raises(UsageError, match="no engine"):
+        make_engine("slurm", jobs=1, threads=1)
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(UsageError, match="needs the package ray"):
+            make_engine("ray", jobs=1, threads=1)
+
+
+@pytest.mark.parametrize("name", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_an_engine_gives_back_results_and_errors(name: str):
+    if name == "ray":
+        pytest.importorskip("ray")
+    engine = make_engine(name, jobs=1, threads=1)
+    try:
+        handles = [engine.submit((parse, text)) for text in ("640x360", "nonsense")]
+        results = []
+        while handles:
+            handle = engine.wait(handles)
+            handles.remove(handle)
+            try:
+                results.append(engine.result(handle))
+            except UsageError as error:
+                results.append(str(error))
+        assert sorted(results, key=str) == sorted([(640, 360), "'nonsense' is not a size"], key=str)
+    finally:
+        engine.close()
+
+
+def parse(text: str) -> Any:
+    """At the top of the module, so that another process finds it."""
+    from tokcodec.bench.datasets import parse_size
+
+    return parse_size(text)
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    fixed = ["--out", str(folder), "--codecs", "x264", "--points", "2", "--no-vmaf", "--no-report"]
+    return [sys.executable, "-m", "tokcodec", "bench", *fixed, *words]
+
+
+def test_a_killed_run_resumes(tmp_path: Path):
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    make_video(clips / "a.mkv", size=(64, 48), count=6, codec="ffv1", pixel_format="bgr0", tags=(1, 1, 0, 2))
+    # Two files of one content would be one clip.
+    (clips / "b.mkv").write_bytes((clips / "a.mkv").read_bytes() + b"b")
+    results = out / "results.jsonl"
+    process = subprocess.Popen(command(out, "--dataset", str(clips)), start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 250
+    while not (results.exists() and results.read_bytes().count(b"\n")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = results.read_bytes()
+    before = before[: before.rfind(b"\n") + 1]
+    encodes = (out / "encodes.jsonl").read_bytes().count(b"\n")
+    assert 1 <= before.count(b"\n") < 4, "killed too late"
+    done = subprocess.run(
+        command(out, "--dataset", str(clips), "--json", "-v"), capture_output=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert (values["measured"], values["known"]) == (4 - before.count(b"\n"), before.count(b"\n"))
+    assert results.read_bytes().startswith(before)
+    records = [BenchRecord.from_json(line) for line in results.read_text().splitlines()]
+    assert len({record.key for record in records}) == len(records) == 4
+    assert (out / "encodes.jsonl").read_bytes().count(b"\n") >= encodes
+    machine = json.loads((out / "machine.json").read_text())
+    assert set(machine) == {record.machine for record in records}
+    assert all(machine[key]["cores"] >= 1 for key in machine)
+    assert not (out / "work").exists()
+    assert values["short"], "6 frames of 64x48 cannot have 0.005 bits per pixel"
+
+
+def test_the_command_refuses_at_once(tmp_path: Path):
+    for words, reason in (
+        (["--dataset", "nothing"], "no dataset"),
+        (["--dataset", "smoke", "--codecs", "h266"], "no codec"),
+        (["--dataset", "smoke", "--size", "big"], "not a size"),
+        (["--dataset", "smoke", "--engine", "slurm"], "no engine"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            app(["bench", "--out", str(tmp_path / "out"), *words], standalone_mode=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [ALEX, VGG], ids=lambda kind: kind.name)
+def test_lpips_is_that_of_the_package(kind: Backbone, tmp_path: Path):
+    """The package's own network and published heads; features are random, or the real ones where they are there."""
+    if importlib.util.find_spec("lpips") is None:
+        pytest.skip("the package lpips is not installed")
+    torch.manual_seed(1)
+    package = import_lpips().LPIPS(net=kind.name, pnet_rand=True, verbose=False).eval()
+    # "slice1.0.weight" is torchvision's "features.0.weight".
+    places = {name: name.partition(".")[2] for name in package.net.state_dict()}
+    folder = Path(os.environ.get(BACKBONES_VARIABLE, tmp_path))
+    if BACKBONES_VARIABLE not in os.environ:
+        tensors = {f"features.{places[name]}": value for name, value in package.net.state_dict().items()}
+        save_file(tensors, folder / kind.files[0])
+    ours = load_lpips(kind, folder=folder).network
+    assert ours is not None
+    features = ours.features.state_dict()
+    package.net.load_state_dict({name: features[place] for name, place in places.items()})
+    from skimage import data
+
+    first = torch.from_numpy(data.astronaut()[:96, 200:328].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    second = torch.nn.functional.avg_pool2d(first, 5, 1, 2)
+    with torch.inference_mode():
+        expected, found = package(first, second).item(), ours(first, second).item()
+    assert expected > 1e-3
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_torchvisions_operators_can_be_given_schemas():
+    """In a process without torchvision, as beside a CPU-only torch."""
+    code = (
+        "import torch\n"
+        "from tokcodec.metrics.lpips_package import define_operators\n"
+        "assert not hasattr(torch.ops.torchvision, 'nms')\n"
+        "define_operators()\n"
+        "assert torch.ops.torchvision.nms and torch.ops.torchvision.qnms\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
