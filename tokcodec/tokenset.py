@@ -23,8 +23,10 @@ DEFAULT_SUBTOKENS = 2
 """Sub-tokens of an index, as the paper feeds its language models: 18 bits are twice 9."""
 
 
-def read_chunks(source: BinaryIO, *, prior: Path | None = None) -> Iterator[tuple[StreamHeader, TokenChunk]]:
-    """The header and the tokens of each whole chunk of a `.tok` stream; what is damaged is left out.
+def read_chunk_records(
+    source: BinaryIO, *, prior: Path | None = None
+) -> Iterator[tuple[StreamHeader, ChunkRecord, TokenChunk]]:
+    """Header, record and tokens of each whole chunk of a `.tok` stream; what is damaged is left out.
 
     Args:
         source: At the first byte; need not be seekable.
@@ -40,7 +42,13 @@ def read_chunks(source: BinaryIO, *, prior: Path | None = None) -> Iterator[tupl
                 tokens = decode_chunk(item, reader.header, prior=prior)
             except CorruptStreamError:
                 continue
-            yield reader.header, tokens
+            yield reader.header, item, tokens
+
+
+def read_chunks(source: BinaryIO, *, prior: Path | None = None) -> Iterator[TokenChunk]:
+    """The tokens of each whole chunk; see :func:`read_chunk_records`."""
+    for _, _, chunk in read_chunk_records(source, prior=prior):
+        yield chunk
 
 
 def factorize(indices: NDArray[np.integer[Any]], *, bits: int, parts: int = DEFAULT_SUBTOKENS) -> NDArray[np.int64]:

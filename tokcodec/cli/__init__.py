@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TextIO, cast
 
-from tokcodec.cli import convert, look, measure, train  # noqa: F401  (they register their commands)
+from tokcodec.cli import convert, look, measure, tokens, train, train_prior  # noqa: F401  (they register their commands)
 from tokcodec.cli.app import app
 from tokcodec.console import Console
 from tokcodec.errors import LimitError, TokcodecError

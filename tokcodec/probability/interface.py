@@ -57,9 +57,7 @@ class Checkerboard:
         return np.ascontiguousarray(_shifted(self.rows, self.columns, self.order, offsets).T)
 
 
-def _shifted(
-    rows: int, columns: int, order: NDArray[np.intp], offsets: Sequence[tuple[int, int]]
-) -> NDArray[np.intp]:
+def _shifted(rows: int, columns: int, order: NDArray[np.intp], offsets: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
     """Coding-order index of the cell at each offset (down, right) from each cell: `(offsets, cells)`."""
     place = np.empty(rows * columns, dtype=np.intp)
     place[order] = np.arange(rows * columns)

@@ -53,9 +53,7 @@ class ContextMixer:
             each table. An input more than there are tables is a prediction that is given with each bit.
     """
 
-    def __init__(
-        self, slots: int, tables: Sequence[ContextTable], *, weights: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, slots: int, tables: Sequence[ContextTable], *, weights: NDArray[np.int64] | None = None) -> None:
         self._slots = slots
         self._sharing = [table.slots_per_row for table in tables]
         self._counts = [table.initial.copy() for table in tables]

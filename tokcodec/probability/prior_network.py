@@ -22,6 +22,8 @@ Numbers = NDArray[Any]
 """Whole numbers, of the type that the arithmetic computes in."""
 ACCUMULATOR_LIMIT = 1 << 24
 """No sum may reach this: float32 holds every whole number below it."""
+BLOCK_CELLS = 2048
+"""Cells whose windows are gathered at a time: bounds memory, and keeps it in the cache."""
 MIN_SHIFT, MAX_SHIFT = 1, 16
 
 
@@ -115,9 +117,13 @@ class PriorNetwork:
         return self._layer(x, window, 1, "context2.bias")
 
     def _layer(self, x: Numbers, window: NDArray[np.intp], number: int, bias: str) -> Numbers:
-        sums = self.arithmetic.multiply(gather(x, window), self._context[number])
-        sums += self._bias[bias]
-        return self._activate(sums, self._shifts[number])
+        outputs = np.empty((len(window), len(self._bias[bias])), dtype=self.dtype)
+        for start in range(0, len(window), BLOCK_CELLS):
+            part = slice(start, start + BLOCK_CELLS)
+            sums = self.arithmetic.multiply(gather(x, window[part]), self._context[number])
+            sums += self._bias[bias]
+            outputs[part] = self._activate(sums, self._shifts[number])
+        return outputs
 
     def first(self, state: Numbers, kept: Numbers) -> Numbers:
         """What state `(n, S)` and the window of kept bits `(n, taps)` (units of 4) add to the first sum."""

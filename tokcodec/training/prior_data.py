@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokcodec.container import read_stream
 from tokcodec.errors import UsageError
 from tokcodec.sources import open_tok
 from tokcodec.tokens import TokenChunk, TokenGeometry
@@ -38,12 +39,24 @@ def load_chunks(folder: Path) -> tuple[TokenGeometry, list[TokenChunk]]:
     chunks: list[TokenChunk] = []
     for path in sorted(folder.rglob("*.tok")):
         with open_tok(path) as source:
-            chunks.extend(chunk for _, chunk in read_chunks(source))
+            chunks.extend(read_chunks(source))
     if not chunks:
         raise UsageError("holds no tokens", where=str(folder), hint="make some with tokcodec encode")
     if len({chunk.geometry for chunk in chunks}) > 1:
         raise UsageError("the files have tokens of several kinds", where=str(folder))
     return chunks[0].geometry, chunks
+
+
+def bits_of_folder(folder: Path) -> int:
+    """Bits of a token of the first `.tok` file of a folder.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for path in sorted(folder.rglob("*.tok")):
+        with open_tok(path) as source:
+            return read_stream(source).header.geometry.bits_per_token
+    raise UsageError("holds no tokens", where=str(folder), hint="make some with tokcodec encode")
 
 
 def to_batch(indices: Tensor, kept: Tensor, *, planes: int) -> TokenBatch:
@@ -78,6 +91,10 @@ class ChunkSampler:
         sizes = np.asarray([chunk.indices[0].size for chunk in self._chunks], dtype=np.float64)
         self._shares = sizes / sizes.sum()
         self._kept = [chunk.kept_bits() for chunk in self._chunks]
+
+    def some(self, count: int) -> list[TokenChunk]:
+        """Up to `count` of the chunks, whole, spread over all of them."""
+        return self._chunks[:: max(1, len(self._chunks) // count)][:count]
 
     def draw(self, count: int, device: torch.device) -> TokenBatch:
         """`count` crops."""

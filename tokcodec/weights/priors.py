@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tokcodec.errors import ModelError, OutputError
 from tokcodec.weights.registry import PACKAGE_FOLDER, REGISTRY, WeightsEntry, entry_of_file, find_among
 
 if TYPE_CHECKING:
+    from tokcodec.probability.prior_config import PriorConfig
     from tokcodec.probability.prior_network import Arithmetic, PriorNetwork
 
 CONFIG_KEY = "tokcodec.prior"
@@ -113,7 +114,7 @@ def prior_from_bytes(data: bytes, arithmetic: Arithmetic | None = None) -> Prior
     return PriorNetwork(config, tensors, arithmetic)
 
 
-def _unpack(data: bytes):  # type: ignore[no-untyped-def]
+def _unpack(data: bytes) -> tuple[PriorConfig, dict[str, NDArray[np.int64]]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -133,7 +134,7 @@ def _unpack(data: bytes):  # type: ignore[no-untyped-def]
     return config, {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
 
 
-def tensor_type(name: str) -> np.dtype[np.signedinteger]:  # type: ignore[type-arg]
+def tensor_type(name: str) -> np.dtype[np.signedinteger[Any]]:
     """Type of a tensor in the file."""
     return np.dtype(np.int16 if name.endswith(".weight") else np.int32)
 
