@@ -26,7 +26,7 @@ def _values(name: str, shape: tuple[int, ...], seed: int) -> list[int]:
         return list(SHIFTS)
     numbers, count = _uniform(1000 + seed), math.prod(shape)
     if name == "mixer.weights":
-        return [6554 + next(numbers) % 8192 if place % 4 < 3 else 40000 + next(numbers) % 8192 for place in range(count)]
+        return [(6554 if place % 4 < 3 else 40000) + next(numbers) % 8192 for place in range(count)]
     layer, kind = name.split(".")
     reach = REACH[layer] * (30 if kind == "bias" and layer != "plane" else 1)
     return [next(numbers) % (2 * reach + 1) - reach for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The `prior` probability model: a network's predictions, mixed with those of `adaptive` (spec section 7.9).
+"""The `prior` probability model: a network's predictions, mixed with those of `adaptive` (spec section 7.8).
 
 For each step the network looks once at the past, and then, for each group of bits that are coded together, at what
 is known of the step so far. Two classes differ in how they come to the same sums: `GroupedPrior` adds what each

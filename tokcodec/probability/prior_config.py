@@ -1,4 +1,4 @@
-"""Sizes and units of the network of the `prior` model (spec section 7.9). No torch."""
+"""Sizes and units of the network of the `prior` model (spec section 7.8). No torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PriorConfig:
         return 2 * self.bits_per_token + 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor of the file (spec section 7.9)."""
+        """Shape of each tensor of the file (spec section 7.8)."""
         K, C, S, H = self.bits_per_token, self.context_channels, self.state_channels, self.head_channels
         taps = self.window * self.window
         return {
@@ -94,6 +94,9 @@ class PriorConfig:
             architecture = values.pop("architecture", None)
             if architecture != ARCHITECTURE:
                 raise ModelError(f"the architecture {architecture!r} of the prior is not known")
+            names = {field.name for field in dataclasses.fields(cls)}
+            if set(values) != names:
+                raise ModelError(f"the description of a prior has exactly the keys architecture, {', '.join(names)}")
             return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"not the description of a prior: {error}") from error

@@ -1,4 +1,4 @@
-"""The network of the `prior` model in integers (spec section 7.9).
+"""The network of the `prior` model in integers (spec section 7.8).
 
 Weights and activations are whole numbers, and no sum of products can reach 2**24, whatever the input: so float32,
 float64 and integer matrix products give the same numbers, in any order of summation and on any device. That is
@@ -187,7 +187,7 @@ def rounded_biases(
 
 
 def check_tensors(config: PriorConfig, tensors: Mapping[str, NDArray[np.int64]]) -> None:
-    """Check names, shapes and every bound of spec section 7.9.
+    """Check names, shapes and every bound of spec section 7.8.
 
     Raises:
         ModelError: One does not hold; the message says which.

@@ -34,7 +34,7 @@ _LAYERS = (("context1",), ("context2",), ("state", "known", "kept", "plane"), ("
 
 
 def to_integers(model: PriorModel) -> dict[str, NDArray[np.int64]]:
-    """The tensors of spec section 7.9, each layer at the largest scale that its bound allows.
+    """The tensors of spec section 7.8, each layer at the largest scale that its bound allows.
 
     Raises:
         ModelError: A layer's weights are too large at every scale.

@@ -1,4 +1,4 @@
-"""`tokcodec train-prior`: a folder of `.tok` files in, the weights of a prior out; calls go on where the last stopped."""
+"""`tokcodec train-prior`: `.tok` files in, the weights of a prior out; a call goes on where the last stopped."""
 
 from __future__ import annotations
 

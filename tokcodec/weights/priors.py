@@ -1,4 +1,4 @@
-"""Weights of the probability model `prior`: integers in a safetensors file (spec section 7.9). No torch."""
+"""Weights of the probability model `prior`: integers in a safetensors file (spec section 7.8). No torch."""
 
 from __future__ import annotations
 
