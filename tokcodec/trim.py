@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from tokcodec.chunks import Entropy, decode_chunk, encode_chunk, entropy_of, token_damage
 from tokcodec.container import ChunkRecord, ContainerWriter, Damage, Extension, SidePacketBatch, read_stream
+from tokcodec.container.records import pack_chunk
 from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.seeking import total_frames
 from tokcodec.sources import CountingSource
 from tokcodec.tokens import TokenChunk, truncate
 
-CHUNK_OVERHEAD_BYTES = 28 + 24 + 12 + 20
-"""Of a chunk with regular timestamps, beside its tokens: record, fields, timing at most, entry of the index."""
+CHUNK_OVERHEAD_BYTES = 28 + 20
+"""Of a chunk, beside its payload: the record, and an entry of the index."""
 FILE_OVERHEAD_BYTES = 28 + 16 + 36
 """Of a file, after its header: the index without entries, and the end."""
 
@@ -73,6 +75,7 @@ def trim(
         raise UsageError("a trim needs a quality or bits per pixel, and not both")
     if bits_per_pixel is not None and not bits_per_pixel > 0:
         raise UsageError(f"bits per pixel must be above 0, not {bits_per_pixel!r}")
+    total = total_frames(source)
     counting = CountingSource(source)
     reader = read_stream(counting)
     top = len(reader.header.geometry.level_bits) - 1
@@ -81,7 +84,8 @@ def trim(
     header = replace(reader.header, extensions=())
     entropy = entropy_of(header, prior=prior)
     writer = ContainerWriter(target, header)
-    spare = -8 * (writer.bytes_written + FILE_OVERHEAD_BYTES)
+    fixed = 8 * (writer.bytes_written + FILE_OVERHEAD_BYTES)
+    spare = 0.0 if total else -float(fixed)  # shared among the chunks, where it is known how many there are
     damages, frames, side_bytes, left_out = [], 0, 0, len(reader.header.extensions)
     for item in reader:
         if isinstance(item, ChunkRecord):
@@ -94,9 +98,11 @@ def trim(
                 tokens = truncate(tokens, np.full_like(tokens.levels, quality))
             record = _coded(tokens, item, writer.chunks_written, entropy)
             if bits_per_pixel is not None:
-                spare += round(bits_per_pixel * item.frames * header.width * header.height)
-                record = _fitted(tokens, record, entropy, bits=spare - 8 * CHUNK_OVERHEAD_BYTES)
-                spare -= 8 * (CHUNK_OVERHEAD_BYTES + len(record.token_data))
+                spare += bits_per_pixel * item.frames * header.width * header.height
+                spare -= fixed * item.frames / total if total else 0.0
+                around = len(pack_chunk(record, header=header)) - len(record.token_data) + CHUNK_OVERHEAD_BYTES
+                record = _fitted(tokens, record, entropy, bits=spare - 8 * around)
+                spare -= 8 * (around + len(record.token_data))
             writer.write_chunk(record)
             frames += item.frames
         elif isinstance(item, SidePacketBatch):
@@ -125,7 +131,7 @@ def _coded(tokens: TokenChunk, like: ChunkRecord, number: int, entropy: Entropy)
     return encode_chunk(tokens, number=number, pts=like.pts, last_duration=like.last_duration, entropy=entropy)
 
 
-def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: int) -> ChunkRecord:
+def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: float) -> ChunkRecord:
     """The chunk with as many bits as fit.
 
     Candidates are caps that fall once in the course of the chunk, by one level: the first steps, of which the others
