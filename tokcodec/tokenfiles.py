@@ -47,7 +47,11 @@ def token_arrays(source: BinaryIO, *, parts: int = DEFAULT_SUBTOKENS, prior: Pat
         CorruptStreamError: No chunk is whole.
         UsageError: An index cannot be cut into so many parts.
     """
-    indices, levels, frames, pts, durations = [], [], [], [], []
+    indices: list[NDArray[np.uint64]] = []
+    levels: list[NDArray[np.uint8]] = []
+    frames: list[int] = []
+    pts: list[int] = []
+    durations: list[int] = []
     header: StreamHeader | None = None
     for header, record, chunk in read_chunk_records(source, prior=prior):  # noqa: B007  (all have the same header)
         indices.append(chunk.indices)

@@ -98,7 +98,7 @@ class PriorNetwork:
         """`clamp(sums >> shift, 0, 255)`, in place; the rounding half is in the bias."""
         np.maximum(sums, 0, out=sums)
         if self.dtype.kind == "f":
-            sums *= self.dtype.type(2.0**-shift)
+            sums *= np.asarray(2.0**-shift, dtype=self.dtype)
             np.floor(sums, out=sums)
         else:
             sums >>= shift

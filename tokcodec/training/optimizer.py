@@ -45,7 +45,7 @@ class HybridOptimizer:
         for optimizer in filter(None, (self._muon, self._adamw)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            optimizer.step()  # type: ignore[no-untyped-call]
+            optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """State of both optimizers."""

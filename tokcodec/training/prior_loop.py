@@ -176,7 +176,7 @@ class PriorTrainer:
         length, count = masked_bits(self.model, batch, order, self._levels, self._generator)
         loss = length / count.clamp(min=1)
         self.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         self.step += 1
         warm = min(1.0, self.step / config.warmup_steps)
