@@ -34,8 +34,8 @@ def header_of(
     chunk_frames: int,
     tokenizer_name: str,
     tokenizer_sha256: str,
-    probability_model: int,
-    probability_digest: bytes,
+    probability_model: int = container.PROBABILITY_ADAPTIVE,
+    probability_digest: bytes = container.NO_DIGEST,
 ) -> container.StreamHeader:
     """The header of the `.tok` file that a media file becomes."""
     return container.StreamHeader(
