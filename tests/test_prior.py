@@ -334,6 +334,17 @@ def test_a_network_learns_from_a_chunk() -> None:
     assert model.mixing_weights[:, 3].mean() < network.mixer_weights[:, 3].mean() - 3000
 
 
+def test_a_few_bytes_cannot_ask_for_hours() -> None:
+    """Token after token is slow: a thin picture of many steps is refused before the first of them."""
+    network, few = (
+        prior_from_bytes(TINY),
+        formula_chunk(steps=1, rows=1, columns=64, geometry=DEFAULT_GEOMETRY, mixed_levels=False),
+    )
+    data = encode_tokens(few, model="prior-autoregressive", network=network)
+    with pytest.raises(LimitError, match="1179648 times"):
+        decode_tokens(data, steps=1024, rows=1, columns=64, geometry=DEFAULT_GEOMETRY, model="prior", network=network)
+
+
 def test_usage() -> None:
     grid = Checkerboard.of(2, 2)
     with pytest.raises(UsageError, match="weights"):

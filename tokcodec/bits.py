@@ -29,6 +29,8 @@ WORD_BYTES = 4
 """Bytes of a word of the range coder; words are little-endian in the file."""
 AUTOREGRESSIVE_PROBABILITY = 4096
 """16-bit probability that a chunk of `prior` has the autoregressive order."""
+MAX_LOOKS = 1 << 20
+"""Most looks of the network at a chunk in the autoregressive order: a few bytes could ask for hours (spec 10.2)."""
 SAME_MODE_PROBABILITY = 61440
 """16-bit probability that a step has the mode of the step before."""
 
@@ -58,11 +60,13 @@ def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorN
 
     Raises:
         UsageError: The arrays do not fit together, or a bit that is not kept is not zero.
+        ModelError: The network is for tokens of another number of bits.
+        LimitError: The chunk is too large for the autoregressive order.
     """
     steps, rows, columns = _checked_shape(chunk)
     coder = _Encoder()
     traversal = _Traversal(rows, columns, chunk.geometry, model, network)
-    traversal.start(coder)
+    traversal.start(coder, steps)
     for step in range(steps):
         traversal.code_step(coder, chunk.indices[step], chunk.levels[step])
     return coder.finish().astype("<u4").tobytes()
@@ -91,7 +95,7 @@ def decode_tokens(
 
     Raises:
         CorruptStreamError: The bytes are not the coded form of any tokens of this shape.
-        LimitError: There is not enough memory for them.
+        LimitError: There is not enough memory for them, or too much work.
     """
     if min(steps, rows, columns) < 1:
         raise UsageError(f"a chunk of {steps} x {rows} x {columns} tokens cannot be decoded")
@@ -102,7 +106,7 @@ def decode_tokens(
     try:
         coder = _Decoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
         traversal = _Traversal(rows, columns, geometry, model, network)
-        traversal.start(coder)
+        traversal.start(coder, steps)
         indices = np.zeros((steps, rows, columns), dtype=np.uint64)
         levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
         for step in range(steps):
@@ -211,12 +215,19 @@ class _Traversal:
         self._map = AllocationModel(self._blocks, len(geometry.level_bits))
         self._mode: int | None = None
 
-    def start(self, coder: _Coder) -> None:
+    def start(self, coder: _Coder, steps: int) -> None:
         """Codes in which order the bits of a prior come (spec section 7.3); a decoder learns it."""
         if self._model != ADAPTIVE:
             bit = np.asarray([self._model == AUTOREGRESSIVE], dtype=np.uint8)
             found = coder.code(bit, np.asarray([AUTOREGRESSIVE_PROBABILITY], dtype=np.int32))
             self._model = AUTOREGRESSIVE if found[0] else PRIOR
+        waves = self._grid.columns + 3 * (self._grid.rows - 1)
+        looks = steps * waves * self._geometry.bits_per_token
+        if self._model == AUTOREGRESSIVE and looks > MAX_LOOKS:
+            raise LimitError(
+                f"the autoregressive order would look {looks} times at this chunk, the limit is {MAX_LOOKS}",
+                hint="use shorter chunks, or the order of `prior`",
+            )
         self._schedule = schedule_of(self._model)
         self._tokens = create_model(
             self._model, grid=self._grid, planes=self._geometry.bits_per_token, network=self._network
