@@ -1,6 +1,7 @@
 """An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
 
-The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date by an author of tokcodec.
+The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) was
+written, by authors of tokcodec.
 
 It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
 favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
@@ -533,21 +534,25 @@ LOG_OF_COUNT = np.array([0] + [log(n) for n in range(1, 16385)], dtype=np.int64)
 class Mixer:
     """A mixer (7.6). A table is given by the row of each slot and the initial stretch of each cell."""
 
-    def __init__(self, tables: list[tuple[list[int], list[int]]]) -> None:
+    def __init__(self, tables: list[tuple[list[int], list[int]]], weights: Ints | None = None) -> None:
         self.rows = [rows for rows, _ in tables]
         self.counts: list[Ints] = []  # of each table: row, cell, n0 and n1
         for rows, stretches in tables:
             n1 = np.clip((16 * squash(np.array(stretches)) + 32768) >> 16, 1, 15)
             self.counts.append(np.stack([16 - n1, n1], axis=-1)[None].repeat(max(rows) + 1, axis=0))
-        self.weights = np.full((len(tables[0][0]), len(tables)), 22938, dtype=np.int64)
+        if weights is None:
+            weights = np.full((len(tables[0][0]), len(tables)), 22938, dtype=np.int64)
+        self.weights = weights.copy()
         self.pending: list[tuple[int, list[Ints], Ints, Ints, Ints]] = []
 
-    def decode(self, decoder: RangeDecoder, slot: int, cells: list[Ints]) -> Ints:
-        """The bits of decisions of one slot, given the cell of each in every table."""
+    def decode(self, decoder: RangeDecoder, slot: int, cells: list[Ints], given: Ints | None = None) -> Ints:
+        """The bits of decisions of one slot, given the cell of each in every table, and a given stretch (7.8)."""
         tables = zip(self.counts, self.rows, cells, strict=True)
         counts = [table[rows[slot], cell] for table, rows, cell in tables]
         logs = LOG_OF_COUNT[np.stack(counts)]
         stretches = np.clip((logs[..., 1] - logs[..., 0]) >> 4, -2047, 2047)
+        if given is not None:
+            stretches = np.concatenate([stretches, given[None]])
         p = squash(np.clip((self.weights[slot] @ stretches) >> 16, -2047, 2047))
         bits = np.array([decoder.decode(value) for value in p.tolist()], dtype=np.int64)
         self.pending.append((slot, cells, stretches, p, bits))
@@ -622,8 +627,8 @@ class MapDecoder:
         return level
 
 
-def adaptive_model(K: int) -> Mixer:
-    """The mixer of the model `adaptive` (7.7)."""
+def adaptive_model(K: int, weights: Ints | None = None) -> Mixer:
+    """The mixer of the model `adaptive` (7.7), and with weights of its own that of `prior` (7.8)."""
     ones = [(agreement & 31).bit_count() for agreement in range(128)]
     trust = [300 + 300 * c if agreement < 32 else 75 * c for agreement, c in enumerate(ones)]
     D = (-1, 1, 0)
@@ -631,7 +636,7 @@ def adaptive_model(K: int) -> Mixer:
     table_b = [64 * votes for votes in range(-4, 5) for _ in range(16)]
     table_c = [D[back] * trust[agreement] for back in range(3) for agreement in range(128)]
     slots = list(range(2 * K))
-    return Mixer([(slots, table_a), (slots, table_b), ([s >> 1 for s in slots], table_c)])
+    return Mixer([(slots, table_a), (slots, table_b), ([s >> 1 for s in slots], table_c)], weights)
 
 
 def spread(levels: NDArray[Any], geometry: Geometry, rows: int, columns: int) -> Ints:
@@ -640,48 +645,195 @@ def spread(levels: NDArray[Any], geometry: Geometry, rows: int, columns: int) ->
     return bits[levels].repeat(B, axis=0).repeat(B, axis=1)[:rows, :columns]
 
 
+PRIOR_KEYS = {"architecture", "bits_per_token", "context_channels", "head_channels", "state_channels", "window"}
+
+
+class Prior:
+    """The network of `prior` (7.8), in 64-bit integers."""
+
+    def __init__(self, data: bytes, K: int) -> None:
+        start = 8 + int.from_bytes(data[:8], "little")
+        head = json.loads(data[8:start])
+        config = json.loads(head.pop("__metadata__", {}).get("tokcodec.prior", "{}"))
+        known = set(config) == PRIOR_KEYS and config["architecture"] == "masked-bits-1"
+        check(known and config["bits_per_token"] == K and config["window"] in (3, 5), 0, "another prior", "M")
+        self.K, self.C, self.S, self.H = K, *(config[f"{part}_channels"] for part in ("context", "state", "head"))
+        self.window, H = config["window"], config["head_channels"]
+        taps = self.window**2
+        shapes: dict[str, tuple[int, ...]] = {
+            "context1.weight": (9, K + 1 + self.S, self.C),
+            "context1.bias": (self.C,),
+            "context2.weight": (9, self.C, self.S),
+            "context2.bias": (self.S,),
+            "state.weight": (self.S, H),
+            "known.weight": (taps, 2 * K + 1, H),
+            "kept.weight": (taps, H),
+            "plane.bias": (K, H),
+            "hidden.weight": (H, H),
+            "hidden.bias": (H,),
+            "out.weight": (H, 2 * K),
+            "out.bias": (2 * K,),
+            "shifts": (5,),
+            "mixer.weights": (2 * K, 4),
+        }
+        check(set(head) == set(shapes), 0, "other tensors", "M")
+        self.t: dict[str, Ints] = {}
+        for name, entry in head.items():
+            kind = ("I16", "<i2") if name.endswith(".weight") else ("I32", "<i4")
+            begin, end = entry["data_offsets"]
+            check((entry["dtype"], tuple(entry["shape"])) == (kind[0], shapes[name]), 0, f"the tensor {name}", "M")
+            self.t[name] = np.frombuffer(data[start + begin : start + end], kind[1]).reshape(shapes[name]).astype(int)
+        self.check_bounds()
+
+    def check_bounds(self) -> None:
+        t, K = self.t, self.K
+        size = {name: np.abs(value) for name, value in t.items()}
+        check(bool(((t["shifts"] >= 1) & (t["shifts"] <= 16)).all()), 0, "shifts", "M")
+        check(int(size["mixer.weights"].max()) <= 131072, 0, "mixer weights", "M")
+        half = [2 ** (int(n) - 1) for n in t["shifts"]]
+        past = np.array([32] * K + [4 * K] + [255] * self.S)
+        seen = np.array([32] * (2 * K) + [4 * K])
+        out = 255 * size["out.weight"].sum(0) + np.abs(t["out.bias"] + np.array([half[4]] * K + [0] * K))
+        sums = [
+            (size["context1.weight"] * past[:, None]).sum((0, 1)) + np.abs(t["context1.bias"] + half[0]),
+            255 * size["context2.weight"].sum((0, 1)) + np.abs(t["context2.bias"] + half[1]),
+            255 * size["state.weight"].sum(0)
+            + 4 * K * size["kept.weight"].sum(0)
+            + (size["known.weight"] * seen[:, None]).sum((0, 1))
+            + np.abs(t["plane.bias"] + half[2]).max(0),
+            255 * size["hidden.weight"].sum(0) + np.abs(t["hidden.bias"] + half[3]),
+            out[:K] + out[K:],
+        ]
+        check(max(int(s.max()) for s in sums) < 2**24, 0, "a sum can reach 2^24", "M")
+
+    def act(self, x: Ints, n: int) -> Ints:
+        shift = int(self.t["shifts"][n])
+        return np.clip((x + 2 ** (shift - 1)) >> shift, 0, 255)
+
+    def around(self, x: Ints, side: int) -> Ints:
+        """(rows, columns, channels) to (rows, columns, taps, channels), zeros outside."""
+        r, (rows, columns, _) = side // 2, x.shape
+        p = np.pad(x, ((r, r), (r, r), (0, 0)))
+        return np.stack([p[i : i + rows, j : j + columns] for i in range(side) for j in range(side)], axis=2)
+
+    def context(self, past: Ints) -> Ints:
+        t = self.t
+        u = self.act(np.tensordot(self.around(past, 3), t["context1.weight"], 2) + t["context1.bias"], 0)
+        return self.act(np.tensordot(self.around(u, 3), t["context2.weight"], 2) + t["context2.bias"], 1)
+
+    def stretches(self, state: Ints, kept: Ints, seen: Ints, before: Ints, known: int) -> Ints:
+        """Stretches (K, rows, columns), given that `known` bits are known where they matter."""
+        t, K = self.t, self.K
+        first = (
+            state @ t["state.weight"]
+            + np.tensordot(self.around(4 * kept[:, :, None], self.window), t["kept.weight"][:, None], 2)
+            + np.tensordot(self.around(seen, self.window), t["known.weight"], 2)
+            + t["plane.bias"][known]
+        )
+        out = self.act(self.act(first, 2) @ t["hidden.weight"] + t["hidden.bias"], 3) @ t["out.weight"] + t["out.bias"]
+        total = (out[..., :K] + before * out[..., K:]).transpose(2, 0, 1)
+        shift = int(t["shifts"][4])
+        return np.clip((total + 2 ** (shift - 1)) >> shift, -2047, 2047)
+
+
+class TokenDecoder:
+    """The token models (7.3, 7.7, 7.8): the bits of each step, (K, rows, columns); 2 is absent."""
+
+    def __init__(self, decoder: RangeDecoder, K: int, rows: int, columns: int, prior: Prior | None) -> None:
+        self.decoder, self.K, self.prior, self.masks = decoder, K, prior, colour_masks(rows, columns)
+        self.raster = prior is not None and bool(decoder.decode(4096))
+        self.model = adaptive_model(K, None if prior is None else prior.t["mixer.weights"])
+        self.before = np.full((K, rows, columns), 2, dtype=np.int64)
+        self.kept_before = np.zeros((rows, columns), dtype=np.int64)
+        self.state = np.zeros((rows, columns, 0 if prior is None else prior.S), dtype=np.int64)
+
+    def decode_step(self, kept: Ints, level_bits: tuple[int, ...]) -> Ints:
+        self.bits = np.full_like(self.before, 2)
+        self.tail, self.agreement = np.zeros_like(kept), np.zeros_like(kept)
+        if self.prior is not None:
+            past = [self.signs(self.before), 4 * self.kept_before[:, :, None], self.state]
+            self.state = self.prior.context(np.concatenate(past, axis=2))
+        if self.raster:
+            rows, columns = np.indices(kept.shape)
+            for wave in range(columns.max() + 3 * rows.max() + 1):
+                for plane in range(self.K):
+                    here = (columns + 3 * rows == wave) & (plane < kept)
+                    if here.any():
+                        self.decode_plane(plane, wave % 2, here, self.look(kept, plane))
+        elif self.prior is not None:
+            for first, last in itertools.pairwise(level_bits):
+                for colour in (0, 1):
+                    here, given = self.masks[colour] & (last <= kept), self.look(kept, first)
+                    for plane in range(first, last):
+                        self.decode_plane(plane, colour, here, given)
+        else:
+            for plane, colour in itertools.product(range(self.K), (0, 1)):
+                self.decode_plane(plane, colour, self.masks[colour] & (plane < kept), None)
+        self.model.adapt()
+        self.before, self.kept_before = self.bits, kept
+        return self.bits
+
+    def signs(self, bits: Ints) -> Ints:
+        return np.choose(bits, (-32, 32, 0)).transpose(1, 2, 0)
+
+    def look(self, kept: Ints, known: int) -> Ints:
+        """What the network says of all bits, given those decoded so far (7.8)."""
+        assert self.prior is not None
+        now, before = self.signs(self.bits), self.signs(self.before) // 32
+        count = 4 * (self.bits != 2).sum(axis=0)[:, :, None]
+        seen = np.concatenate([now, now * before, count], axis=2)
+        return self.prior.stretches(self.state, kept, seen, before, known)
+
+    def decode_plane(self, plane: int, colour: int, here: NDArray[np.bool_], given: Ints | None) -> None:
+        bit, back = self.bits[plane], self.before[plane]
+        votes = neighbour_sum(np.choose(bit if colour == 1 else back, (-1, 1, 0)))
+        cells = [back * 9 + votes + 4, (votes + 4) * 16 + self.tail, back * 128 + self.agreement]
+        stretch = None if given is None else given[plane][here]
+        bit[here] = self.model.decode(self.decoder, 2 * plane + colour, [cell[here] for cell in cells], stretch)
+        self.tail[here] = (2 * self.tail[here] + bit[here]) & 15
+        same = (bit == back)[here]
+        old = self.agreement[here]
+        self.agreement[here] = 32 * np.minimum((old >> 5) + 1 - same, 3) + ((2 * old + same) & 31)
+
+
 def decode_tokens(
-    token_data: bytes, steps: int, rows: int, columns: int, geometry: Geometry, offset: int = 0
+    token_data: bytes,
+    steps: int,
+    rows: int,
+    columns: int,
+    geometry: Geometry,
+    offset: int = 0,
+    prior: bytes | None = None,
 ) -> tuple[Indices, Levels]:
     """Indices (steps, rows, columns) and levels (steps, block rows, block columns) of a chunk (7)."""
-    check(geometry.probability_model == 0, offset, "probability model 1 is reserved", "U")
+    check(geometry.probability_model == 0 or prior is not None, offset, "the weights of the prior are missing", "M")
     K, B = geometry.bits_per_token, geometry.block_tokens
+    network = Prior(prior, K) if prior is not None and geometry.probability_model == 1 else None
     decoder = RangeDecoder(token_data, offset)
+    tokens = TokenDecoder(decoder, K, rows, columns, network)
     maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
-    model, masks = adaptive_model(K), colour_masks(rows, columns)
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
-    before = np.full((K, rows, columns), 2, dtype=np.int64)  # bits of the step before: 0, 1, or 2 for absent
     for step in range(steps):
         levels.append(maps.decode_step())
-        kept = spread(levels[-1], geometry, rows, columns)
-        bits = np.full_like(before, 2)
-        tail, agreement = np.zeros_like(kept), np.zeros_like(kept)
+        bits = tokens.decode_step(spread(levels[-1], geometry, rows, columns), geometry.level_bits)
         for plane in range(K):
-            bit, back = bits[plane], before[plane]
-            for colour in (0, 1):
-                here = masks[colour] & (plane < kept)
-                votes = neighbour_sum(np.choose(bit if colour == 1 else back, (-1, 1, 0)))
-                cells = [back * 9 + votes + 4, (votes + 4) * 16 + tail, back * 128 + agreement]
-                bit[here] = model.decode(decoder, 2 * plane + colour, [cell[here] for cell in cells])
-            tail = (2 * tail + bit) & 15
-            same = np.where(bit == back, 1, 0)
-            agreement = 32 * np.minimum((agreement >> 5) + 1 - same, 3) + ((2 * agreement + same) & 31)
-            indices[step] |= (bit == 1).astype(np.uint64) << np.uint64(plane)
-        model.adapt()
-        before = bits
+            indices[step] |= (bits[plane] == 1).astype(np.uint64) << np.uint64(plane)
     decoder.finish()
     return indices, np.stack(levels).astype(np.uint8)
 
 
 def tokens_crc(indices: Indices, levels: Levels) -> int:
-    """The CRC of canonical tokens (5.3, 7.8)."""
+    """The CRC of canonical tokens (5.3, 7.9)."""
     return zlib.crc32(levels.tobytes(), zlib.crc32(indices.astype("<u8").tobytes()))
 
 
-def decode_chunk(chunk: Chunk, header: Header) -> tuple[Indices, Levels]:
+def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> tuple[Indices, Levels]:
     """A chunk's tokens, checked against its tokens_crc (5.3)."""
+    if header.geometry.probability_model == 1:
+        suits = prior is not None and hashlib.sha256(prior).digest() == header.probability_digest
+        check(suits, 0, "the weights of the prior are missing, or others", "M")
     steps = header.geometry.steps(len(chunk.pts))
-    indices, levels = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset)
+    indices, levels = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset, prior)
     check(tokens_crc(indices, levels) == chunk.tokens_crc, chunk.offset + 36, "tokens_crc differs")
     return indices, levels
 

@@ -10,21 +10,27 @@ it is given either puts bits into the stream or takes them out.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
-from tokcodec.probability import create_model
+from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, schedule_of
 from tokcodec.probability.adaptive import AllocationModel
-from tokcodec.probability.interface import BitGroup, Checkerboard, Places
+from tokcodec.probability.interface import BitGroup, Checkerboard
 from tokcodec.tokens import TokenChunk, TokenGeometry, masks
+
+if TYPE_CHECKING:
+    from tokcodec.probability.prior_network import PriorNetwork
 
 WORD_BYTES = 4
 """Bytes of a word of the range coder; words are little-endian in the file."""
+AUTOREGRESSIVE_PROBABILITY = 4096
+"""16-bit probability that a chunk of `prior` has the autoregressive order."""
+MAX_LOOKS = 1 << 20
+"""Most looks of the network at a chunk in the autoregressive order: a few bytes could ask for hours (spec 10.2)."""
 SAME_MODE_PROBABILITY = 61440
 """16-bit probability that a step has the mode of the step before."""
 
@@ -44,26 +50,37 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     return crc
 
 
-def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive") -> bytes:
+def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorNetwork | None = None) -> bytes:
     """Codes the tokens of one chunk; the bytes stand alone but for shape and geometry (spec section 7.2).
 
     Args:
         chunk: Tokens in canonical form, at least one step of at least one token.
-        model: Name of the probability model.
+        model: `adaptive`, `prior` or `prior-autoregressive`.
+        network: That of the latter two.
 
     Raises:
         UsageError: The arrays do not fit together, or a bit that is not kept is not zero.
+        ModelError: The network is for tokens of another number of bits.
+        LimitError: The chunk is too large for the autoregressive order.
     """
     steps, rows, columns = _checked_shape(chunk)
     coder = _Encoder()
-    traversal = _Traversal(rows, columns, chunk.geometry, model)
+    traversal = _Traversal(rows, columns, chunk.geometry, model, network)
+    traversal.start(coder, steps)
     for step in range(steps):
         traversal.code_step(coder, chunk.indices[step], chunk.levels[step])
     return coder.finish().astype("<u4").tobytes()
 
 
 def decode_tokens(
-    data: bytes, *, steps: int, rows: int, columns: int, geometry: TokenGeometry, model: str = "adaptive"
+    data: bytes,
+    *,
+    steps: int,
+    rows: int,
+    columns: int,
+    geometry: TokenGeometry,
+    model: str = "adaptive",
+    network: PriorNetwork | None = None,
 ) -> TokenChunk:
     """Decodes what `encode_tokens` made; work and memory depend on the arguments only (spec section 7.2).
 
@@ -73,11 +90,12 @@ def decode_tokens(
         rows: Token rows.
         columns: Token columns.
         geometry: What the tokens mean.
-        model: Name of the probability model.
+        model: `adaptive`, or `prior` in whichever order it was coded.
+        network: That of `prior`.
 
     Raises:
         CorruptStreamError: The bytes are not the coded form of any tokens of this shape.
-        LimitError: There is not enough memory for them.
+        LimitError: There is not enough memory for them, or too much work.
     """
     if min(steps, rows, columns) < 1:
         raise UsageError(f"a chunk of {steps} x {rows} x {columns} tokens cannot be decoded")
@@ -87,7 +105,8 @@ def decode_tokens(
         )
     try:
         coder = _Decoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
-        traversal = _Traversal(rows, columns, geometry, model)
+        traversal = _Traversal(rows, columns, geometry, model, network)
+        traversal.start(coder, steps)
         indices = np.zeros((steps, rows, columns), dtype=np.uint64)
         levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
         for step in range(steps):
@@ -181,7 +200,9 @@ class _Decoder:
 class _Traversal:
     """Which bits are coded, in which order and groups, in both directions (spec section 7.3)."""
 
-    def __init__(self, rows: int, columns: int, geometry: TokenGeometry, model: str) -> None:
+    def __init__(
+        self, rows: int, columns: int, geometry: TokenGeometry, model: str, network: PriorNetwork | None = None
+    ) -> None:
         self._geometry = geometry
         self._grid = Checkerboard.of(rows, columns)
         self._blocks = Checkerboard.of(*geometry.blocks(rows, columns))
@@ -189,9 +210,28 @@ class _Traversal:
         block = np.arange(self._blocks.cells).reshape(geometry.blocks(rows, columns))
         whole = block.repeat(side, axis=0).repeat(side, axis=1)[:rows, :columns]
         self._block_of_token = whole.ravel()[self._grid.order]
-        self._tokens = create_model(model, grid=self._grid, planes=geometry.bits_per_token)
+        schedule_of(model)
+        self._model, self._network = model, network
         self._map = AllocationModel(self._blocks, len(geometry.level_bits))
         self._mode: int | None = None
+
+    def start(self, coder: _Coder, steps: int) -> None:
+        """Codes in which order the bits of a prior come (spec section 7.3); a decoder learns it."""
+        if self._model != ADAPTIVE:
+            bit = np.asarray([self._model == AUTOREGRESSIVE], dtype=np.uint8)
+            found = coder.code(bit, np.asarray([AUTOREGRESSIVE_PROBABILITY], dtype=np.int32))
+            self._model = AUTOREGRESSIVE if found[0] else PRIOR
+        waves = self._grid.columns + 3 * (self._grid.rows - 1)
+        looks = steps * waves * self._geometry.bits_per_token
+        if self._model == AUTOREGRESSIVE and looks > MAX_LOOKS:
+            raise LimitError(
+                f"the autoregressive order would look {looks} times at this chunk, the limit is {MAX_LOOKS}",
+                hint="use shorter chunks, or the order of `prior`",
+            )
+        self._schedule = schedule_of(self._model)
+        self._tokens = create_model(
+            self._model, grid=self._grid, planes=self._geometry.bits_per_token, network=self._network
+        )
 
     def code_step(self, coder: _Coder, indices: NDArray[np.uint64], levels: NDArray[np.uint8]) -> None:
         """Codes one latent step; a decoder fills `indices` (zero before) and `levels` in place."""
@@ -199,29 +239,14 @@ class _Traversal:
         kept = np.asarray(self._geometry.level_bits, dtype=np.uint8)[levels.ravel()][self._block_of_token]
         self._tokens.start_step(kept)
         values = indices.reshape(-1)[self._grid.order]
-        planes = zip(self._geometry.level_bits[:-1], self._geometry.level_bits[1:], strict=True)
-        for first, last in planes:
-            groups = list(self._places(kept >= last))
-            for plane in range(first, last):
-                shift = np.uint64(plane)
-                for colour, where in groups:
-                    group = BitGroup(plane=plane, colour=colour, where=where)
-                    bits = (values[where] >> shift).astype(np.uint8) & np.uint8(1)
-                    bits = coder.code(bits, self._tokens.probabilities(group))
-                    self._tokens.observe(group, bits)
-                    values[where] |= bits.astype(np.uint64) << shift
+        for group in self._schedule(self._grid, kept, self._geometry.level_bits):
+            shift = np.uint64(group.plane)
+            bits = (values[group.where] >> shift).astype(np.uint8) & np.uint8(1)
+            bits = coder.code(bits, self._tokens.probabilities(group))
+            self._tokens.observe(group, bits)
+            values[group.where] |= bits.astype(np.uint64) << shift
         self._tokens.finish_step()
         indices.reshape(-1)[self._grid.order] = values
-
-    def _places(self, kept: NDArray[np.bool_]) -> Iterator[tuple[int, Places]]:
-        """The cells of each colour that are kept, where there are any."""
-        split = self._grid.split
-        for colour, span in enumerate((slice(0, split), slice(split, kept.size))):
-            part = kept[span]
-            if part.size and part.all():
-                yield colour, span
-            elif part.any():
-                yield colour, np.flatnonzero(part) + span.start
 
     def _code_levels(self, coder: _Coder, levels: NDArray[np.uint8]) -> None:
         """Codes the allocation map of one step (spec section 7.4)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokcodec.container import (
+    NO_DIGEST,
     PROBABILITY_ADAPTIVE,
     PROBABILITY_PRIOR,
     ChunkRecord,
@@ -12,23 +15,102 @@ from tokcodec.container import (
     StreamHeader,
     StreamReader,
 )
-from tokcodec.errors import CorruptStreamError, TokcodecError, UnsupportedStreamError
+from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
+from tokcodec.weights.priors import choose_prior, find_prior, load_prior
+from tokcodec.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
+    from tokcodec.probability.prior_network import PriorNetwork
     from tokcodec.tokens import TokenChunk
 
+WIRE_MODELS = {"adaptive": PROBABILITY_ADAPTIVE, "prior": PROBABILITY_PRIOR, "prior-autoregressive": PROBABILITY_PRIOR}
+"""Id on the wire of what an encoder can choose; the order of a prior's bits is in the chunk."""
 PROBABILITY_NAMES = {PROBABILITY_ADAPTIVE: "adaptive", PROBABILITY_PRIOR: "prior"}
 """Names of the probability models by their id on the wire (spec section 4.4)."""
 
 
-def encode_chunk(tokens: TokenChunk, *, number: int, pts: tuple[int, ...], last_duration: int) -> ChunkRecord:
-    """Code the tokens of a chunk with the adaptive model.
+@dataclass(frozen=True, kw_only=True)
+class Entropy:
+    """How an encoder codes tokens.
+
+    Attributes:
+        model: `adaptive`, `prior` or `prior-autoregressive`.
+        prior: The weights of the latter two.
+    """
+
+    model: str = "adaptive"
+    prior: WeightsEntry | None = None
+
+    @property
+    def wire_id(self) -> int:
+        """Id of the model in the header."""
+        return WIRE_MODELS[self.model]
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of its weights in the header."""
+        return NO_DIGEST if self.prior is None else bytes.fromhex(self.prior.sha256)
+
+    def network(self) -> PriorNetwork | None:
+        """The network, loaded and checked."""
+        return None if self.prior is None else load_prior(self.prior)
+
+
+ADAPTIVE = Entropy()
+
+
+def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
+    """A way to code tokens by names that a person gives.
+
+    Args:
+        model: Name of the probability model.
+        prior: Name or path of its weights; None takes what was trained for the tokenizer.
+        tokenizer: SHA-256 of the tokenizer.
+
+    Raises:
+        UsageError: No such model, or weights for one that has none.
+        ModelError: The weights are not there.
+    """
+    if model not in WIRE_MODELS:
+        raise UsageError(f"no probability model is called {model!r}", hint=f"use {' or '.join(WIRE_MODELS)}")
+    if model == "adaptive":
+        if prior is not None:
+            raise UsageError("the model adaptive has no weights", hint="add --entropy prior")
+        return ADAPTIVE
+    return Entropy(model=model, prior=choose_prior(prior, tokenizer=tokenizer))
+
+
+def entropy_of(header: StreamHeader, *, prior: Path | None = None) -> Entropy:
+    """How the tokens of a file are coded.
+
+    Args:
+        header: The file's header.
+        prior: A weights file, beside those that are installed.
+
+    Raises:
+        ModelError: The weights that the file names are not there.
+    """
+    if header.probability_model == PROBABILITY_ADAPTIVE:
+        return ADAPTIVE
+    return Entropy(model="prior", prior=find_prior(header.probability_digest.hex(), extra=prior))
+
+
+def encode_chunk(
+    tokens: TokenChunk,
+    *,
+    number: int,
+    pts: tuple[int, ...],
+    last_duration: int,
+    entropy: Entropy = ADAPTIVE,
+) -> ChunkRecord:
+    """Code the tokens of a chunk.
 
     Args:
         tokens: In canonical form.
         number: Position among the file's chunks.
         pts: Timestamp of each frame, in ticks.
         last_duration: Ticks for which the last frame is shown.
+        entropy: The probability model.
     """
     from tokcodec.bits import encode_tokens, tokens_crc32
 
@@ -37,25 +119,26 @@ def encode_chunk(tokens: TokenChunk, *, number: int, pts: tuple[int, ...], last_
         pts=pts,
         last_duration=last_duration,
         tokens_crc32=tokens_crc32(tokens),
-        token_data=encode_tokens(tokens),
+        token_data=encode_tokens(tokens, model=entropy.model, network=entropy.network()),
     )
 
 
-def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
+def decode_chunk(record: ChunkRecord, header: StreamHeader, *, prior: Path | None = None) -> TokenChunk:
     """The tokens of a chunk.
+
+    Args:
+        record: The chunk.
+        header: That of its file.
+        prior: A weights file of the model `prior`, beside those that are installed.
 
     Raises:
         CorruptStreamError: The coded tokens are not what the encoder wrote.
-        UnsupportedStreamError: A probability model that this version does not have.
+        ModelError: The weights of the probability model that the file names are not there.
     """
     from tokcodec.bits import decode_tokens, tokens_crc32  # late: `info` need not wait for the coder
 
     where = f"chunk {record.number}"
-    if header.probability_model != PROBABILITY_ADAPTIVE:
-        name = PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model))
-        raise UnsupportedStreamError(
-            f"the probability model {name} is not in this version", where=where, hint="use a later version"
-        )
+    entropy = entropy_of(header, prior=prior)
     rows, columns = header.geometry.grid(header.height, header.width)
     try:
         tokens = decode_tokens(
@@ -64,6 +147,8 @@ def decode_chunk(record: ChunkRecord, header: StreamHeader) -> TokenChunk:
             rows=rows,
             columns=columns,
             geometry=header.geometry,
+            model=entropy.model,
+            network=entropy.network(),
         )
     except CorruptStreamError as error:
         raise CorruptStreamError(error.message, where=where, hint=error.hint) from error

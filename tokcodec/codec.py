@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import mapping
+from tokcodec.chunks import ADAPTIVE, choose_entropy
 from tokcodec.container import (
     ContainerWriter,
     StreamHeader,
@@ -44,17 +45,34 @@ class Codec:
             Decoding takes the model that the file names.
         weights: A weights file to decode with, beside those that come with the package.
         device: "auto", "cpu" or "cuda".
+        entropy: Probability model to encode with: `adaptive`, `prior` or `prior-autoregressive`. Decoding takes what
+            the file names.
+        prior: Name or path of the weights of a prior, to encode and to decode with; None takes those that are
+            installed.
 
     Raises:
         ModelError: No such model, or its weights are damaged.
         DeviceError: No such device.
     """
 
-    def __init__(self, *, model: str | None = None, weights: str | Path | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        entropy: str = "adaptive",
+        prior: str | Path | None = None,
+    ) -> None:
         self.device = choose_device(device)
         self._entry = default_entry() if model is None else find_by_name(model)
         self._weights = None if weights is None else Path(weights)
         self._models: dict[str, Tokenizer] = {}
+        self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
+        self._entropy = ADAPTIVE
+        if entropy != ADAPTIVE.model:
+            named = None if prior is None else str(prior)
+            self._entropy = choose_entropy(entropy, named, tokenizer=self._entry.sha256)
 
     def encode(
         self,
@@ -89,7 +107,7 @@ class Codec:
             OutputError: The target exists or cannot be written.
             UsageError: A value is out of range.
         """
-        settings = EncodeSettings(quality=quality, effort=effort, chunk_frames=chunk_frames)
+        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy)
         watch = Stopwatch()
         with contextlib.ExitStack() as stack:
             sink = _open_sink(target, force=force, source=source, stack=stack)
@@ -134,7 +152,7 @@ class Codec:
             raise UsageError("frames must be a NumPy array, uint8 (T, H, W, 3)")
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
-        settings = EncodeSettings(quality=quality, effort=effort, chunk_frames=chunk_frames)
+        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy)
         rate = _rate(frame_rate)
         info = VideoInfo(
             width=frames.shape[2],
@@ -200,7 +218,7 @@ class Codec:
                 total = total_frames(stream) if progress else None
                 reader = read_stream(counting)
             header = reader.header
-            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, part=part)
+            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, part=part, prior=self._prior)
             if isinstance(target, (str, Path)):
                 format_name = format_name or format_for(target)
                 place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force, source=source))
@@ -245,7 +263,7 @@ class Codec:
             ModelError: The weights that the file names are not there.
         """
         reader = read_stream(io.BytesIO(data))
-        decoding = StreamDecoding(reader, self._decoder(reader.header), watch=Stopwatch())
+        decoding = StreamDecoding(reader, self._decoder(reader.header), watch=Stopwatch(), prior=self._prior)
         frames = [item for item in decoding if isinstance(item, Frame)]
         if not frames:
             raise _nothing_decoded(decoding.counts)
@@ -273,6 +291,8 @@ class Codec:
             chunk_frames=settings.chunk_frames,
             tokenizer_name=self._entry.name,
             tokenizer_sha256=self._entry.sha256,
+            probability_model=settings.entropy.wire_id,
+            probability_digest=settings.entropy.digest,
         )
         return ContainerWriter(sink, header), encoder
 

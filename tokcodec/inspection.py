@@ -80,6 +80,7 @@ class Inspection:
             "bits_per_token": header.geometry.bits_per_token,
             "max_chunk_frames": header.max_chunk_frames,
             "probability_model": PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model)),
+            "probability_sha256": header.probability_digest.hex() if any(header.probability_digest) else None,
             "tokenizer": header.tokenizer_name,
             "tokenizer_sha256": header.tokenizer_digest.hex(),
             "colour": {
@@ -110,12 +111,13 @@ def damage_dict(damage: Damage) -> dict[str, Any]:
     }
 
 
-def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
+def survey(source: BinaryIO, *, check_tokens: bool, prior: Path | None = None) -> Inspection:
     """Read a `.tok` stream to its end.
 
     Args:
         source: At the first byte; need not be seekable.
         check_tokens: Decode every chunk's tokens and compare their CRC-32 (no pixels).
+        prior: A weights file of the probability model `prior`, beside those that are installed.
 
     Raises:
         TokcodecError: Nothing of the file can be used; see :func:`tokcodec.container.read_stream`.
@@ -133,7 +135,7 @@ def survey(source: BinaryIO, *, check_tokens: bool) -> Inspection:
         if isinstance(item, ChunkRecord):
             if check_tokens:
                 try:
-                    raw_bits += decode_chunk(item, header).kept_bit_count()
+                    raw_bits += decode_chunk(item, header, prior=prior).kept_bit_count()
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, reader, error))
                     continue

@@ -34,6 +34,8 @@ def header_of(
     chunk_frames: int,
     tokenizer_name: str,
     tokenizer_sha256: str,
+    probability_model: int = container.PROBABILITY_ADAPTIVE,
+    probability_digest: bytes = container.NO_DIGEST,
 ) -> container.StreamHeader:
     """The header of the `.tok` file that a media file becomes."""
     return container.StreamHeader(
@@ -51,6 +53,8 @@ def header_of(
         sample_aspect_ratio=bounded_ratio(info.sample_aspect_ratio),
         geometry=geometry,
         max_chunk_frames=1 if info.is_image else chunk_frames,
+        probability_model=probability_model,
+        probability_digest=probability_digest,
         tokenizer_digest=bytes.fromhex(tokenizer_sha256),
         tokenizer_name=tokenizer_name,
         side_streams=tuple(

@@ -6,11 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from tokcodec import mapping
-from tokcodec.chunks import decode_chunk, encode_chunk, token_damage
+from tokcodec.chunks import ADAPTIVE, Entropy, decode_chunk, encode_chunk, token_damage
 from tokcodec.container import (
     MAX_CHUNK_FRAMES,
     ChunkRecord,
@@ -62,11 +63,13 @@ class EncodeSettings:
         quality: 1 (fewest bits) to 6 (nearly all bits).
         chunk_frames: Frames of a chunk, 1 + 4t.
         effort: 0 keeps the same number of bits everywhere, 1 to 3 look for the best places, ever longer.
+        entropy: The probability model of the entropy coder.
     """
 
     quality: int
     chunk_frames: int
     effort: int
+    entropy: Entropy = ADAPTIVE
 
     def __post_init__(self) -> None:
         if type(self.quality) is not int or not 1 <= self.quality <= 6:
@@ -135,7 +138,11 @@ class _ChunkBuilder:
         last = self._last_duration() if next_pts is None else next_pts - self._pts[-1]
         with self._watch.measure("entropy_coding"):
             record = encode_chunk(
-                self._tokens(), number=self._writer.chunks_written, pts=tuple(self._pts), last_duration=last
+                self._tokens(),
+                number=self._writer.chunks_written,
+                pts=tuple(self._pts),
+                last_duration=last,
+                entropy=self._settings.entropy,
             )
         self._writer.write_chunk(record)
         self._steps, self._pts = [], []
@@ -209,6 +216,7 @@ class StreamDecoding:
         decoder: For the picture's size.
         part: The frames and packets that are wanted; chunks outside are not decoded. None takes all.
         watch: Takes the time of the stages.
+        prior: A weights file of the probability model `prior`, beside those that are installed.
     """
 
     def __init__(
@@ -218,9 +226,10 @@ class StreamDecoding:
         *,
         watch: Stopwatch,
         part: TimeRange | None = None,
+        prior: Path | None = None,
     ) -> None:
         self._reader, self._decoder, self._watch = reader, decoder, watch
-        self._part = part
+        self._part, self._prior = part, prior
         self._side_time_bases = {side.index: side.time_base for side in reader.header.side_streams}
         self._frames = self._chunks = self._side_bytes = 0
         self._damages: list[Damage] = []
@@ -257,7 +266,7 @@ class StreamDecoding:
     def _chunk(self, record: ChunkRecord) -> Iterator[Frame]:
         try:
             with self._watch.measure("entropy_coding"):
-                tokens = decode_chunk(record, self._reader.header)
+                tokens = decode_chunk(record, self._reader.header, prior=self._prior)
         except CorruptStreamError as error:
             self._damages.append(token_damage(record, self._reader, error))
             return

@@ -8,7 +8,16 @@ import signal
 import sys
 from typing import TextIO, cast
 
-from tokcodec.cli import bench, convert, look, measure, study, train  # noqa: F401  (they register their commands)
+from tokcodec.cli import (  # noqa: F401  (they register their commands)
+    bench,
+    convert,
+    look,
+    measure,
+    study,
+    tokens,
+    train,
+    train_prior,
+)
 from tokcodec.cli.app import app
 from tokcodec.console import Console
 from tokcodec.errors import LimitError, TokcodecError

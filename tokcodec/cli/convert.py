@@ -13,9 +13,11 @@ from tokcodec.cli.options import (
     Device,
     Duration,
     Effort,
+    Entropy,
     Force,
     Json,
     NoAudio,
+    Prior,
     Quiet,
     Start,
     Verbose,
@@ -66,6 +68,8 @@ def encode(
     chunk_frames: Annotated[
         int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
     ] = 65,
+    entropy: Entropy = "adaptive",
+    prior: Prior = None,
     start: Start = 0.0,
     duration: Duration = None,
     no_audio: NoAudio = False,
@@ -81,7 +85,7 @@ def encode(
     from tokcodec.codec import Codec
 
     place = input_of(source)
-    codec = Codec(model=model, device=device)
+    codec = Codec(model=model, device=device, entropy=entropy, prior=prior)
     console.debug(f"device {codec.device}")
     with console.progress("encode") as update:
         result = codec.encode(
@@ -122,6 +126,7 @@ def decode(
     duration: Duration = None,
     no_audio: NoAudio = False,
     weights: Weights = None,
+    prior: Prior = None,
     device: Device = "auto",
     force: Force = False,
     json_results: Json = False,
@@ -139,7 +144,7 @@ def decode(
     from tokcodec.codec import Codec
 
     place = input_of(source)
-    codec = Codec(weights=weights, device=device)
+    codec = Codec(weights=weights, device=device, prior=prior)
     console.debug(f"device {codec.device}")
     with console.progress("decode") as update:
         result = codec.decode(

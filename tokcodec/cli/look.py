@@ -12,9 +12,11 @@ import typer
 from tokcodec.cli.app import app
 from tokcodec.cli.options import (
     Json,
+    Prior,
     Quiet,
     Verbose,
     console_of,
+    prior_file,
 )
 from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
@@ -38,6 +40,8 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     if found.raw_token_bits:
         share = 8 * found.token_bytes / found.raw_token_bits
         lines.append(("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits"))
+    if header.probability_model:
+        lines.append(("prior", f"SHA-256 {header.probability_digest.hex()[:12]}..."))
     lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}...)"))
     lines.extend(
         ("stream", f"{side.codec}{f' ({side.language})' if side.language else ''}, unchanged")
@@ -70,14 +74,14 @@ def info(
     _report_damage(console, found, source)
 
 
-def _survey(source: str, *, check_tokens: bool) -> Inspection:
+def _survey(source: str, *, check_tokens: bool, prior: Path | None = None) -> Inspection:
     from tokcodec.inspection import survey
     from tokcodec.sources import open_tok
 
     if source == "-":
-        return survey(sys.stdin.buffer, check_tokens=check_tokens)
+        return survey(sys.stdin.buffer, check_tokens=check_tokens, prior=prior)
     with open_tok(Path(source)) as stream:
-        return survey(stream, check_tokens=check_tokens)
+        return survey(stream, check_tokens=check_tokens, prior=prior)
 
 
 def _report_damage(console: Console, found: Inspection, source: str) -> None:
@@ -118,13 +122,14 @@ def _describe_model(console: Console, name: str | None) -> None:
 @app.command(short_help="Check every chunk, without pixels.")
 def verify(
     source: Annotated[str, typer.Argument(metavar="FILE.tok", help="The .tok file; - is standard input.")],
+    prior: Prior = None,
     json_results: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Check every chunk of a .tok file, tokens included, without decoding pixels."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
-    found = _survey(source, check_tokens=True)
+    found = _survey(source, check_tokens=True, prior=prior_file(prior))
     state = "every chunk is whole" if found.complete else "damaged"
     console.result(found.to_dict(), [*_inspection_lines(found), ("state", state)])
     _report_damage(console, found, source)

@@ -26,12 +26,29 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="The weights that the .tok file was made with."),
 ]
+Entropy = Annotated[
+    str,
+    typer.Option(
+        "--entropy",
+        metavar="MODEL",
+        help="Probability model: adaptive, prior, or prior-autoregressive (a little smaller, many times slower).",
+    ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option("--prior", metavar="FILE", help="Weights of the probability model prior: a name or a file."),
+]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]
 Start = Annotated[float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")]
 Duration = Annotated[
     float | None,
     typer.Option("--duration", metavar="SECONDS", help="Leave out what comes so long after the start."),
 ]
+
+
+def prior_file(name: str | None) -> Path | None:
+    """The file that `--prior` names for reading a `.tok` file; the names of installed ones need no mention."""
+    return Path(name) if name is not None and name.endswith(".safetensors") else None
 
 
 def console_of(*, quiet: bool, verbose: bool, json_results: bool = False, data_on_stdout: bool = False) -> Console:

@@ -42,9 +42,10 @@ class AdaptiveModel:
     Args:
         grid: Coding order of the token grid.
         planes: Bits of a token.
+        weights: Initial weights of the mixer, int64 `(2 * planes, inputs)`; see `ContextMixer`.
     """
 
-    def __init__(self, grid: Checkerboard, planes: int) -> None:
+    def __init__(self, grid: Checkerboard, planes: int, *, weights: NDArray[np.int64] | None = None) -> None:
         self._grid = grid
         cells = grid.cells
         back = np.asarray((-205, 205, 0))[:, None]
@@ -59,6 +60,7 @@ class AdaptiveModel:
                 ContextTable(initial=_counts(spatial)),
                 ContextTable(initial=_counts(agreement), slots_per_row=2),
             ],
+            weights=weights,
         )
         # One further cell stands for everything outside the grid; it is always absent.
         self._previous = np.full((planes, cells + 1), ABSENT, dtype=np.uint8)
@@ -75,6 +77,15 @@ class AdaptiveModel:
 
     def probabilities(self, group: BitGroup) -> NDArray[np.int32]:
         """See `TokenModel.probabilities`."""
+        return self.mixed(group, None)
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """Weights of the mixer as they are now."""
+        return self._mixer.weights
+
+    def mixed(self, group: BitGroup, given: NDArray[np.int32] | None) -> NDArray[np.int32]:
+        """As `probabilities`, with the stretches of another predictor as one input more."""
         plane, where = group.plane, group.where
         back = self._previous[plane][where]
         if group.colour == 0:
@@ -88,15 +99,15 @@ class AdaptiveModel:
             (votes << 4) + self._tail[where],
             (wide << 7) + self._agreement[where],
         ]
-        found = self._mixer.probabilities(2 * plane + group.colour, contexts)
-        self._asked = (back, contexts, found)
+        found = self._mixer.probabilities(2 * plane + group.colour, contexts, given)
+        self._asked = (back, contexts, found, given)
         return found
 
     def observe(self, group: BitGroup, bits: NDArray[np.uint8]) -> None:
         """See `TokenModel.observe`."""
-        back, contexts, found = self._asked
+        back, contexts, found, given = self._asked
         where = group.where
-        self._mixer.observe(2 * group.plane + group.colour, contexts, bits, found)
+        self._mixer.observe(2 * group.plane + group.colour, contexts, bits, found, given)
         self._current[group.plane][where] = bits
         self._tail[where] = (self._tail[where] << 1 | bits) & 15
         state = self._agreement[where]

@@ -7,6 +7,7 @@ what a decoder does not know yet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -22,12 +23,16 @@ class Checkerboard:
     """The coding order of the cells of a grid: colour 0 (row + column even) first, each row-major.
 
     Attributes:
+        rows: Rows of the grid.
+        columns: Columns of the grid.
         order: intp `(cells,)`, row-major index of each cell in coding order.
         neighbours: intp `(4, cells)`, coding-order index of the cell above, below, left and right of each
             cell in coding order; `cells` where there is none.
         split: Cells of colour 0.
     """
 
+    rows: int
+    columns: int
     order: NDArray[np.intp]
     neighbours: NDArray[np.intp]
     split: int
@@ -42,13 +47,26 @@ class Checkerboard:
         """The coding order of a grid of `rows` x `columns` cells (spec section 7.3)."""
         parity = (np.arange(rows)[:, None] + np.arange(columns)[None, :]) & 1
         order = np.argsort(parity, axis=None, kind="stable")
-        framed = np.full((rows + 2, columns + 2), rows * columns, dtype=np.intp)
-        place = np.empty(rows * columns, dtype=np.intp)
-        place[order] = np.arange(rows * columns)
-        framed[1:-1, 1:-1] = place.reshape(rows, columns)
-        around = (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:])
-        neighbours = np.stack([side.ravel()[order] for side in around])
-        return cls(order=order, neighbours=neighbours, split=int((parity == 0).sum()))
+        around = _shifted(rows, columns, order, ((-1, 0), (1, 0), (0, -1), (0, 1)))
+        return cls(rows=rows, columns=columns, order=order, neighbours=around, split=int((parity == 0).sum()))
+
+    def window(self, side: int) -> NDArray[np.intp]:
+        """The cells around each cell: intp `(cells, side * side)`, row-major in the window; `cells` outside."""
+        reach = range(-(side // 2), side // 2 + 1)
+        offsets = tuple((down, right) for down in reach for right in reach)
+        return np.ascontiguousarray(_shifted(self.rows, self.columns, self.order, offsets).T)
+
+
+def _shifted(rows: int, columns: int, order: NDArray[np.intp], offsets: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+    """Coding-order index of the cell at each offset (down, right) from each cell: `(offsets, cells)`."""
+    place = np.empty(rows * columns, dtype=np.intp)
+    place[order] = np.arange(rows * columns)
+    reach = max((abs(step) for offset in offsets for step in offset), default=0)
+    framed = np.pad(place.reshape(rows, columns), reach, constant_values=rows * columns)
+    around = [
+        framed[reach + down : reach + down + rows, reach + right : reach + right + columns] for down, right in offsets
+    ]
+    return np.stack([cells.ravel()[order] for cells in around])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +77,19 @@ class BitGroup:
         plane: Which bit of the token; 0 is the most important.
         colour: 0 or 1.
         where: The cells, as places in coding order; at least one.
+        span: Planes that are coded at these cells one after the other, this one among them; what else is known
+            does not change meanwhile. None: just this one.
     """
 
     plane: int
     colour: int
     where: Places
+    span: range | None = None
+
+    @property
+    def planes(self) -> range:
+        """The span."""
+        return range(self.plane, self.plane + 1) if self.span is None else self.span
 
 
 class TokenModel(Protocol):

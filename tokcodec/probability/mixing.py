@@ -45,15 +45,23 @@ class ContextMixer:
     """Mixes the predictions of a few count tables (spec section 7.6).
 
     A slot is a class of bits with mixing weights of its own (a bit plane and a colour).
+
+    Args:
+        slots: Number of slots.
+        tables: The tables of counts.
+        weights: Initial weights, int64 `(slots, inputs)`, each at most `WEIGHT_LIMIT`; None: `WEIGHT_INITIAL` for
+            each table. An input more than there are tables is a prediction that is given with each bit.
     """
 
-    def __init__(self, slots: int, tables: Sequence[ContextTable]) -> None:
+    def __init__(self, slots: int, tables: Sequence[ContextTable], *, weights: NDArray[np.int64] | None = None) -> None:
         self._slots = slots
         self._sharing = [table.slots_per_row for table in tables]
         self._counts = [table.initial.copy() for table in tables]
-        self._weights = np.full((slots, len(tables)), WEIGHT_INITIAL, dtype=np.int64)
-        # Weights are at most 2.0, so a mixed stretch stays in +-2 * 2047 for each table.
-        self._centre = 2 * STRETCH_MAX * len(tables) + 1
+        if weights is None:
+            weights = np.full((slots, len(tables)), WEIGHT_INITIAL, dtype=np.int64)
+        self._weights = weights.copy()
+        # Weights are at most 2.0, so a mixed stretch stays in +-2 * 2047 for each input; four of them fit in int32.
+        self._centre = 2 * STRETCH_MAX * self._weights.shape[1] + 1
         reach = np.arange(-self._centre, self._centre + 1)
         self._squash = SQUASH[reach.clip(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX]
         # What was seen since the last adaptation: bits and prediction errors of each slot and cell.
@@ -61,7 +69,13 @@ class ContextMixer:
         self._bits_seen = np.zeros(slots, dtype=np.int64)
         self._seen = [np.zeros((slots, 2, size), dtype=np.int64) for size in cells]
         self._errors = [np.zeros((slots, size), dtype=np.float64) for size in cells]
+        self._given_gradient = np.zeros(slots, dtype=np.int64)
         self._refresh()
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """The weights as they are now: int64 `(slots, inputs)`."""
+        return self._weights.copy()
 
     def _refresh(self) -> None:
         """Computes the tables that `probabilities` gathers from."""
@@ -74,11 +88,21 @@ class ContextMixer:
         ]
         self._weighted[0] += self._centre << 16
 
-    def probabilities(self, slot: int, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.int32]:
-        """16-bit probabilities that bits are 1, given the cell of each bit in each table."""
+    def probabilities(
+        self, slot: int, contexts: Sequence[NDArray[np.int64]], given: NDArray[np.int32] | None = None
+    ) -> NDArray[np.int32]:
+        """16-bit probabilities that bits are 1, given the cell of each bit in each table.
+
+        Args:
+            slot: The class of the bits.
+            contexts: Cell of each bit, for each table.
+            given: Stretch of each bit from elsewhere, where the mixer has an input for it.
+        """
         mixed = self._weighted[0][slot].take(contexts[0])
         for weighted, context in zip(self._weighted[1:], contexts[1:], strict=True):
             mixed += weighted[slot].take(context)
+        if given is not None:
+            mixed += given * np.int32(self._weights[slot, -1])
         mixed >>= 16
         found: NDArray[np.int32] = self._squash.take(mixed)
         return found
@@ -89,6 +113,7 @@ class ContextMixer:
         contexts: Sequence[NDArray[np.int64]],
         bits: NDArray[np.uint8],
         probabilities: NDArray[np.int32],
+        given: NDArray[np.int32] | None = None,
     ) -> None:
         """Takes in coded bits; the tables follow at the next `adapt`."""
         self._bits_seen[slot] += bits.size
@@ -101,6 +126,8 @@ class ContextMixer:
             sums[slot] += np.bincount(context, weights=errors, minlength=cells)
             both = np.bincount(context + cells * ones, minlength=2 * cells)
             seen[slot] += both.reshape(2, cells)
+        if given is not None:
+            self._given_gradient[slot] += int((errors * given).sum())  # below 2**53, so exact in any order
 
     def adapt(self) -> None:
         """Updates weights, then counts, from all the bits since the last call (spec section 7.6)."""
@@ -117,6 +144,9 @@ class ContextMixer:
             counts[:, over] = np.maximum(counts[:, over] * COUNT_LIMIT // total[over], 1)
             seen.fill(0)
             errors.fill(0.0)
+        if self._weights.shape[1] > len(self._counts):
+            self._weights[:, -1] += self._given_gradient // divisors
+            self._given_gradient.fill(0)
         self._weights.clip(-WEIGHT_LIMIT, WEIGHT_LIMIT, out=self._weights)
         self._bits_seen.fill(0)
         self._refresh()

@@ -30,9 +30,11 @@ class HybridOptimizer:
             else:
                 rest.append(parameter)
         matrices = [matrix for _, matrix in self._kernels]
-        self._muon = torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        self._muon = None
+        if matrices:  # it takes no empty list, and a small model has no large kernel
+            self._muon = torch.optim.Muon(
+                matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
         self._adamw = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay)
 
     def step(self, *, learning_rate: float) -> None:
@@ -40,16 +42,18 @@ class HybridOptimizer:
         for kernel, matrix in self._kernels:
             gradient: Tensor | None = kernel.grad
             matrix.grad = None if gradient is None else gradient.permute(0, 2, 3, 1).reshape(matrix.shape)
-        for optimizer in (self._muon, self._adamw):
+        for optimizer in filter(None, (self._muon, self._adamw)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            optimizer.step()  # type: ignore[no-untyped-call]
+            optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """State of both optimizers."""
-        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+        muon = {} if self._muon is None else self._muon.state_dict()
+        return {"muon": muon, "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
-        self._muon.load_state_dict(state["muon"])
+        if self._muon is not None:
+            self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])

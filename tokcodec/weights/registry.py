@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,11 @@ def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
     Raises:
         ModelError: None of them has it.
     """
+    return find_among(entries(), sha256, extra=extra, option="--weights FILE")
+
+
+def find_among(known: Iterable[WeightsEntry], sha256: str, *, extra: Path | None, option: str) -> WeightsEntry:
+    """As :func:`find_by_digest`, for other weights that come with the package and another option."""
     if extra is not None:
         entry = entry_of_file(extra)
         if entry.sha256 == sha256:
@@ -97,7 +103,7 @@ def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
             where=str(extra),
             hint="give the file that the stream was encoded with",
         )
-    for entry in entries():
+    for entry in known:
         if entry.sha256 == sha256:
             return entry
     for folder in filter(None, os.environ.get(WEIGHTS_PATH_VARIABLE, "").split(os.pathsep)):
@@ -108,8 +114,28 @@ def find_by_digest(sha256: str, *, extra: Path | None = None) -> WeightsEntry:
                     return entry
     raise ModelError(
         f"no weights with SHA-256 {sha256[:12]}... are installed",
-        hint=f"give them with --weights FILE, or put them into a folder named by {WEIGHTS_PATH_VARIABLE}",
+        hint=f"give them with {option}, or put them into a folder named by {WEIGHTS_PATH_VARIABLE}",
     )
+
+
+def read_checked(entry: WeightsEntry) -> bytes:
+    """The bytes of a weights file, whose digest is right.
+
+    Raises:
+        ModelError: It cannot be read, or is another one.
+    """
+    try:
+        data = entry.path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(entry.path)) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != entry.sha256:
+        raise ModelError(
+            f"the weights are damaged: SHA-256 is {found[:12]}..., must be {entry.sha256[:12]}...",
+            where=str(entry.path),
+            hint="install tokcodec again",
+        )
+    return data
 
 
 def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
@@ -125,17 +151,7 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
     from tokcodec.tokenizer.config import TokenizerConfig
     from tokcodec.tokenizer.model import Tokenizer
 
-    try:
-        data = entry.path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(entry.path)) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != entry.sha256:
-        raise ModelError(
-            f"the weights are damaged: SHA-256 is {found[:12]}..., must be {entry.sha256[:12]}...",
-            where=str(entry.path),
-            hint="install tokcodec again",
-        )
+    data = read_checked(entry)
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -1,0 +1,195 @@
+"""Tokens as `.npz` and `.safetensors` files, for those who train models; and back to `.tok` bytes.
+
+Keys of such a file:
+
+    indices      int32 (int64 above 31 bits) (T', H', W'), all chunks one after the other
+    subtokens    int32 (T', H', W', parts), the same indices cut up, least significant bits first
+    levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
+    chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2)
+    pts          int64 (frames), timestamps in ticks
+    durations    int64 (chunks), ticks of the last frame of each chunk
+    header       uint8, the header of the file, without side streams (spec section 4.1)
+
+On the way back only `indices`, `chunk_frames` and `header` are needed; where there are no `levels`, all bits are kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.chunks import Entropy, encode_chunk
+from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
+from tokcodec.container.header import pack_header, parse_header
+from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
+from tokcodec.tokens import TokenChunk, TokenGeometry, masks
+from tokcodec.tokenset import DEFAULT_SUBTOKENS, factorize, read_chunk_records
+
+Arrays = Mapping[str, NDArray[Any]]
+SUFFIXES = (".npz", ".safetensors")
+
+
+def token_arrays(source: BinaryIO, *, parts: int = DEFAULT_SUBTOKENS, prior: Path | None = None) -> dict[str, Any]:
+    """All tokens of a `.tok` stream, as the arrays that the module describes; damaged chunks are left out.
+
+    Args:
+        source: At the first byte; need not be seekable.
+        parts: Sub-tokens of an index.
+        prior: A weights file of the model `prior`, beside those that are installed.
+
+    Raises:
+        CorruptStreamError: No chunk is whole.
+        UsageError: An index cannot be cut into so many parts.
+    """
+    indices: list[NDArray[np.uint64]] = []
+    levels: list[NDArray[np.uint8]] = []
+    frames: list[int] = []
+    pts: list[int] = []
+    durations: list[int] = []
+    header: StreamHeader | None = None
+    for header, record, chunk in read_chunk_records(source, prior=prior):  # noqa: B007  (all have the same header)
+        indices.append(chunk.indices)
+        levels.append(chunk.levels)
+        frames.append(record.frames)
+        pts.extend(record.pts)
+        durations.append(record.last_duration)
+    if header is None:
+        raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
+    bits = header.geometry.bits_per_token
+    if bits > 63:
+        raise UsageError("indices of 64 bits do not fit int64")
+    whole = np.concatenate(indices)
+    plain = replace(header, side_streams=(), extensions=())
+    return {
+        "indices": whole.astype(np.int32 if bits <= 31 else np.int64),
+        "subtokens": factorize(whole, bits=bits, parts=parts).astype(np.int32 if bits <= 31 * parts else np.int64),
+        "levels": np.concatenate(levels),
+        "chunk_frames": np.asarray(frames, dtype=np.int64),
+        "pts": np.asarray(pts, dtype=np.int64),
+        "durations": np.asarray(durations, dtype=np.int64),
+        "header": np.frombuffer(pack_header(plain), dtype=np.uint8),
+    }
+
+
+def write_arrays(path: Path, arrays: Arrays, *, suffix: str) -> None:
+    """Write arrays as `.npz` or `.safetensors`.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        if suffix == ".npz":
+            with path.open("wb") as sink:
+                np.savez_compressed(sink, **arrays)  # type: ignore[arg-type]
+        else:
+            from safetensors.numpy import save
+
+            path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what :func:`write_arrays` wrote; runs no code from it.
+
+    Raises:
+        UsageError: It is no such file.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as loaded:
+                return {name: loaded[name] for name in loaded.files}
+        from safetensors.numpy import load_file
+
+        return dict(load_file(path))
+    except Exception as error:  # zipfile, zlib, NumPy and safetensors each raise their own
+        raise UsageError(
+            f"no file of tokens: {error}", where=str(path), hint="make one with tokcodec tokens"
+        ) from error
+
+
+def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
+    """Code arrays as a `.tok` stream; gives its bytes.
+
+    Args:
+        arrays: As the module describes them.
+        target: Where to; need not be seekable.
+        entropy: The probability model.
+
+    Raises:
+        UsageError: An array is missing, or does not fit the others.
+    """
+    missing = {"indices", "chunk_frames", "header"} - set(arrays)
+    if missing:
+        raise UsageError(f"the file of tokens has no {', '.join(sorted(missing))}")
+    header = replace(_header(arrays["header"]), probability_model=entropy.wire_id, probability_digest=entropy.digest)
+    geometry, frames = header.geometry, [int(count) for count in arrays["chunk_frames"]]
+    if not frames or min(frames) < 1:
+        raise UsageError("chunk_frames must be counts of at least 1")
+    steps = [geometry.steps(count) for count in frames]
+    shape = (sum(steps), *geometry.grid(header.height, header.width))
+    indices, levels = _tokens(arrays, geometry, shape)
+    tick = 1 if header.frame_rate is None else max(1, round(1 / (header.frame_rate * header.time_base)))
+    pts = arrays.get("pts", np.arange(sum(frames)) * tick)
+    durations = arrays.get("durations", np.full(len(frames), tick))
+    if pts.shape != (sum(frames),) or durations.shape != (len(frames),):
+        raise UsageError("pts and durations must be one for each frame and one for each chunk")
+    writer = ContainerWriter(target, header)
+    step = frame = 0
+    for number, (count, length) in enumerate(zip(frames, steps, strict=True)):
+        chunk = TokenChunk(
+            indices=indices[step : step + length], levels=levels[step : step + length], geometry=geometry
+        )
+        writer.write_chunk(
+            encode_chunk(
+                chunk,
+                number=number,
+                pts=tuple(int(value) for value in pts[frame : frame + count]),
+                last_duration=int(durations[number]),
+                entropy=entropy,
+            )
+        )
+        step, frame = step + length, frame + count
+    writer.close()
+    return writer.bytes_written
+
+
+def tok_bytes(arrays: Arrays, *, entropy: Entropy) -> io.BytesIO:
+    """As :func:`write_tok`, in memory, at its first byte."""
+    sink = io.BytesIO()
+    write_tok(arrays, sink, entropy=entropy)
+    sink.seek(0)
+    return sink
+
+
+def _header(data: NDArray[Any]) -> StreamHeader:
+    try:
+        return parse_header(data.astype(np.uint8).tobytes(), offset=0, limits=DEFAULT_LIMITS, understood=())
+    except TokcodecError as error:
+        raise UsageError(f"the header among the tokens is invalid: {error.message}") from error
+
+
+def _tokens(
+    arrays: Arrays, geometry: TokenGeometry, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Indices and levels, checked; bits that are not kept are cleared."""
+    given = arrays["indices"]
+    if given.shape != shape or given.dtype.kind not in "iu":
+        raise UsageError(f"indices must be whole numbers of shape {shape}, not {given.dtype} {given.shape}")
+    if int(given.min()) < 0 or int(given.max()) >= 1 << geometry.bits_per_token:
+        raise UsageError(f"indices must be from 0 to {(1 << geometry.bits_per_token) - 1}")
+    blocks = (shape[0], *geometry.blocks(*shape[1:]))
+    top = len(geometry.level_bits) - 1
+    levels = np.asarray(arrays.get("levels", np.full(blocks, top)))
+    if levels.shape != blocks or int(levels.min()) < 0 or int(levels.max()) > top:
+        raise UsageError(f"levels must be of shape {blocks} and from 0 to {top}")
+    chunk = TokenChunk(indices=given.astype(np.uint64), levels=levels.astype(np.uint8), geometry=geometry)
+    for number in range(shape[0]):
+        chunk.indices[number] &= masks(chunk.kept_bits_of(number))
+    return chunk.indices, chunk.levels

@@ -1,0 +1,169 @@
+"""Tokens for those who train models: `.tok` files as arrays and as a PyTorch `Dataset`, without a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.chunks import decode_chunk
+from tokcodec.container import ChunkRecord, StreamHeader, read_stream
+from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.sources import open_tok
+from tokcodec.tokens import TokenChunk
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_SUBTOKENS = 2
+"""Sub-tokens of an index, as the paper feeds its language models: 18 bits are twice 9."""
+
+
+def read_chunk_records(
+    source: BinaryIO, *, prior: Path | None = None
+) -> Iterator[tuple[StreamHeader, ChunkRecord, TokenChunk]]:
+    """Header, record and tokens of each whole chunk of a `.tok` stream; what is damaged is left out.
+
+    Args:
+        source: At the first byte; need not be seekable.
+        prior: A weights file of the model `prior`, beside those that are installed.
+
+    Raises:
+        TokcodecError: Nothing of the file can be used.
+    """
+    reader = read_stream(source)
+    for item in reader:
+        if isinstance(item, ChunkRecord):
+            try:
+                tokens = decode_chunk(item, reader.header, prior=prior)
+            except CorruptStreamError:
+                continue
+            yield reader.header, item, tokens
+
+
+def read_chunks(source: BinaryIO, *, prior: Path | None = None) -> Iterator[TokenChunk]:
+    """The tokens of each whole chunk; see :func:`read_chunk_records`."""
+    for _, _, chunk in read_chunk_records(source, prior=prior):
+        yield chunk
+
+
+def factorize(indices: NDArray[np.integer[Any]], *, bits: int, parts: int = DEFAULT_SUBTOKENS) -> NDArray[np.int64]:
+    """Cut indices into sub-tokens, so that a model needs `parts` small vocabularies instead of a large one.
+
+    Args:
+        indices: Integers of any shape, below `2 ** bits`.
+        bits: Bits of an index.
+        parts: Sub-tokens; they get `ceil(bits / parts)` bits each, the last one the rest.
+
+    Returns:
+        int64 `(*shape, parts)`; sub-token 0 holds the least significant bits, which are the most important ones.
+
+    Raises:
+        UsageError: There are not that many bits, or a part is too large for int64.
+    """
+    sizes = subtoken_bits(bits, parts)
+    values = indices.astype(np.uint64)
+    out = np.empty((*values.shape, parts), dtype=np.int64)
+    low = 0
+    for part, size in enumerate(sizes):
+        out[..., part] = (values >> np.uint64(low)) & np.uint64((1 << size) - 1)
+        low += size
+    return out
+
+
+def join_subtokens(subtokens: NDArray[np.integer[Any]], *, bits: int) -> NDArray[np.uint64]:
+    """The inverse of :func:`factorize`: uint64 `(*shape)`.
+
+    Raises:
+        UsageError: A sub-token is outside its vocabulary.
+    """
+    sizes = subtoken_bits(bits, subtokens.shape[-1])
+    indices = np.zeros(subtokens.shape[:-1], dtype=np.uint64)
+    low = 0
+    for part, size in enumerate(sizes):
+        values = subtokens[..., part]
+        if values.size and (values.min() < 0 or int(values.max()) >= 1 << size):
+            raise UsageError(f"sub-tokens {part} are not all from 0 to {(1 << size) - 1}")
+        indices |= values.astype(np.uint64) << np.uint64(low)
+        low += size
+    return indices
+
+
+def subtoken_bits(bits: int, parts: int) -> tuple[int, ...]:
+    """Bits of each sub-token of an index of `bits` bits."""
+    if not 1 <= parts <= bits:
+        raise UsageError(f"{bits} bits cannot be cut into {parts} sub-tokens")
+    size = -(-bits // parts)
+    sizes = tuple(min(size, bits - low) for low in range(0, bits, size))
+    if len(sizes) != parts or size > 62:
+        raise UsageError(f"{bits} bits cannot be cut into {parts} sub-tokens of {size} bits")
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    path: Path
+    chunk: int
+
+
+class TokenDataset:
+    """A PyTorch `Dataset` (map style) over the chunks of all `.tok` files in a folder; no pixel is decoded.
+
+    An item is a dictionary: `indices`, int64 `(T', H', W')`; `kept`, int64 of the same shape, the bits kept of each
+    token; `path`, the file's name below the folder; `chunk`, its number. Items differ in shape where files do.
+
+    Args:
+        folder: Looked through at any depth.
+        steps: Where given, items have that many latent steps: longer chunks are cut into pieces, the rest is left out.
+        prior: A weights file of the model `prior`, beside those that are installed.
+
+    Raises:
+        UsageError: There is no `.tok` file.
+        TokcodecError: A file is not a `.tok` file.
+    """
+
+    def __init__(self, folder: str | Path, *, steps: int | None = None, prior: Path | None = None) -> None:
+        if steps is not None and steps < 1:
+            raise UsageError(f"an item has at least one step, not {steps}")
+        self.folder, self._steps, self._prior = Path(folder), steps, prior
+        self.paths: Sequence[Path] = sorted(self.folder.rglob("*.tok"))
+        if not self.paths:
+            raise UsageError("holds no .tok file", where=str(folder))
+        self._places: list[tuple[_Place, int]] = []
+        for path in self.paths:
+            with open_tok(path) as source:
+                reader = read_stream(source)
+                for item in reader:
+                    if isinstance(item, ChunkRecord):
+                        count = reader.header.geometry.steps(item.frames)
+                        pieces = 1 if steps is None else count // steps
+                        place = _Place(path=path, chunk=item.number)
+                        self._places.extend((place, piece) for piece in range(pieces))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | str | int]:
+        import torch
+
+        place, piece = self._places[number]
+        chunk = self._read(place)
+        part = slice(None) if self._steps is None else slice(piece * self._steps, (piece + 1) * self._steps)
+        return {
+            "indices": torch.from_numpy(chunk.indices[part].astype(np.int64)),
+            "kept": torch.from_numpy(chunk.kept_bits()[part].astype(np.int64)),
+            "path": place.path.relative_to(self.folder).as_posix(),
+            "chunk": place.chunk,
+        }
+
+    def _read(self, place: _Place) -> TokenChunk:
+        with open_tok(place.path) as source:
+            reader = read_stream(source)
+            for item in reader:
+                if isinstance(item, ChunkRecord) and item.number == place.chunk:
+                    return decode_chunk(item, reader.header, prior=self._prior)
+        raise CorruptStreamError(f"chunk {place.chunk} is not there any more", where=str(place.path))
