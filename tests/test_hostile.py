@@ -92,7 +92,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         picture = [
             np.stack([x * 13 + k * 7, y * 25 + x, x * y + k * 40], axis=-1) % 256 for k in range(sum(CHUNK_FRAMES))
         ]
-        data = codec.encode_frames(np.stack(picture).astype(np.uint8), quality=2, chunk_frames=5)
+        data = codec.encode_frames(np.stack(picture).astype(np.uint8), quality=2, effort=0, chunk_frames=5)
         frames = codec.decode_frames(data).frames
         yield Small(data=data, codec=codec, frames=frames, spans=spans(data))
 

@@ -273,12 +273,12 @@ def test_starting_from_weights(tmp_path: Path):
     run = Trainer(model_config=larger, config=TrainConfig(phases=PHASES), checkpoint=tmp_path / "c.pt", init=entry.path)
     report = run.init_report
     assert report is not None
-    assert "encoder.blocks.0.conv1.weight" in report.taken
-    assert "encoder.blocks.1.conv1.weight" in report.fresh, "a new one"
-    assert "decoder.token_in.weight" in report.fresh, "one of another shape"
+    assert "encoder.first.blocks.0.conv1.weight" in report.taken
+    assert "encoder.first.blocks.1.conv1.weight" in report.fresh, "a new one"
+    assert "decoder.first.token_in.weight" in report.fresh, "one of another shape"
     assert "as initialised: " in str(report)
     torch.testing.assert_close(
-        run.average.encoder.blocks[0].conv1.weight, small.encoder.blocks[0].conv1.weight.bfloat16().float()
+        run.average.encoder.first.blocks[0].conv1.weight, small.encoder.first.blocks[0].conv1.weight.bfloat16().float()
     )
     run.save()
     again = Tokenizer(larger)

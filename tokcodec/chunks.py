@@ -16,7 +16,6 @@ from tokcodec.container import (
     StreamReader,
 )
 from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
-from tokcodec.weights.priors import choose_prior, find_prior, load_prior
 from tokcodec.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ class Entropy:
 
     def network(self) -> PriorNetwork | None:
         """The network, loaded and checked."""
+        from tokcodec.weights.priors import load_prior  # late: `info` need not wait for NumPy
+
         return None if self.prior is None else load_prior(self.prior)
 
 
@@ -77,6 +78,8 @@ def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
         if prior is not None:
             raise UsageError("the model adaptive has no weights", hint="add --entropy prior")
         return ADAPTIVE
+    from tokcodec.weights.priors import choose_prior
+
     return Entropy(model=model, prior=choose_prior(prior, tokenizer=tokenizer))
 
 
@@ -92,6 +95,8 @@ def entropy_of(header: StreamHeader, *, prior: Path | None = None) -> Entropy:
     """
     if header.probability_model == PROBABILITY_ADAPTIVE:
         return ADAPTIVE
+    from tokcodec.weights.priors import find_prior
+
     return Entropy(model="prior", prior=find_prior(header.probability_digest.hex(), extra=prior))
 
 

@@ -56,7 +56,10 @@ def measure_cost(model: Tokenizer) -> ModelCost:
 
 
 def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
-    """FLOPs of encoding and decoding a chunk of `frames` frames, for each of its `frames * height * width` pixels."""
+    """FLOPs of encoding and decoding a chunk of `frames` frames, for each of its `frames * height * width` pixels.
+
+    The forecasts, which training does not differentiate, are not in it.
+    """
     with torch.device("meta"):
         model = Tokenizer(config)
         first = torch.empty(1, 1, 3, _SIDE, _SIDE)
@@ -66,13 +69,14 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
     with _Counter(model) as counter:
         _, encoder_state = model.encoder.step(first, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
-        start = counter.multiply_adds
+        before = counter.multiply_adds
         forecast = model.decoder.forecast(decoder_state)
+        forecast_cost = counter.multiply_adds - before
         model.encoder.step(four, Past(state=encoder_state, forecast=forecast, motion=motion))
         model.decoder.step(bits, bits, decoder_state)
-        step = counter.multiply_adds - start
+        step = counter.multiply_adds - before - forecast_cost
     later = config.geometry.steps(frames) - 1
-    return 2 * (start + later * step) / (frames * _SIDE * _SIDE)
+    return 2 * (before + later * step) / (frames * _SIDE * _SIDE)
 
 
 class _Counter:
