@@ -845,6 +845,7 @@ CONFIG_KEYS = {
     "encoder_blocks",
     "frame_channels",
     "latent_channels",
+    "level_bits",
     "quantizer",
 }
 

@@ -312,6 +312,11 @@ def test_configuration_round_trip_and_refusals():
     config = TokenizerConfig(frame_channels=16, bits_per_token=36)
     assert TokenizerConfig.from_json(config.to_json()) == config
     assert config.geometry.level_bits == (0, 6, 12, 18, 24, 30, 36)
+    wide = TokenizerConfig(bits_per_token=24, level_bits=(0, 1, 18, 24))
+    assert TokenizerConfig.from_json(wide.to_json()).geometry.level_bits == (0, 1, 18, 24)
+    for levels in ((0, 18), (1, 24), (0, 5, 5, 24), (0, 24, 12), (24,), tuple(range(25))):
+        with pytest.raises(ModelError, match="levels"):
+            TokenizerConfig(bits_per_token=24, level_bits=levels)
     for text in ("", "{}", "[]", '{"architecture": "other"}', config.to_json().replace("quantizer", "q")):
         with pytest.raises(ModelError):
             TokenizerConfig.from_json(text)

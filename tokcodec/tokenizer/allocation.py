@@ -65,11 +65,11 @@ class UniformAllocator:
         return np.full(trial.tokens.shape, self.level, np.uint8)
 
 
-GAIN_SHARES = (0.0, 0.38, 0.58, 0.72, 0.83, 0.92, 1.0)
-"""Share of the fall of the logarithm of a block's error, from no bits to all, that each level brings: by measurement,
-where only some levels are tried."""
+GAIN_SCALE_BITS = 0.4
+"""The logarithm of a block's error falls about as log(1 + bits / this): by measurement, where only some levels are
+tried."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
-"""Levels that are decoded at each effort; effort 0 tries nothing."""
+"""Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing."""
 SLOPES = {1: 30000.0, 2: 12000.0, 3: 6000.0, 4: 3000.0, 5: 1500.0, 6: 500.0}
 """Lambda of each quality."""
 
@@ -80,7 +80,8 @@ class RateDistortionConfig:
 
     Attributes:
         slope: Lambda: squared error (sum over pixels of 8-bit values) that one coded bit must save.
-        tried: Levels that are decoded; what lies between is interpolated. Must begin with 0 and end with the highest.
+        tried: Levels that are decoded, from 0 on; what lies between is interpolated, what lies above is not chosen but
+            for first steps, of which the highest level is tried too.
         coded_share: Coded bits for each raw bit.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
         first_weight: How often the first step's error counts, for later steps are made of it.
@@ -114,12 +115,13 @@ class RateDistortionAllocator:
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""
         config = self._config
-        bits = np.asarray(trial.geometry.level_bits, np.float64)
-        top = len(bits) - 1
-        tried = tuple(sorted({min(level, top) for level in config.tried}))
+        table = np.asarray(trial.geometry.level_bits, np.float64)
+        top = len(table) - 1
+        tried = sorted({min(level, top) for level in config.tried} | ({top} if trial.first else set()))
         error = np.maximum(trial.distortions(tried), 1.0)
-        shares = np.interp(np.linspace(0, 1, top + 1), np.linspace(0, 1, len(GAIN_SHARES)), GAIN_SHARES)
-        expected = np.exp(_interpolated(shares, shares[list(tried)], np.log(error)))
+        bits = table[: tried[-1] + 1]
+        gains = np.log1p(table / GAIN_SCALE_BITS)
+        expected = np.exp(_interpolated(gains[: len(bits)], gains[tried], np.log(error)))
         if trial.first or self._left is None:
             weight = np.full(error.shape[1:], config.first_weight)
         else:

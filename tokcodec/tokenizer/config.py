@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from tokcodec.errors import ModelError
@@ -25,6 +26,7 @@ class TokenizerConfig:
         decoder_blocks: Residual blocks of the decoder at latent resolution.
         quantizer: "lfq", or "none" for continuous latents (what quantization costs; not codable).
         bits_per_token: K, the number of latent axes.
+        level_bits: Bits that each allocation level keeps, rising from 0 to K; none stands for seven even levels.
     """
 
     frame_channels: int = 64
@@ -33,6 +35,7 @@ class TokenizerConfig:
     decoder_blocks: int = 4
     quantizer: Literal["lfq", "none"] = "lfq"
     bits_per_token: int = 18
+    level_bits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (
@@ -47,13 +50,24 @@ class TokenizerConfig:
                 raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
         if self.bits_per_token > 64:
             raise ModelError("a token has at most 64 bits")
+        table = self.level_bits
+        if table and not (
+            len(table) <= 16
+            and all(type(bits) is int for bits in table)
+            and (table[0], table[-1]) == (0, self.bits_per_token)
+            and all(low < high for low, high in pairwise(table))
+        ):
+            raise ModelError(
+                f"the levels of a tokenizer rise from 0 to its {self.bits_per_token} bits, unlike {table}",
+                hint="2 to 16 whole numbers, each above the one before",
+            )
         if self.quantizer not in ("lfq", "none"):
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
 
     @property
     def geometry(self) -> TokenGeometry:
-        """The token geometry that this tokenizer makes; seven levels, evenly spaced."""
-        levels = tuple(round(self.bits_per_token * level / 6) for level in range(7))
+        """The token geometry that this tokenizer makes."""
+        levels = self.level_bits or tuple(round(self.bits_per_token * level / 6) for level in range(7))
         return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels)
 
     def to_json(self) -> str:
@@ -79,4 +93,6 @@ class TokenizerConfig:
             )
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise ModelError("the configuration of the weights has unknown or missing keys")
-        return cls(**fields)
+        if not isinstance(fields["level_bits"], list):
+            raise ModelError("the configuration of the weights has no list of levels")
+        return cls(**fields | {"level_bits": tuple(fields["level_bits"])})

@@ -72,6 +72,8 @@ class TrainConfig:
         phases: In order; the shares add up to one.
         learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
         full_rate_share: Share of nested batches that keep every bit.
+        usual_level: Highest level that later steps usually keep; a first step, of which the later ones are made,
+            keeps anything.
         entropy_group: Axes of each sub-group of the entropy penalty.
         lpips_frames: Frames of each batch, drawn at random, on which the LPIPS term is evaluated.
         ema: Decay of the moving average of the weights, which is what gets exported.
@@ -87,6 +89,7 @@ class TrainConfig:
     warmup_steps: int = 100
     gradient_clip: float = 1.0
     full_rate_share: float = 0.5
+    usual_level: int = 6
     entropy_group: int = 6
     lpips_frames: int = 16
     ema: float = 0.998
@@ -103,6 +106,8 @@ class TrainConfig:
             raise UsageError("the shares of the phases must add up to 1")
         if self.warmup_steps < 1 or self.lpips_frames < 1:
             raise UsageError("warmup_steps and lpips_frames must be at least 1")
+        if self.usual_level < 1:
+            raise UsageError("usual_level must be at least 1")
         if not 1 <= self.entropy_group <= 16:
             raise UsageError("entropy_group must be from 1 to 16: a group has a table of 2^n entries")
 

@@ -132,8 +132,18 @@ class Trainer:
     def _allocations(self, phase: Phase) -> Allocations:
         geometry = self.model.config.geometry
         side, steps, top = phase.side // 8, geometry.steps(phase.frames), len(geometry.level_bits) - 1
-        share = self.config.full_rate_share if phase.stage == "nested" else 1.0
-        return sample_allocations(phase.batch, steps, side, side, top=top, full_rate_share=share).to(self.device)
+        if phase.stage != "nested":
+            levels = torch.full((phase.batch, steps, side, side), top, device=self.device)
+            return Allocations(levels=levels, still=torch.zeros(phase.batch, device=self.device))
+        return sample_allocations(
+            phase.batch,
+            steps,
+            side,
+            side,
+            top=top,
+            usual=min(top, self.config.usual_level),
+            full_rate_share=self.config.full_rate_share,
+        ).to(self.device)
 
     def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
         """One step of the optimizer; its loss terms, and whether it was skipped."""

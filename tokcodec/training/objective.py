@@ -88,33 +88,37 @@ class Allocations:
 
 
 def sample_allocations(
-    batch: int, steps: int, rows: int, columns: int, *, top: int, full_rate_share: float
+    batch: int, steps: int, rows: int, columns: int, *, top: int, usual: int, full_rate_share: float
 ) -> Allocations:
     """Random bit allocations.
 
-    A share of the batch keeps everything. Of the rest a quarter has a random map, in which blocks of later steps
-    often keep nothing; the others have one level for all, every other time with a first step that keeps everything,
-    and half of them leave out blocks that are good already, as an encoder would.
+    First steps keep anything up to `top`, later ones up to `usual`, and one time in eight up to `top`. A share of the
+    batch keeps all of that. Of the rest a quarter has a random map, in which blocks of later steps often keep nothing;
+    the others have one level for all later steps and one not below it for the first, and half of them leave out
+    blocks that are good already, as an encoder would.
     """
-    levels = torch.full((batch, steps, rows, columns), top, dtype=torch.long)
+    levels = torch.empty((batch, steps, rows, columns), dtype=torch.long)
     still = torch.zeros(batch)
     block_rows, block_columns = -(-rows // 4), -(-columns // 4)
     for i in range(batch):
-        kind, rich, skips, amount = torch.rand(4).tolist()
+        kind, rich, skips, amount, unusual = torch.rand(5).tolist()
+        most = top if unusual < 0.125 else usual
         if kind < full_rate_share:
-            continue
-        if kind < full_rate_share + 0.75 * (1 - full_rate_share):
-            levels[i] = int(torch.randint(1, top + 1, ()))
-            if rich < 0.5:
-                levels[i, 0] = top
+            levels[i] = most
+            levels[i, 0] = top if rich < 0.5 else int(torch.randint(most, top + 1, ()))
+        elif kind < full_rate_share + 0.75 * (1 - full_rate_share):
+            later = int(torch.randint(1, most + 1, ()))
+            levels[i] = later
+            levels[i, 0] = top if rich < 0.3 else int(torch.randint(later, top + 1, ()))
             if skips < 0.5:
                 still[i] = 4 * 10 ** -(2.0 + 1.6 * amount)  # 20 to 36 dB
-            continue
-        blocks = torch.randint(1, top + 1, (steps, block_rows, block_columns))
-        zero = torch.rand(steps, block_rows, block_columns) < amount
-        zero[0] = False
-        blocks[zero] = 0
-        levels[i] = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
+        else:
+            blocks = torch.randint(1, most + 1, (steps, block_rows, block_columns))
+            blocks[0] = torch.randint(1, top + 1, (block_rows, block_columns))
+            zero = torch.rand(steps, block_rows, block_columns) < amount
+            zero[0] = False
+            blocks[zero] = 0
+            levels[i] = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
     return Allocations(levels=levels, still=still)
 
 
