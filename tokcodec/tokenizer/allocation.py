@@ -70,7 +70,7 @@ GAIN_SCALE_BITS = 0.4
 tried."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing."""
-SLOPES = {1: 30000.0, 2: 12000.0, 3: 6000.0, 4: 3000.0, 5: 1500.0, 6: 500.0}
+SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
 """Lambda of each quality."""
 
 
