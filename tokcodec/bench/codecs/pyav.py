@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ def child_command(action: str, name: str, task: CodecTask) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyavCodec:
+class PyavCodec(ABC):
     """Base of the adapters: an encoder and a decoder of FFmpeg, in a process of their own.
 
     Attributes:
@@ -65,9 +66,9 @@ class PyavCodec:
         small = min(width, height) < self.smallest_side
         return f"{self.encoder} takes no picture with a side below {self.smallest_side} pixels" if small else ""
 
+    @abstractmethod
     def stream_encoder(self, setting: Setting, *, threads: int) -> StreamEncoder:
         """The encoder with all it is told; the adapter says."""
-        raise NotImplementedError
 
     def finish(self, stream: bytes) -> bytes:
         """The stream without what carries no picture; as it is, unless the adapter says otherwise."""
