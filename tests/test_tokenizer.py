@@ -200,6 +200,20 @@ def test_bits_that_are_not_kept_do_not_matter(kept: int):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("shown", [slice(3, None), slice(1, None, 2)])
+@torch.inference_mode()
+def test_a_step_may_show_only_some_of_its_frames(shown: slice):
+    decoder = small_model().decoder
+    tokens = torch.randn(2, 2, 18, 3, 3, generator=torch.manual_seed(4)).sign()
+    kept = torch.ones(2, 18, 3, 3)
+    _, state = decoder.step(tokens[0], kept, None)
+    frames, after = decoder.step(tokens[1], kept, state)
+    some, after_some = decoder.step(tokens[1], kept, state, shown=shown)
+    torch.testing.assert_close(some, frames[:, shown])
+    torch.testing.assert_close(after_some.picture, after.picture)
+    torch.testing.assert_close(after_some.features, after.features)
+
+
 def test_a_block_without_bits_is_continued_from_the_state():
     model = small_model()
     decoder = StreamDecoder(model, height=16, width=16)

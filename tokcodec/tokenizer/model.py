@@ -30,6 +30,8 @@ PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
 MOTION_CHANNELS = 64
 """Channels in which the encoder looks at motion."""
+ALL_FRAMES = slice(None)
+"""Every frame of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +206,20 @@ class Decoder(nn.Module):
         self.patch_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.2)
         self.repair_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.0)
 
-    def step(self, signs: Tensor, kept: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
+    def step(
+        self, signs: Tensor, kept: Tensor, state: DecoderState | None, *, shown: slice = ALL_FRAMES
+    ) -> tuple[Tensor, DecoderState]:
         """One latent step.
 
         Args:
             signs: `(N, K, h, w)`, +1 or -1 (or continuous latents); what is not kept is ignored.
             kept: Same shape, 1 for bits that are kept, else 0.
             state: None at the start of a chunk.
+            shown: The frames of a later step that are made; the last must be among them, for it is part of the state.
 
         Returns:
-            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4; the state.
+            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, F = 1 without a state, else 4 or as many as are
+            shown; the state.
         """
         trunk = self.first if state is None else self.later
         dtype = trunk.token_in.weight.dtype
@@ -230,11 +236,15 @@ class Decoder(nn.Module):
         features = F.silu(trunk.norm_out(x))
         count = 1 if state is None else 4
         maps = self.split_first(features) if state is None else self.split_rest(features)
-        maps = F.pixel_shuffle(maps.unflatten(1, (count, -1)).flatten(0, 1), 2)
+        maps = maps.unflatten(1, (count, -1))
+        if state is not None:
+            maps = maps[:, shown]
+        count = maps.shape[1]
+        maps = F.pixel_shuffle(maps.flatten(0, 1), 2)
         maps = maps.contiguous(memory_format=torch.channels_last)
         moved = motion = None
         if state is not None:
-            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (count, 2))
+            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (4, 2))[:, shown]
             moved = warp(state.picture, motion).flatten(0, 1)
             maps = maps + self.warp_in(
                 F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)

@@ -21,6 +21,12 @@ from tokcodec.tokenizer.search import search
 from tokcodec.tokens import spread_levels
 
 
+LAST_FRAME = slice(3, None)
+"""Of a step's four: all that the next step needs."""
+TRIED_FRAMES = slice(1, None, 2)
+"""Every second frame of a step: they stand for the others where a step is only tried."""
+
+
 def choose_device(name: str) -> torch.device:
     """The device called "auto", "cpu" or "cuda" ("cuda:1" too); auto takes CUDA where there is one.
 
@@ -169,7 +175,7 @@ class StreamEncoder:
         """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
         if self._state is None or self._sent is None or self._last is None:
             return None
-        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded)
+        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded, shown=LAST_FRAME)
         forecast = self._model.decoder.forecast(self._decoded)
         return Past(state=self._state, forecast=forecast, motion=search(pixels, self._last))
 
@@ -200,22 +206,23 @@ class _Trial:
         return _kept_mask(kept_bits, self._tokens.shape[1], self._tokens)
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
-        """Squared error of each block at each level."""
+        """Squared error of each block at each level, of a step of four by every second frame."""
         side = self.geometry.block_tokens * self.geometry.spatial_factor
         height, width = self._source.shape[1:3]
-        source = self._source.permute(0, 3, 1, 2).float()
+        source = self._source[-1:] if self.first else self._source[TRIED_FRAMES]
+        source = source.permute(0, 3, 1, 2).float()
         found = []
         for level in levels:
             if level == 0 and self._forecast is not None:
-                pixels = self._forecast.frames
+                pixels = self._forecast.frames[:, TRIED_FRAMES]
             else:
                 kept = self.kept(np.full(self.tokens.shape, level, np.uint8))
-                pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded)
+                pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded, shown=TRIED_FRAMES)
             shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
             error = (shown - source).square_().mean(dim=1).sum(dim=0)
             padded = F.pad(error, (0, -width % side, 0, -height % side))
             found.append(padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3)))
-        return torch.stack(found).double().cpu().numpy()
+        return torch.stack(found).double().mul_(self.frames / len(source)).cpu().numpy()
 
 
 def _block_sizes(count: int, side: int) -> NDArray[np.int64]:
