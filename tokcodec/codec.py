@@ -29,6 +29,7 @@ from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.allocation import allocator_for
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.refine import ITERATIONS
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
 
@@ -94,7 +95,8 @@ class Codec:
             source: Anything that FFmpeg opens, or a binary stream.
             target: Path of the `.tok` file, or a binary stream, which need not be seekable.
             quality: 1 (smallest file) to 6 (best picture).
-            effort: 0 keeps the same number of bits everywhere (level `quality`); 1 to 3 try where bits do most good.
+            effort: 0 keeps the same number of bits everywhere (level `quality`); 1 tries where bits do most good; 2 and
+                3 also refine the tokens, and take 4 and 10 times as long.
             chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
             start_seconds: Leave out what comes before.
             duration_seconds: Leave out what comes so long after the start.
@@ -283,7 +285,9 @@ class Codec:
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
     ) -> tuple[ContainerWriter, StreamEncoder]:
         encoder = StreamEncoder(
-            self._tokenizer(self._entry), allocator_for(quality=settings.quality, effort=settings.effort)
+            self._tokenizer(self._entry),
+            allocator_for(quality=settings.quality, effort=settings.effort),
+            iterations=ITERATIONS[settings.effort],
         )
         header = mapping.header_of(
             info,

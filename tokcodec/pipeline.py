@@ -62,7 +62,7 @@ class EncodeSettings:
     Attributes:
         quality: 1 (fewest bits) to 6 (nearly all bits).
         chunk_frames: Frames of a chunk, 1 + 4t.
-        effort: 0 keeps the same number of bits everywhere, 1 to 3 look for the best places, ever longer.
+        effort: 0 keeps the same number of bits everywhere, 1 looks for the best places, 2 and 3 for the best bits too.
         entropy: The probability model of the entropy coder.
     """
 

@@ -15,7 +15,10 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing 
 Effort = Annotated[
     int,
     typer.Option(
-        "--effort", min=0, max=3, help="How long to look for where bits do most good; 0: the same everywhere."
+        "--effort",
+        min=0,
+        max=3,
+        help="0: the same bits everywhere; 1: where they do most good; 2, 3: better bits too, many times slower.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

@@ -17,9 +17,9 @@ from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokens import spread_levels
-
 
 LAST_FRAME = slice(3, None)
 """Of a step's four: all that the next step needs."""
@@ -119,15 +119,17 @@ class StreamEncoder:
     Args:
         model: From :func:`prepare`, with the LFQ quantizer.
         allocator: Says how many bits each block keeps.
+        iterations: By which the tokens of each step are refined, see :func:`tokcodec.tokenizer.refine.refine`.
     """
 
-    def __init__(self, model: Tokenizer, allocator: Allocator) -> None:
+    def __init__(self, model: Tokenizer, allocator: Allocator, *, iterations: int = 0) -> None:
         if model.config.quantizer != "lfq":
             raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
         self._model = model
         self._parameter = next(model.parameters())
         self.geometry: TokenGeometry = model.config.geometry
         self._allocator = allocator
+        self._iterations = iterations
         self._waiting: list[Tensor] = []
         self._start_chunk()
 
@@ -167,9 +169,16 @@ class StreamEncoder:
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
-        self._sent = signs(z), kept
-        indices = pack_bits((z[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
+        with _memory_errors():
+            tokens = self._refined(z, kept, pixels)
+        self._sent = tokens, kept
+        indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         return TokenStep(indices=indices, levels=levels)
+
+    def _refined(self, z: Tensor, kept: Tensor, pixels: Tensor) -> Tensor:
+        if not self._iterations:
+            return signs(z)
+        return refine(self._model.decoder, z, kept, self._decoded, pixels, iterations=self._iterations)
 
     def _past(self, pixels: Tensor) -> Past | None:
         """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
