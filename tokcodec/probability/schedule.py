@@ -18,9 +18,10 @@ MAX_SPANS = 6
 
 
 def spans_of(level_bits: Sequence[int]) -> tuple[range, ...]:
-    """The spans of planes that `prior` codes together: those between two levels, or of several where levels are many.
+    """The spans of planes that `prior` codes together (spec section 7.3).
 
-    Narrow ones come first: the first bits say most about the others.
+    Those between two levels, or where levels are many, between levels further apart. The wider spans of a table whose
+    levels grow apart are its last ones, whose bits matter least.
     """
     pairs = len(level_bits) - 1
     borders = [level_bits[pairs * number // MAX_SPANS] for number in range(MAX_SPANS + 1)]
