@@ -130,9 +130,7 @@ class GroupedPrior(PlainPrior):
             later = self._later(other, planes.start if other > colour else planes.stop)
             seen = gather(news, self._around[other ^ colour][later])
             if len(seen):
-                self._first[later] += self._network.known(
-                    seen, taps=self._taps[other ^ colour], channels=channels
-                )
+                self._first[later] += self._network.known(seen, taps=self._taps[other ^ colour], channels=channels)
 
     def _later(self, colour: int, known: int) -> Places:
         """Cells of a colour that keep more than `known` bits."""
