@@ -31,13 +31,20 @@ HEADER: dict[str, Any] = {
     "tokenizer_digest": hashlib.sha256(b"a tokenizer that nobody has").hexdigest(),
     "tokenizer_name": "nobody",
 }
+WIDE_FILE = f"{tiny_prior.NAME}-wide.safetensors"
+WIDE: dict[str, Any] = {
+    "bits_per_token": tiny_prior.WIDE_LEVELS[-1],
+    "level_bits": tiny_prior.WIDE_LEVELS,
+    "probability_digest": tiny_prior.WIDE_SHA256,
+}
 GROUPS, WAVES = "prior", "prior-autoregressive"
 
 
 def file_of(*chunks: tuple[str, object, bool], **options: Any) -> make_vectors.File:
     """A file of chunks of nine frames, each given by its order, its levels and whether its tokens stand still."""
     made = make_vectors.File(**{**HEADER, **options})
-    network = prior_from_bytes(tiny_prior.prior_bytes())
+    wide = made.header["bits_per_token"] == WIDE["bits_per_token"]
+    network = prior_from_bytes(tiny_prior.prior_bytes(tiny_prior.WIDE_SIZES if wide else tiny_prior.SIZES))
     for number, (model, levels, still) in enumerate(chunks):
         tokens = make_vectors.make_tokens(made.header, 9, levels=levels, seed=100 * (number + 1), still=still)
         data = encode_tokens(tokens, model=model, network=network)
@@ -48,6 +55,7 @@ def file_of(*chunks: tuple[str, object, bool], **options: Any) -> make_vectors.F
 def make() -> dict[str, tuple[bytes, dict[str, Any]]]:
     """The vectors: bytes, and what a token decoder must make of them, by name."""
     levels = np.arange(3 * 1 * 2).reshape(3, 1, 2) % 7
+    wide = np.asarray([5, 11, 8, 9, 10, 2]).reshape(3, 1, 2)
     good = {
         "groups": ("the fixed schedule", file_of((GROUPS, 6, False), (GROUPS, 6, True))),
         "waves": ("the autoregressive order", file_of((WAVES, 6, False))),
@@ -57,6 +65,14 @@ def make() -> dict[str, tuple[bytes, dict[str, Any]]]:
             file_of((GROUPS, levels, False), (WAVES, levels, False)),
         ),
         "nothing_kept": ("no bit at all", file_of((GROUPS, 0, False))),
+        "wide": (
+            "54 bits in 12 levels, several of which share a look",
+            file_of((GROUPS, 11, False), (GROUPS, 11, True), (WAVES, 2, False), **WIDE),
+        ),
+        "wide_levels": (
+            "the same with maps of levels: cells of a look that keep a part of its planes",
+            file_of((GROUPS, wide, False), (GROUPS, 7, False), **WIDE),
+        ),
     }
     vectors: dict[str, tuple[bytes, dict[str, Any]]] = {}
     for name, (shows, made) in good.items():
@@ -85,11 +101,14 @@ def files() -> dict[str, bytes]:
         "about": "Test vectors of the model prior (spec section 7.8), made by tests/make_prior_vectors.py.",
         "prior": PRIOR_FILE,
         "prior_sha256": tiny_prior.SHA256,
+        "wide_prior": WIDE_FILE,
+        "wide_prior_sha256": tiny_prior.WIDE_SHA256,
         "header": HEADER,
         "vectors": [{"file": f"{name}.tok", **entry} for name, (_, entry) in vectors.items()],
     }
     found = {f"{name}.tok": data for name, (data, _) in vectors.items()}
     found[PRIOR_FILE] = tiny_prior.prior_bytes()
+    found[WIDE_FILE] = tiny_prior.prior_bytes(tiny_prior.WIDE_SIZES)
     found["manifest.json"] = (make_vectors.dump(manifest) + "\n").encode()
     return found
 

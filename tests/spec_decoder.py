@@ -761,11 +761,13 @@ class TokenDecoder:
                     if here.any():
                         self.decode_plane(plane, wave % 2, here, self.look(kept, plane))
         elif self.prior is not None:
-            for first, last in itertools.pairwise(level_bits):
-                for colour in (0, 1):
-                    here, given = self.masks[colour] & (last <= kept), self.look(kept, first)
+            pairs = len(level_bits) - 1
+            for i in range(6):
+                first, last = level_bits[pairs * i // 6], level_bits[pairs * (i + 1) // 6]
+                for colour in (0, 1) if first < last else ():
+                    given = self.look(kept, first)
                     for plane in range(first, last):
-                        self.decode_plane(plane, colour, here, given)
+                        self.decode_plane(plane, colour, self.masks[colour] & (plane < kept), given)
         else:
             for plane, colour in itertools.product(range(self.K), (0, 1)):
                 self.decode_plane(plane, colour, self.masks[colour] & (plane < kept), None)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from test_bits import formula_chunk
+from test_prior_wide import WIDE
 from test_tokens_files import make_tok
 
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import ACCUMULATOR_LIMIT, PriorNetwork, largest_sums
+from tokcodec.probability.schedule import spans_of
 from tokcodec.tokens import DEFAULT_GEOMETRY
 from tokcodec.tokenset import read_chunks
 from tokcodec.training.prior_data import ChunkSampler, bits_of_folder, load_chunks, to_batch
@@ -168,3 +170,55 @@ def test_the_command(tmp_path: Path) -> None:
     assert prior_from_bytes(file.read_bytes()).config.head_channels == 8
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["run"]["model"]["context_channels"] == 8
+
+
+# --- wide tokens ---
+
+
+def test_masks_of_wide_tokens_are_states_of_their_schedule() -> None:
+    spans, table = spans_of(WIDE.level_bits), torch.tensor(WIDE.level_bits)
+    generator = torch.Generator().manual_seed(0)
+    kept = table[torch.randint(len(table), (60, 4, 4), generator=generator)]
+    mask = draw_mask("groups", kept, WIDE.level_bits, generator)
+    planes = torch.arange(54)[:, None, None]
+    found = set()
+    for known, asked, whole in zip(mask.known, mask.asked, kept, strict=True):
+        if not asked.any():
+            continue
+        first = int(planes[asked.any((1, 2))].min())
+        (span,) = [span for span in spans if span.start == first]
+        found.add(span)
+        turn = asked.any(0)
+        assert (known[turn] == span.start).all()
+        assert torch.equal(asked[:, turn], ((planes >= span.start) & (planes < whole.clamp(max=span.stop)))[:, turn])
+        others = known[~turn]
+        assert ((others == whole[~turn].clamp(max=span.start)) | (others == whole[~turn].clamp(max=span.stop))).all()
+    assert found == set(spans)
+
+
+def test_wide_tokens_are_trained_on_and_coded(tmp_path: Path) -> None:
+    from tokcodec.cli import app
+
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    for seed in range(2):
+        (folder / f"{seed}.tok").write_bytes(make_tok(mixed_levels=seed == 1, seed=seed, geometry=WIDE))
+    words = ["train-prior", "--tokens", str(folder), "--out", str(tmp_path / "run"), "--max-minutes", "0.02"]
+    words += ["--steps", "3", "--batch", "1", "--head", "8", "--context", "8", "--state", "4", "--device", "cpu", "-q"]
+    app(words, standalone_mode=False)
+    (file,) = (tmp_path / "run").glob("prior-*.safetensors")
+    network = prior_from_bytes(file.read_bytes())
+    assert network.config.bits_per_token == 54
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    model = PriorModel(network.config)
+    model.load_state_dict(saved["model"])
+    assert saved["step"] > 2
+    (chunk, *_) = read_chunks(io.BytesIO((folder / "1.tok").read_bytes()))
+    report = measure_prior(network, [chunk], model=model)
+    assert report.float_ideal_bits is not None
+    # Two programs for one schedule: where they differ in what is known of a span, lengths differ by much more.
+    assert report.integer_ideal_bits == pytest.approx(report.float_ideal_bits, rel=0.005)
+    steps, rows, columns = chunk.indices.shape
+    data = encode_tokens(chunk, model="prior", network=network)
+    back = decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=WIDE, model="prior", network=network)
+    assert np.array_equal(back.indices, chunk.indices)

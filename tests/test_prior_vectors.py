@@ -19,7 +19,7 @@ from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError
 
 FOLDER = make_prior_vectors.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-PRIOR = FOLDER / MANIFEST["prior"]
+PRIORS = {18: FOLDER / MANIFEST["prior"], 54: FOLDER / MANIFEST["wide_prior"]}
 ERRORS: dict[str, type[TokcodecError]] = {"C": CorruptStreamError, "M": ModelError}
 VECTORS = [pytest.param(entry, id=entry["file"]) for entry in MANIFEST["vectors"]]
 
@@ -58,7 +58,8 @@ def test_the_independent_decoder(entry: dict[str, Any]) -> None:
     kind = None
     for chunk in file.chunks:
         try:
-            tokens = spec_decoder.decode_chunk(chunk, file.header, PRIOR.read_bytes())
+            weights = PRIORS[file.header.geometry.bits_per_token].read_bytes()
+            tokens = spec_decoder.decode_chunk(chunk, file.header, weights)
         except spec_decoder.SpecError as problem:
             kind = problem.kind
             break

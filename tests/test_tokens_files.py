@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bits import formula_chunk
+from test_prior_wide import WIDE
 
 from tokcodec.chunks import ADAPTIVE, Entropy, choose_entropy, encode_chunk
 from tokcodec.container import (
@@ -30,7 +31,7 @@ from tokcodec.container import (
 from tokcodec.errors import CorruptStreamError, IncompleteError, ModelError, UsageError
 from tokcodec.inspection import survey
 from tokcodec.tokenfiles import read_arrays, tok_bytes, token_arrays, write_arrays
-from tokcodec.tokens import DEFAULT_GEOMETRY, TokenChunk, truncate
+from tokcodec.tokens import DEFAULT_GEOMETRY, TokenChunk, TokenGeometry, truncate
 from tokcodec.tokenset import TokenDataset, factorize, join_subtokens, read_chunks, subtoken_bits
 from tokcodec.trim import trim
 from tokcodec.weights.registry import entry_of_file
@@ -40,14 +41,21 @@ SIDE = SideStreamInfo(index=0, kind=1, codec="aac", time_base=Fraction(1, 48000)
 PACKET = SidePacket(stream=0, data=b"sound", keyframe=True, pts=7, dts=7, duration=1024)
 
 
-def some_chunk(seed: int = 0, *, mixed_levels: bool = False) -> TokenChunk:
-    chunk = formula_chunk(steps=3, rows=ROWS, columns=COLUMNS, geometry=DEFAULT_GEOMETRY, mixed_levels=mixed_levels)
-    top = np.full_like(chunk.levels, 6)
-    moved = TokenChunk(indices=chunk.indices ^ np.uint64(seed * 77), levels=top)
+def some_chunk(seed: int = 0, *, mixed_levels: bool = False, geometry: TokenGeometry = DEFAULT_GEOMETRY) -> TokenChunk:
+    chunk = formula_chunk(steps=3, rows=ROWS, columns=COLUMNS, geometry=geometry, mixed_levels=mixed_levels)
+    top = np.full_like(chunk.levels, len(geometry.level_bits) - 1)
+    moved = TokenChunk(indices=chunk.indices ^ np.uint64(seed * 77), levels=top, geometry=geometry)
     return truncate(moved, chunk.levels)
 
 
-def make_tok(*, chunks: int = 2, entropy: Entropy = ADAPTIVE, mixed_levels: bool = False, seed: int = 0) -> bytes:
+def make_tok(
+    *,
+    chunks: int = 2,
+    entropy: Entropy = ADAPTIVE,
+    mixed_levels: bool = False,
+    seed: int = 0,
+    geometry: TokenGeometry = DEFAULT_GEOMETRY,
+) -> bytes:
     header = StreamHeader(
         width=8 * COLUMNS,
         height=8 * ROWS - 3,
@@ -58,13 +66,14 @@ def make_tok(*, chunks: int = 2, entropy: Entropy = ADAPTIVE, mixed_levels: bool
         tokenizer_name="none",
         probability_model=entropy.wire_id,
         probability_digest=entropy.digest,
+        geometry=geometry,
         side_streams=(SIDE,),
         extensions=(Extension(type=0xDA, data=b"grease"),),
     )
     sink = io.BytesIO()
     writer = ContainerWriter(sink, header)
     for number in range(chunks):
-        tokens = some_chunk(seed + number, mixed_levels=mixed_levels)
+        tokens = some_chunk(seed + number, mixed_levels=mixed_levels, geometry=geometry)
         pts = tuple(range(number * FRAMES, (number + 1) * FRAMES))
         writer.write_chunk(encode_chunk(tokens, number=number, pts=pts, last_duration=1, entropy=entropy))
         writer.write_packets([replace(PACKET, pts=number, dts=number)])
@@ -166,6 +175,17 @@ def test_subtokens_come_back(bits: int, parts: int, seed: int) -> None:
     cut = factorize(indices, bits=bits, parts=parts)
     assert cut.shape == (3, 5, parts)
     assert all(cut[..., part].max() < 1 << size for part, size in enumerate(sizes))
+    assert cut.dtype == np.int32
+    assert np.array_equal(join_subtokens(cut, bits=bits), indices)
+
+
+@settings(max_examples=80, deadline=None)
+@given(bits=st.integers(1, 64), seed=st.integers(0, 99))
+def test_subtokens_of_nine_bits_serve_every_token(bits: int, seed: int) -> None:
+    indices = np.random.default_rng(seed).integers(0, 1 << bits, (2, 3), dtype=np.uint64)
+    cut = factorize(indices, bits=bits)
+    assert cut.shape == (2, 3, -(-bits // 9))
+    assert (cut.dtype, cut.max() < 512) == (np.int32, True)
     assert np.array_equal(join_subtokens(cut, bits=bits), indices)
 
 
@@ -175,6 +195,8 @@ def test_the_first_subtoken_holds_the_important_bits() -> None:
         join_subtokens(np.asarray([[512, 0]]), bits=18)
     with pytest.raises(UsageError):
         subtoken_bits(18, 19)
+    with pytest.raises(UsageError, match="1 sub-tokens of 54 bits"):
+        subtoken_bits(54, 1)
 
 
 # --- files of tokens ---
@@ -244,6 +266,51 @@ def test_bits_that_are_not_kept_are_cleared() -> None:
     assert all(int(chunk.indices.max()) < 8 for chunk in read_chunks(back))
 
 
+# --- wide tokens ---
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(("parts", "shape"), [(None, 6), (3, 3)])
+def test_wide_tokens_go_out_and_come_back(suffix: str, parts: int | None, shape: int, tmp_path: Path) -> None:
+    data = make_tok(geometry=WIDE)
+    arrays = token_arrays(io.BytesIO(data), parts=parts)
+    assert (arrays["indices"].dtype, arrays["subtokens"].dtype) == (np.int64, np.int32)
+    assert int(arrays["indices"].max()) > 1 << 53
+    assert arrays["subtokens"].shape == (6, ROWS, COLUMNS, shape)
+    path = tmp_path / f"tokens{suffix}"
+    write_arrays(path, arrays, suffix=suffix)
+    back = read_arrays(path)
+    for left_out in ("subtokens", "indices", "nothing"):
+        some = {name: array for name, array in back.items() if name != left_out}
+        pairs = zip(read_chunks(io.BytesIO(data)), read_chunks(tok_bytes(some, entropy=ADAPTIVE)), strict=True)
+        for before, after in pairs:
+            assert np.array_equal(before.indices, after.indices)
+            assert np.array_equal(before.levels, after.levels)
+            assert after.geometry == WIDE
+
+
+def test_indices_of_64_bits_are_unsigned() -> None:
+    geometry = TokenGeometry(bits_per_token=64, level_bits=(0, 9, 64))
+    data = make_tok(geometry=geometry, chunks=1)
+    arrays = token_arrays(io.BytesIO(data))
+    assert (arrays["indices"].dtype, arrays["subtokens"].shape[-1]) == (np.uint64, 8)
+    assert int(arrays["indices"].max()) > 1 << 63
+    (back,) = read_chunks(tok_bytes(arrays, entropy=ADAPTIVE))
+    assert np.array_equal(back.indices, arrays["indices"])
+
+
+def test_indices_and_subtokens_that_disagree_are_refused() -> None:
+    arrays = token_arrays(io.BytesIO(make_tok(geometry=WIDE)))
+    other = arrays["subtokens"].copy()
+    other[0, 0, 0, 5] ^= 1
+    with pytest.raises(UsageError, match="do not agree"):
+        tok_bytes({**arrays, "subtokens": other}, entropy=ADAPTIVE)
+    for wrong in (other + 512, other / 2, other[..., :0]):
+        some = {name: array for name, array in arrays.items() if name != "indices"}
+        with pytest.raises(UsageError):
+            tok_bytes({**some, "subtokens": wrong}, entropy=ADAPTIVE)
+
+
 # --- the data set ---
 
 
@@ -262,15 +329,33 @@ def test_a_data_set_reads_without_a_tokenizer(tmp_path: Path, prior: Entropy) ->
     assert len(pieces) == 2
     batch = next(iter(torch.utils.data.DataLoader(pieces, batch_size=2)))
     assert batch["indices"].shape == (2, 2, ROWS, COLUMNS)
+    assert batch["subtokens"].shape == (2, 2, ROWS, COLUMNS, 2)
     with pytest.raises(UsageError, match=r"no \.tok file"):
         TokenDataset(tmp_path / "a" / "nothing")
+    (tmp_path / "wide.tok").write_bytes(make_tok(geometry=WIDE))
+    with pytest.raises(UsageError, match="several kinds"):
+        TokenDataset(tmp_path)
 
 
-def test_the_example_learns_two_classes(tmp_path: Path) -> None:
+def test_a_data_set_of_wide_tokens(tmp_path: Path) -> None:
+    (tmp_path / "wide.tok").write_bytes(make_tok(geometry=WIDE))
+    data = TokenDataset(tmp_path)
+    assert (data.bits_per_token, data.subtoken_bits) == (54, (9,) * 6)
+    item, wanted = data[1], some_chunk(1, geometry=WIDE).indices
+    assert item["subtokens"].dtype == torch.int32
+    assert np.array_equal(item["indices"].numpy().astype(np.uint64), wanted)
+    assert np.array_equal(join_subtokens(item["subtokens"].numpy(), bits=54), wanted)
+    assert TokenDataset(tmp_path, parts=3).subtoken_bits == (18, 18, 18)
+    with pytest.raises(UsageError, match="cannot be cut"):
+        TokenDataset(tmp_path, parts=1)
+
+
+@pytest.mark.parametrize("geometry", [DEFAULT_GEOMETRY, WIDE], ids=["18 bits", "54 bits"])
+def test_the_example_learns_two_classes(tmp_path: Path, geometry: TokenGeometry) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         for number in range(3):
-            data = make_tok(seed=number + (40 if name == "second" else 0))
+            data = make_tok(seed=number + (40 if name == "second" else 0), geometry=geometry)
             (tmp_path / name / f"{number}.tok").write_bytes(data)
     example = Path(__file__).parent.parent / "examples" / "classify_tokens.py"
     done = subprocess.run([sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True)
@@ -303,6 +388,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     run("trim", source, small, "--bpp", "0.05", "-q")
     assert small.stat().st_size < source.stat().st_size
     run("tokens", small, arrays, "-q")
+    assert read_arrays(arrays)["subtokens"].shape[-1] == 2
     run("tokens", arrays, back, "-q")
     for before, after in zip(read_chunks(small.open("rb")), read_chunks(back.open("rb")), strict=True):
         assert np.array_equal(before.indices, after.indices)

@@ -16,6 +16,10 @@ CONFIG_JSON = json.dumps({"architecture": "masked-bits-1", **SIZES}, sort_keys=T
 NAME = "tiny-prior"
 SHA256 = "6e3d9c94826e577c0bbd7b19761faea6b1c3f27bb39fe9a67890c66ebce2e3b8"
 """Digest of :func:`prior_bytes`; the vectors name it in their headers."""
+WIDE_LEVELS = (0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54)
+WIDE_SIZES = {**SIZES, "bits_per_token": WIDE_LEVELS[-1]}
+"""The same for wide tokens, whose levels are too many for a span each."""
+WIDE_SHA256 = "283da3a6d3b64d5381e4633a90c848c6c0c30fe21f3febf7af0423c6e6dabbe9"
 SHIFTS = (7, 6, 7, 6, 4)
 REACH = {"context1": 40, "context2": 30, "state": 30, "known": 40, "kept": 20, "plane": 2000, "hidden": 50, "out": 60}
 """Largest magnitude of the weights of each layer; biases have thirty times as much."""

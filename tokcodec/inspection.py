@@ -9,8 +9,45 @@ from typing import Any, BinaryIO
 
 from tokcodec.chunks import PROBABILITY_NAMES, decode_chunk, token_damage
 from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, read_stream
-from tokcodec.errors import CorruptStreamError
+from tokcodec.errors import CorruptStreamError, ModelError
 from tokcodec.sources import CountingSource, open_tok
+
+NOT_DECODED = "tokens were not decoded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkBits:
+    """What the tokens of a chunk cost.
+
+    Attributes:
+        number: Position among the file's chunks.
+        frames: Frames.
+        tokens: Tokens, those that keep no bit among them.
+        coded_bits: Bits of the coded tokens.
+        raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
+    """
+
+    number: int
+    frames: int
+    tokens: int
+    coded_bits: int
+    raw_bits: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "number": self.number,
+            "frames": self.frames,
+            "tokens": self.tokens,
+            "coded_bits": self.coded_bits,
+            "raw_bits": self.raw_bits,
+            "coded_bits_per_token": _share(self.coded_bits, self.tokens),
+            "raw_bits_per_token": _share(self.raw_bits, self.tokens),
+        }
+
+
+def _share(bits: int | None, tokens: int) -> float | None:
+    return None if bits is None or not tokens else round(bits / tokens, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +60,8 @@ class Inspection:
         token_bytes: Bytes of coded tokens.
         side_bytes: Bytes of side-stream packets.
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
+        raw_reason: Why that is None; None where it is not.
+        chunk_bits: Each whole chunk's tokens and bits.
         chunks: Whole chunks.
         frames: Frames in whole chunks.
         first_pts: Timestamp of the first frame, in ticks.
@@ -38,6 +77,8 @@ class Inspection:
     token_bytes: int
     side_bytes: int
     raw_token_bits: int | None
+    raw_reason: str | None
+    chunk_bits: tuple[ChunkBits, ...]
     chunks: int
     frames: int
     first_pts: int | None
@@ -46,6 +87,11 @@ class Inspection:
     damages: tuple[Damage, ...]
     complete: bool
     tokens_checked: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all whole chunks."""
+        return sum(chunk.tokens for chunk in self.chunk_bits)
 
     @property
     def bits_per_pixel(self) -> float | None:
@@ -72,12 +118,18 @@ class Inspection:
             "file_bytes": self.file_bytes,
             "token_bytes": self.token_bytes,
             "side_stream_bytes": self.side_bytes,
+            "tokens": self.tokens,
+            "coded_token_bits": 8 * self.token_bytes,
             "raw_token_bits": self.raw_token_bits,
+            "raw_token_bits_reason": self.raw_reason,
+            "coded_bits_per_token": _share(8 * self.token_bytes, self.tokens),
+            "raw_bits_per_token": _share(self.raw_token_bits, self.tokens),
             "bits_per_pixel": None if bits is None else round(bits, 6),
             "kilobits_per_second": (
                 round(8e-3 * self.file_bytes / self.duration_seconds, 3) if self.duration_seconds else None
             ),
             "bits_per_token": header.geometry.bits_per_token,
+            "level_bits": list(header.geometry.level_bits),
             "max_chunk_frames": header.max_chunk_frames,
             "probability_model": PROBABILITY_NAMES.get(header.probability_model, str(header.probability_model)),
             "probability_sha256": header.probability_digest.hex() if any(header.probability_digest) else None,
@@ -96,6 +148,7 @@ class Inspection:
             "complete": self.complete,
             "tokens_checked": self.tokens_checked,
             "damages": [damage_dict(damage) for damage in self.damages],
+            "chunk_bits": [chunk.to_dict() for chunk in self.chunk_bits],
         }
 
 
@@ -111,21 +164,29 @@ def damage_dict(damage: Damage) -> dict[str, Any]:
     }
 
 
-def survey(source: BinaryIO, *, check_tokens: bool, prior: Path | None = None) -> Inspection:
+def survey(
+    source: BinaryIO, *, check_tokens: bool, prior: Path | None = None, needs_weights: bool = True
+) -> Inspection:
     """Read a `.tok` stream to its end.
 
     Args:
         source: At the first byte; need not be seekable.
         check_tokens: Decode every chunk's tokens and compare their CRC-32 (no pixels).
         prior: A weights file of the probability model `prior`, beside those that are installed.
+        needs_weights: Whether missing weights of a prior are an error; if not, tokens are left undecoded, and
+            `raw_reason` says so.
 
     Raises:
         TokcodecError: Nothing of the file can be used; see :func:`tokcodec.container.read_stream`.
+        ModelError: The weights of the probability model that the file names are not there.
     """
     counting = CountingSource(source)
     reader = read_stream(counting)
     header = reader.header
-    chunks = frames = token_bytes = side_bytes = raw_bits = 0
+    reason = None if check_tokens else NOT_DECODED
+    rows, columns = header.geometry.grid(header.height, header.width)
+    found: list[ChunkBits] = []
+    frames = token_bytes = side_bytes = 0
     damages: list[Damage] = []
     first_pts: int | None = None
     end_pts = 0
@@ -133,13 +194,26 @@ def survey(source: BinaryIO, *, check_tokens: bool, prior: Path | None = None) -
     last: tuple[int, int] | None = None
     for item in reader:
         if isinstance(item, ChunkRecord):
-            if check_tokens:
+            raw_bits: int | None = None
+            if reason is None:
                 try:
-                    raw_bits += decode_chunk(item, header, prior=prior).kept_bit_count()
+                    raw_bits = decode_chunk(item, header, prior=prior).kept_bit_count()
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, reader, error))
                     continue
-            chunks += 1
+                except ModelError as error:
+                    if needs_weights:
+                        raise
+                    reason = f"{NOT_DECODED}: {error.message}"
+            found.append(
+                ChunkBits(
+                    number=item.number,
+                    frames=item.frames,
+                    tokens=header.geometry.steps(item.frames) * rows * columns,
+                    coded_bits=8 * len(item.token_data),
+                    raw_bits=raw_bits,
+                )
+            )
             frames += item.frames
             token_bytes += len(item.token_data)
             first_pts = item.pts[0] if first_pts is None else first_pts
@@ -158,8 +232,10 @@ def survey(source: BinaryIO, *, check_tokens: bool, prior: Path | None = None) -
         file_bytes=counting.bytes_read,
         token_bytes=token_bytes,
         side_bytes=side_bytes,
-        raw_token_bits=raw_bits if check_tokens else None,
-        chunks=chunks,
+        raw_token_bits=None if reason else sum(chunk.raw_bits or 0 for chunk in found),
+        raw_reason=reason,
+        chunk_bits=tuple(found),
+        chunks=len(found),
         frames=frames,
         first_pts=first_pts,
         duration_seconds=float(span),
@@ -167,7 +243,7 @@ def survey(source: BinaryIO, *, check_tokens: bool, prior: Path | None = None) -
         regular=not deltas or max(deltas) - min(deltas) <= 1,
         damages=tuple(damages),
         complete=reader.summary.complete and not damages,
-        tokens_checked=check_tokens,
+        tokens_checked=reason is None,
     )
 
 

@@ -2,7 +2,7 @@
 
 Keys of such a file:
 
-    indices      int32 (int64 above 31 bits) (T', H', W'), all chunks one after the other
+    indices      int32 (T', H', W'), all chunks one after the other; int64 above 31 bits, uint64 for 64
     subtokens    int32 (T', H', W', parts), the same indices cut up, least significant bits first
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
     chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2)
@@ -10,7 +10,8 @@ Keys of such a file:
     durations    int64 (chunks), ticks of the last frame of each chunk
     header       uint8, the header of the file, without side streams (spec section 4.1)
 
-On the way back only `indices`, `chunk_frames` and `header` are needed; where there are no `levels`, all bits are kept.
+On the way back only `indices` or `subtokens`, `chunk_frames` and `header` are needed, and where there are both of the
+former they must agree; where there are no `levels`, all bits are kept.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
 from tokcodec.tokens import TokenChunk, TokenGeometry, masks
-from tokcodec.tokenset import DEFAULT_SUBTOKENS, factorize, read_chunk_records
+from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
 Arrays = Mapping[str, NDArray[Any]]
 SUFFIXES = (".npz", ".safetensors")
 
 
-def token_arrays(source: BinaryIO, *, parts: int = DEFAULT_SUBTOKENS, prior: Path | None = None) -> dict[str, Any]:
+def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | None = None) -> dict[str, Any]:
     """All tokens of a `.tok` stream, as the arrays that the module describes; damaged chunks are left out.
 
     Args:
         source: At the first byte; need not be seekable.
-        parts: Sub-tokens of an index.
+        parts: Sub-tokens of an index; None: as many as have nine bits.
         prior: A weights file of the model `prior`, beside those that are installed.
 
     Raises:
@@ -62,13 +63,11 @@ def token_arrays(source: BinaryIO, *, parts: int = DEFAULT_SUBTOKENS, prior: Pat
     if header is None:
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     bits = header.geometry.bits_per_token
-    if bits > 63:
-        raise UsageError("indices of 64 bits do not fit int64")
     whole = np.concatenate(indices)
     plain = replace(header, side_streams=(), extensions=())
     return {
-        "indices": whole.astype(np.int32 if bits <= 31 else np.int64),
-        "subtokens": factorize(whole, bits=bits, parts=parts).astype(np.int32 if bits <= 31 * parts else np.int64),
+        "indices": whole.astype(np.int32 if bits <= 31 else np.int64 if bits <= 63 else np.uint64),
+        "subtokens": factorize(whole, bits=bits, parts=parts),
         "levels": np.concatenate(levels),
         "chunk_frames": np.asarray(frames, dtype=np.int64),
         "pts": np.asarray(pts, dtype=np.int64),
@@ -125,7 +124,9 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     Raises:
         UsageError: An array is missing, or does not fit the others.
     """
-    missing = {"indices", "chunk_frames", "header"} - set(arrays)
+    missing = {"chunk_frames", "header"} - set(arrays)
+    if not {"indices", "subtokens"} & set(arrays):
+        missing.add("indices")
     if missing:
         raise UsageError(f"the file of tokens has no {', '.join(sorted(missing))}")
     header = replace(_header(arrays["header"]), probability_model=entropy.wire_id, probability_digest=entropy.digest)
@@ -175,11 +176,25 @@ def _header(data: NDArray[Any]) -> StreamHeader:
         raise UsageError(f"the header among the tokens is invalid: {error.message}") from error
 
 
+def _indices(arrays: Arrays, bits: int) -> NDArray[Any]:
+    """The indices as they are, or made of sub-tokens."""
+    given, cut = arrays.get("indices"), arrays.get("subtokens")
+    if cut is not None:
+        if cut.dtype.kind not in "iu" or cut.ndim < 1:
+            raise UsageError(f"subtokens must be whole numbers, not {cut.dtype} {cut.shape}")
+        joined = join_subtokens(cut, bits=bits)
+        if given is None:
+            return joined
+        if not np.array_equal(joined, given.astype(np.uint64)):
+            raise UsageError("indices and subtokens do not agree", hint="leave out those that are not meant")
+    return arrays["indices"]
+
+
 def _tokens(
     arrays: Arrays, geometry: TokenGeometry, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """Indices and levels, checked; bits that are not kept are cleared."""
-    given = arrays["indices"]
+    given = _indices(arrays, geometry.bits_per_token)
     if given.shape != shape or given.dtype.kind not in "iu":
         raise UsageError(f"indices must be whole numbers of shape {shape}, not {given.dtype} {given.shape}")
     if int(given.min()) < 0 or int(given.max()) >= 1 << geometry.bits_per_token:

@@ -14,13 +14,15 @@ from tokcodec.chunks import decode_chunk
 from tokcodec.container import ChunkRecord, StreamHeader, read_stream
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.sources import open_tok
-from tokcodec.tokens import TokenChunk
+from tokcodec.tokens import TokenChunk, TokenGeometry
 
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_SUBTOKENS = 2
-"""Sub-tokens of an index, as the paper feeds its language models: 18 bits are twice 9."""
+SUBTOKEN_BITS = 9
+"""Bits of a sub-token where nobody says otherwise, as the paper feeds its language models: 18 bits are twice 9."""
+MAX_SUBTOKEN_BITS = 31
+"""A sub-token fits int32."""
 
 
 def read_chunk_records(
@@ -51,23 +53,28 @@ def read_chunks(source: BinaryIO, *, prior: Path | None = None) -> Iterator[Toke
         yield chunk
 
 
-def factorize(indices: NDArray[np.integer[Any]], *, bits: int, parts: int = DEFAULT_SUBTOKENS) -> NDArray[np.int64]:
+def default_parts(bits: int) -> int:
+    """Sub-tokens of an index of `bits` bits, of nine bits at most: 2 of 18 bits, 6 of 54."""
+    return -(-bits // SUBTOKEN_BITS)
+
+
+def factorize(indices: NDArray[np.integer[Any]], *, bits: int, parts: int | None = None) -> NDArray[np.int32]:
     """Cut indices into sub-tokens, so that a model needs `parts` small vocabularies instead of a large one.
 
     Args:
         indices: Integers of any shape, below `2 ** bits`.
         bits: Bits of an index.
-        parts: Sub-tokens; they get `ceil(bits / parts)` bits each, the last one the rest.
+        parts: Sub-tokens; they get `ceil(bits / parts)` bits each, the last one the rest. None: parts of nine bits.
 
     Returns:
-        int64 `(*shape, parts)`; sub-token 0 holds the least significant bits, which are the most important ones.
+        int32 `(*shape, parts)`; sub-token 0 holds the least significant bits, which are the most important ones.
 
     Raises:
-        UsageError: There are not that many bits, or a part is too large for int64.
+        UsageError: There are not that many bits, or a part has more than 31.
     """
-    sizes = subtoken_bits(bits, parts)
+    sizes = subtoken_bits(bits, default_parts(bits) if parts is None else parts)
     values = indices.astype(np.uint64)
-    out = np.empty((*values.shape, parts), dtype=np.int64)
+    out = np.empty((*values.shape, len(sizes)), dtype=np.int32)
     low = 0
     for part, size in enumerate(sizes):
         out[..., part] = (values >> np.uint64(low)) & np.uint64((1 << size) - 1)
@@ -99,8 +106,11 @@ def subtoken_bits(bits: int, parts: int) -> tuple[int, ...]:
         raise UsageError(f"{bits} bits cannot be cut into {parts} sub-tokens")
     size = -(-bits // parts)
     sizes = tuple(min(size, bits - low) for low in range(0, bits, size))
-    if len(sizes) != parts or size > 62:
-        raise UsageError(f"{bits} bits cannot be cut into {parts} sub-tokens of {size} bits")
+    if len(sizes) != parts or size > MAX_SUBTOKEN_BITS:
+        raise UsageError(
+            f"{bits} bits cannot be cut into {parts} sub-tokens of {size} bits",
+            hint=f"{default_parts(bits)} of {SUBTOKEN_BITS} bits are usual; none has more than {MAX_SUBTOKEN_BITS}",
+        )
     return sizes
 
 
@@ -113,20 +123,29 @@ class _Place:
 class TokenDataset:
     """A PyTorch `Dataset` (map style) over the chunks of all `.tok` files in a folder; no pixel is decoded.
 
-    An item is a dictionary: `indices`, int64 `(T', H', W')`; `kept`, int64 of the same shape, the bits kept of each
+    An item is a dictionary: `indices`, int64 `(T', H', W')` (of 64 bits, those from 2^63 on are negative); `subtokens`,
+    int32 `(T', H', W', parts)`, see :func:`factorize`; `kept`, int64 of the shape of `indices`, the bits kept of each
     token; `path`, the file's name below the folder; `chunk`, its number. Items differ in shape where files do.
 
     Args:
         folder: Looked through at any depth.
         steps: Where given, items have that many latent steps: longer chunks are cut into pieces, the rest is left out.
+        parts: Sub-tokens of an index; None: as many as have nine bits.
         prior: A weights file of the model `prior`, beside those that are installed.
 
+    Attributes:
+        bits_per_token: Bits of an index.
+        subtoken_bits: Bits of each sub-token.
+
     Raises:
-        UsageError: There is no `.tok` file.
+        UsageError: There is no `.tok` file, the files have tokens of several kinds, or an index cannot be cut into so
+            many parts.
         TokcodecError: A file is not a `.tok` file.
     """
 
-    def __init__(self, folder: str | Path, *, steps: int | None = None, prior: Path | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, steps: int | None = None, parts: int | None = None, prior: Path | None = None
+    ) -> None:
         if steps is not None and steps < 1:
             raise UsageError(f"an item has at least one step, not {steps}")
         self.folder, self._steps, self._prior = Path(folder), steps, prior
@@ -134,15 +153,24 @@ class TokenDataset:
         if not self.paths:
             raise UsageError("holds no .tok file", where=str(folder))
         self._places: list[tuple[_Place, int]] = []
+        kinds: set[TokenGeometry] = set()
         for path in self.paths:
             with open_tok(path) as source:
                 reader = read_stream(source)
+                kinds.add(reader.header.geometry)
                 for item in reader:
                     if isinstance(item, ChunkRecord):
                         count = reader.header.geometry.steps(item.frames)
                         pieces = 1 if steps is None else count // steps
                         place = _Place(path=path, chunk=item.number)
                         self._places.extend((place, piece) for piece in range(pieces))
+
+        if len(kinds) > 1:
+            raise UsageError("the files have tokens of several kinds", where=str(folder))
+        self.bits_per_token = kinds.pop().bits_per_token
+        self.subtoken_bits = subtoken_bits(
+            self.bits_per_token, default_parts(self.bits_per_token) if parts is None else parts
+        )
 
     def __len__(self) -> int:
         return len(self._places)
@@ -153,8 +181,10 @@ class TokenDataset:
         place, piece = self._places[number]
         chunk = self._read(place)
         part = slice(None) if self._steps is None else slice(piece * self._steps, (piece + 1) * self._steps)
+        indices = chunk.indices[part]
         return {
-            "indices": torch.from_numpy(chunk.indices[part].astype(np.int64)),
+            "indices": torch.from_numpy(indices.astype(np.int64)),
+            "subtokens": torch.from_numpy(factorize(indices, bits=self.bits_per_token, parts=len(self.subtoken_bits))),
             "kept": torch.from_numpy(chunk.kept_bits()[part].astype(np.int64)),
             "path": place.path.relative_to(self.folder).as_posix(),
             "chunk": place.chunk,

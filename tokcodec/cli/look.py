@@ -37,9 +37,12 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     ]
     if found.bits_per_pixel is not None:
         lines[-1] = ("size", f"{found.file_bytes} bytes, {found.bits_per_pixel:.4f} bits per pixel")
-    if found.raw_token_bits:
-        share = 8 * found.token_bytes / found.raw_token_bits
-        lines.append(("tokens", f"{found.token_bytes} bytes coded, {share:.1%} of {found.raw_token_bits} raw bits"))
+    if found.tokens:
+        each = f"{found.tokens} in {found.token_bytes} bytes, {8 * found.token_bytes / found.tokens:.3f} bits each"
+        if found.raw_token_bits:
+            raw = found.raw_token_bits
+            each += f" of {raw / found.tokens:.3f} before coding ({8 * found.token_bytes / raw:.1%})"
+        lines.append(("tokens", each))
     if header.probability_model:
         lines.append(("prior", f"SHA-256 {header.probability_digest.hex()[:12]}..."))
     lines.append(("model", f"{header.tokenizer_name} (SHA-256 {header.tokenizer_digest.hex()[:12]}...)"))
@@ -58,30 +61,34 @@ def info(
     model: Annotated[
         bool, typer.Option("--model", help="Describe the default model (or FILE.safetensors) instead.")
     ] = False,
+    prior: Prior = None,
     json_results: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a .tok file holds, or what a model costs."""
+    """Say what a .tok file holds, or what a model costs.
+
+    With --json the tokens are decoded, to count their bits before coding, of each chunk; that takes as long as verify.
+    """
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     if model:
         _describe_model(console, source)
         return
     if source is None:
         raise UsageError("no file was named", hint="tokcodec info FILE.tok, or tokcodec info --model")
-    found = _survey(source, check_tokens=False)
+    found = _survey(source, check_tokens=json_results, prior=prior_file(prior), needs_weights=False)
     console.result(found.to_dict(), _inspection_lines(found))
     _report_damage(console, found, source)
 
 
-def _survey(source: str, *, check_tokens: bool, prior: Path | None = None) -> Inspection:
+def _survey(source: str, *, check_tokens: bool, prior: Path | None = None, needs_weights: bool = True) -> Inspection:
     from tokcodec.inspection import survey
     from tokcodec.sources import open_tok
 
     if source == "-":
-        return survey(sys.stdin.buffer, check_tokens=check_tokens, prior=prior)
+        return survey(sys.stdin.buffer, check_tokens=check_tokens, prior=prior, needs_weights=needs_weights)
     with open_tok(Path(source)) as stream:
-        return survey(stream, check_tokens=check_tokens, prior=prior)
+        return survey(stream, check_tokens=check_tokens, prior=prior, needs_weights=needs_weights)
 
 
 def _report_damage(console: Console, found: Inspection, source: str) -> None:

@@ -88,8 +88,9 @@ def tokens(
         typer.Argument(metavar="OUTPUT", help="A .npz or .safetensors; or, from these, a .tok file or a video."),
     ],
     subtokens: Annotated[
-        int, typer.Option("--subtokens", min=1, max=64, help="Cut each index also into so many sub-tokens.")
-    ] = 2,
+        int | None,
+        typer.Option("--subtokens", min=1, max=64, help="Sub-tokens of each index; by default of nine bits each."),
+    ] = None,
     entropy: Entropy = "adaptive",
     prior: Prior = None,
     weights: Weights = None,

@@ -77,14 +77,16 @@ class BitGroup:
         plane: Which bit of the token; 0 is the most important.
         colour: 0 or 1.
         where: The cells, as places in coding order; at least one.
-        span: Planes that are coded at these cells one after the other, this one among them; what else is known
-            does not change meanwhile. None: just this one.
+        span: Planes that are coded at the cells of its first plane one after the other, this one among them; what
+            else is known does not change meanwhile. None: just this one.
+        within: The cells, as places among those of the first plane of the span. None: all of these.
     """
 
     plane: int
     colour: int
     where: Places
     span: range | None = None
+    within: NDArray[np.intp] | None = None
 
     @property
     def planes(self) -> range:

@@ -36,6 +36,8 @@ class PlainPrior:
         self._first = np.zeros((grid.cells, config.head_channels), dtype=dtype)
         self._kept = np.zeros(grid.cells, dtype=np.uint8)
         self._stretches: dict[int, NDArray[np.int32]] = {}
+        self._given = np.zeros(0, dtype=np.int32)
+        self._asked: Places = slice(0, 0)
 
     @property
     def mixing_weights(self) -> NDArray[np.int64]:
@@ -59,10 +61,13 @@ class PlainPrior:
         """See `TokenModel.probabilities`; the network is asked at the first plane of the group's span."""
         planes, where = group.planes, group.where
         if group.plane == planes.start:
+            self._asked = where
             before = self._before(where, planes)
             found = self._network.stretches(self._sums(where), before, planes)
             self._stretches = dict(zip(planes, found, strict=True))
-        return self._adaptive.mixed(group, self._stretches[group.plane])
+        found = self._stretches[group.plane]
+        self._given = found if group.within is None else found[group.within]
+        return self._adaptive.mixed(group, self._given)
 
     def observe(self, group: BitGroup, bits: NDArray[np.uint8]) -> None:
         """See `TokenModel.observe`."""
@@ -108,29 +113,27 @@ class GroupedPrior(PlainPrior):
         """See `TokenModel.observe`."""
         super().observe(group, bits)
         if group.plane == group.planes[-1]:
-            self._spread(group)
+            self._spread(group.planes, group.colour)
 
     def _sums(self, where: Places) -> Numbers:
         return self._first[where]
 
-    def _spread(self, group: BitGroup) -> None:
-        """Add what a group has brought to the sums of all cells that are coded after it."""
-        planes, where = group.planes, group.where
+    def _spread(self, planes: range, colour: int) -> None:
+        """Add what a span has brought at one colour to the sums of all cells that are coded after it."""
+        where = self._asked
         channels = (*planes, *(self._planes + plane for plane in planes), 2 * self._planes)
         news = np.zeros((self._grid.cells + 1, len(channels)), dtype=self._network.dtype)
         news[where] = self._known[where][:, channels]
-        news[where, -1] = COUNT_UNIT * len(planes)
-        for colour in (0, 1):
-            later = self._later(colour, planes.stop, itself=colour > group.colour)
-            seen = gather(news, self._around[colour ^ group.colour][later])
+        news[where, -1] = np.minimum(self._kept[where], planes.stop) - planes.start
+        news[:, -1] *= COUNT_UNIT
+        for other in (0, 1):
+            later = self._later(other, planes.start if other > colour else planes.stop)
+            seen = gather(news, self._around[other ^ colour][later])
             if len(seen):
-                self._first[later] += self._network.known(
-                    seen, taps=self._taps[colour ^ group.colour], channels=channels
-                )
+                self._first[later] += self._network.known(seen, taps=self._taps[other ^ colour], channels=channels)
 
-    def _later(self, colour: int, known: int, *, itself: bool) -> Places:
-        """Cells of a colour that keep more than `known` bits, or as many, where their turn is yet to come."""
+    def _later(self, colour: int, known: int) -> Places:
+        """Cells of a colour that keep more than `known` bits."""
         span = slice(0, self._grid.split) if colour == 0 else slice(self._grid.split, self._grid.cells)
-        kept = self._kept[span]
-        wanted = kept >= known if itself else kept > known
+        wanted = self._kept[span] > known
         return span if wanted.all() else np.flatnonzero(wanted) + span.start

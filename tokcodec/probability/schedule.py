@@ -13,6 +13,19 @@ from tokcodec.probability.interface import BitGroup, Checkerboard, Places
 
 Schedule: TypeAlias = Callable[[Checkerboard, NDArray[np.uint8], Sequence[int]], Iterator[BitGroup]]
 """Gives the groups of a step, from the grid, the bits kept of each cell in coding order, and the bits of each level."""
+MAX_SPANS = 6
+"""Spans of planes that `prior` codes one after the other, each in two colours: 12 looks of its network a step."""
+
+
+def spans_of(level_bits: Sequence[int]) -> tuple[range, ...]:
+    """The spans of planes that `prior` codes together (spec section 7.3).
+
+    Those between two levels, or where levels are many, between levels further apart. The wider spans of a table whose
+    levels grow apart are its last ones, whose bits matter least.
+    """
+    pairs = len(level_bits) - 1
+    borders = [level_bits[pairs * number // MAX_SPANS] for number in range(MAX_SPANS + 1)]
+    return tuple(range(first, last) for first, last in pairwise(borders) if first < last)
 
 
 def plane_by_plane(grid: Checkerboard, kept: NDArray[np.uint8], level_bits: Sequence[int]) -> Iterator[BitGroup]:
@@ -25,12 +38,18 @@ def plane_by_plane(grid: Checkerboard, kept: NDArray[np.uint8], level_bits: Sequ
 
 
 def level_by_level(grid: Checkerboard, kept: NDArray[np.uint8], level_bits: Sequence[int]) -> Iterator[BitGroup]:
-    """The order of `prior`: the planes between two levels at one colour, then at the other; 12 looks at most."""
-    for first, last in pairwise(level_bits):
-        span = range(first, last)
-        for colour, where in _of_each_colour(grid, kept >= last):
+    """The order of `prior`: a span of planes at one colour, then at the other; 12 looks at most."""
+    for whole in spans_of(level_bits):
+        for colour, where in _of_each_colour(grid, kept > whole.start):
+            bits = kept[where]
+            # Planes that no cell keeps are no part of the span: they would cost time.
+            span = range(whole.start, min(whole.stop, int(bits.max())))
+            cells, within = where, None
             for plane in span:
-                yield BitGroup(plane=plane, colour=colour, where=where, span=span)
+                if plane in level_bits[1:] and (bits <= plane).any():
+                    within = np.flatnonzero(bits > plane)
+                    cells = within + where.start if isinstance(where, slice) else where[within]
+                yield BitGroup(plane=plane, colour=colour, where=cells, span=span, within=within)
 
 
 def wave_by_wave(grid: Checkerboard, kept: NDArray[np.uint8], level_bits: Sequence[int]) -> Iterator[BitGroup]:

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tokcodec.probability.schedule import spans_of
+
 Order = Literal["groups", "random", "raster"]
 GUESSED_PLANES = 3
 """Bits of a token that are predicted from one mask of the random orders."""
@@ -39,7 +41,7 @@ def draw_mask(order: Order, kept: Tensor, level_bits: tuple[int, ...], generator
         order: "groups" is a state of the fixed schedule, "random" knows a random share of the tokens whole and
             the others up to one plane, "raster" is a state of the autoregressive order.
         kept: int64 `(B, h, w)`, bits kept of each token.
-        level_bits: Bits of each level; the schedule codes those between two levels together.
+        level_bits: Bits of each level, from which the spans of the schedule follow.
         generator: Source of randomness.
     """
     batch, rows, columns = kept.shape
@@ -50,12 +52,13 @@ def draw_mask(order: Order, kept: Tensor, level_bits: tuple[int, ...], generator
 
     wanted = torch.ones(batch, rows, columns, dtype=torch.bool)
     if order == "groups":
-        table = torch.tensor(level_bits)
-        level = integers(len(level_bits) - 1, batch, 1, 1)
+        spans = spans_of(level_bits)
+        starts, stops = torch.tensor([span.start for span in spans]), torch.tensor([span.stop for span in spans])
+        number = integers(len(spans), batch, 1, 1)
         parity = (torch.arange(rows)[:, None] + torch.arange(columns)) % 2
-        second = integers(2, batch, 1, 1) == 1  # the first colour is known up to the next level
+        second = integers(2, batch, 1, 1) == 1  # the first colour is known up to the end of the span
         done = second & (parity == 0)
-        state, end = torch.where(done, table[level + 1], table[level]), table[level + 1]
+        state, end = torch.where(done, stops[number], starts[number]), stops[number]
         wanted = ~done
     else:
         state = integers(planes, batch, 1, 1).expand(batch, rows, columns)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from tokcodec.bits import encode_tokens
 from tokcodec.probability.interface import Checkerboard
 from tokcodec.probability.prior import PlainPrior
 from tokcodec.probability.prior_network import PriorNetwork
-from tokcodec.probability.schedule import level_by_level
+from tokcodec.probability.schedule import level_by_level, spans_of
 from tokcodec.tokens import TokenChunk
 from tokcodec.training.prior_data import to_batch
 from tokcodec.training.prior_model import PriorModel
@@ -102,9 +101,9 @@ class _Listening(PlainPrior):
 
     ideal_bits = 0.0
 
-    def listen(self, plane: int, bits: NDArray[np.uint8]) -> None:
+    def listen(self, bits: NDArray[np.uint8]) -> None:
         """The bits that the last `probabilities` was about."""
-        nats = self._stretches[plane] / 256.0
+        nats = self._given / 256.0
         self.ideal_bits += float(np.logaddexp(0.0, np.where(bits, -nats, nats)).sum()) / math.log(2)
 
 
@@ -119,7 +118,7 @@ def integer_ideal_bits(network: PriorNetwork, chunk: TokenChunk) -> float:
         for group in level_by_level(grid, kept, chunk.geometry.level_bits):
             bits = (values[group.where] >> np.uint64(group.plane)).astype(np.uint8) & np.uint8(1)
             model.probabilities(group)
-            model.listen(group.plane, bits)
+            model.listen(bits)
             model.observe(group, bits)
         model.finish_step()
     return model.ideal_bits
@@ -146,11 +145,10 @@ def _step_bits(model: PriorModel, chunk: TokenChunk) -> Iterator[float]:
     parity = (torch.arange(rows)[:, None] + torch.arange(columns)).to(device) % 2
     for bits, kept in zip(batch.bits, batch.kept, strict=True):
         state = model.context(before, kept_before.unsqueeze(1).float(), state)
-        for first, last in pairwise(chunk.geometry.level_bits):
+        for span in spans_of(chunk.geometry.level_bits):
             for colour in (0, 1):
-                known = torch.where((parity == 0) & (colour == 1), last, first).expand_as(kept).minimum(kept)
-                asked = (parity == colour) & (kept >= last)
-                yield _group_bits(model, state, bits, before, kept, known, asked, slice(first, last))
+                known = torch.where((parity == 0) & (colour == 1), span.stop, span.start).expand_as(kept).minimum(kept)
+                yield _group_bits(model, state, bits, before, kept, known, parity == colour, span)
         before, kept_before = bits, kept
 
 
@@ -162,9 +160,11 @@ def _group_bits(
     kept: Tensor,
     known: Tensor,
     asked: Tensor,
-    planes: slice,
+    span: range,
 ) -> float:
     first = model.first(state, kept.unsqueeze(1).float(), model.window(bits, before, known))
-    logits = model.head(first, torch.full_like(known, planes.start), before)
-    length = F.softplus(-logits[:, planes] * bits[:, planes]) * asked.unsqueeze(1)
+    planes = slice(span.start, span.stop)
+    logits = model.head(first, torch.full_like(known, span.start), before)
+    asked = asked & (torch.arange(span.start, span.stop, device=kept.device)[:, None, None] < kept.unsqueeze(1))
+    length = F.softplus(-logits[:, planes] * bits[:, planes]) * asked
     return float(length.double().sum()) / math.log(2)

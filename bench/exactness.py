@@ -1,0 +1,268 @@
+"""What is exact between machines, as a record of this one and a comparison of records: docs/exactness.md.
+
+    python bench/exactness.py record OUT.json [--keep FILE.tok] [--files A.tok ...]
+    python bench/exactness.py compare A.json B.json
+
+`record` codes fixed tokens with every arithmetic that this machine has, encodes a fixed clip on every device, and
+writes SHA-256 digests. `compare` exits with 1 where something differs that must not. `--keep` keeps the clip's file;
+`--files` on another machine says what tokens are in it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokcodec import Codec, __version__
+from tokcodec.bench.machine import this_machine
+from tokcodec.bits import decode_tokens, encode_tokens
+from tokcodec.chunks import decode_chunk, entropy_of
+from tokcodec.container import ChunkRecord, read_stream
+from tokcodec.probability.prior_config import PriorConfig
+from tokcodec.probability.prior_network import (
+    ACCUMULATOR_LIMIT,
+    Arithmetic,
+    NumpyArithmetic,
+    PriorNetwork,
+    largest_sums,
+)
+from tokcodec.probability.prior_torch import TorchArithmetic
+from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
+from tokcodec.weights import default_entry
+
+GEOMETRIES = {
+    "18 bits": TokenGeometry(),
+    "54 bits": TokenGeometry(bits_per_token=54, level_bits=(0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54)),
+}
+STEPS, ROWS, COLUMNS = 2, 18, 32
+LAYERS = {
+    "context1": ("context1",),
+    "context2": ("context2",),
+    "first": ("state", "known", "kept", "plane"),
+    "hidden": ("hidden",),
+    "out": ("out",),
+}
+NO_CUDA = "no CUDA device was at hand"
+
+
+def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.uint64]:
+    """The numbers of splitmix64, which are the same everywhere."""
+    x = (np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (x ^ (x >> np.uint64(31))).reshape(shape)
+
+
+def fixed_tokens(geometry: TokenGeometry, *, rows: int = ROWS, columns: int = COLUMNS) -> TokenChunk:
+    """Tokens by a formula: of the second step most bits are as before, and blocks have all levels."""
+    indices = noise(1, (STEPS, rows, columns)) >> np.uint64(64 - geometry.bits_per_token)
+    indices[1:] &= indices[:-1] | noise(2, indices[1:].shape)
+    blocks = (STEPS, *geometry.blocks(rows, columns))
+    count = len(geometry.level_bits)
+    full = TokenChunk(indices=indices, levels=np.full(blocks, count - 1, np.uint8), geometry=geometry)
+    return truncate(full, (noise(3, blocks) % np.uint64(count)).astype(np.uint8))
+
+
+def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
+    """Weights by a formula, each layer scaled up until its largest sum is close below the bound."""
+    tensors = {
+        name: (noise(seed, shape) % np.uint64(61)).astype(np.int64) - 30
+        for seed, (name, shape) in enumerate(config.shapes().items(), start=10)
+    }
+    tensors["shifts"] = np.asarray([14, 14, 14, 14, 12])
+    tensors["mixer.weights"] = tensors["mixer.weights"] * 1000
+    for layer, parts in LAYERS.items():
+        room = ACCUMULATOR_LIMIT / largest_sums(config, tensors)[layer]
+        for name in tensors:
+            if name.split(".")[0] in parts:
+                tensors[name] = (tensors[name] * max(1.0, 0.99 * room)).astype(np.int64)
+    return tensors
+
+
+def arithmetics() -> dict[str, Arithmetic]:
+    """All that this machine has."""
+    found: dict[str, Arithmetic] = {f"NumPy {kind}": NumpyArithmetic(kind) for kind in ("float32", "float64", "int32")}
+    found |= {f"torch cpu {kind}": TorchArithmetic("cpu", kind) for kind in ("float32", "float64", "int32")}
+    if torch.cuda.is_available():
+        found |= {f"torch cuda {kind}": TorchArithmetic("cuda", kind) for kind in ("float32", "float64")}
+    return found
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of parts one after the other."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def digest_of_tokens(chunks: list[TokenChunk]) -> str:
+    """SHA-256 of indices (u64, little-endian) and levels (u8) of each chunk."""
+    return digest(*(part for c in chunks for part in (c.indices.astype("<u8").tobytes(), c.levels.tobytes())))
+
+
+def coded() -> dict[str, dict[str, str]]:
+    """Digests of the coded bytes of fixed tokens, by tokens and model, and by arithmetic."""
+    found: dict[str, dict[str, str]] = {}
+    for name, geometry in GEOMETRIES.items():
+        chunk = fixed_tokens(geometry)
+        found[f"{name}, adaptive"] = {"integers": digest(encode_tokens(chunk))}
+        config = PriorConfig(bits_per_token=geometry.bits_per_token)
+        tensors = fixed_tensors(config)
+        few = fixed_tokens(geometry, rows=3, columns=5)
+        for model, tokens in (("prior", chunk), ("prior-autoregressive", few)):
+            entry = found[f"{name}, {model}"] = {}
+            data, plain = b"", PriorNetwork(config, tensors)
+            for kind, arithmetic in arithmetics().items():
+                network = PriorNetwork(config, tensors, arithmetic)
+                # Coded by this arithmetic, decoded by the default one; and what the one before it coded, by this one.
+                before, data = data, encode_tokens(tokens, model=model, network=network)
+                same = returns(data, tokens, model, plain) and (not before or returns(before, tokens, model, network))
+                entry[kind] = digest(data) if same else "tokens did not come back"
+    return found
+
+
+def returns(data: bytes, chunk: TokenChunk, model: str, network: PriorNetwork) -> bool:
+    """Whether coded bytes give the tokens back."""
+    steps, rows, columns = chunk.indices.shape
+    back = decode_tokens(
+        data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry, model=model, network=network
+    )
+    return np.array_equal(back.indices, chunk.indices) and np.array_equal(back.levels, chunk.levels)
+
+
+def fixed_clip() -> NDArray[np.uint8]:
+    """A pattern that moves: uint8 `(9, 96, 128, 3)`."""
+    t, y, x, c = np.indices((9, 96, 128, 3))
+    x, y = x - 2 * t, y + t
+    return (((x * x // 64 + y * (3 + c)) & 127) + 64 * ((x // 24 + y // 16) & 1) + 16 * c).astype(np.uint8)
+
+
+def chunks_of(data: bytes) -> tuple[list[TokenChunk], bool]:
+    """The tokens of a file, and whether they give the file's bytes when they are coded here."""
+    reader = read_stream(io.BytesIO(data))
+    chunks, same = [], True
+    for item in reader:
+        if isinstance(item, ChunkRecord):
+            tokens = decode_chunk(item, reader.header)
+            entropy = entropy_of(reader.header)
+            again = encode_tokens(tokens, model=entropy.model, network=entropy.network())
+            same = same and again == item.token_data
+            chunks.append(tokens)
+    return chunks, same
+
+
+def of_file(data: bytes) -> dict[str, Any]:
+    """What a file holds."""
+    chunks, same = chunks_of(data)
+    return {"tokens_sha256": digest_of_tokens(chunks), "coded_again_is_the_file": same}
+
+
+def clips(keep: Path | None) -> dict[str, Any]:
+    """The clip encoded on each device, each file decoded on each; and how far the devices are apart."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    codecs = {device: Codec(device=device) for device in devices}
+    files = {device: codec.encode_frames(fixed_clip(), effort=0) for device, codec in codecs.items()}
+    if keep is not None:
+        keep.write_bytes(files["cpu"])
+    found: dict[str, Any] = {"tokenizer_sha256": default_entry().sha256, "cuda": None, "cuda_reason": NO_CUDA}
+    pixels = {}
+    for device, data in files.items():
+        shown = {other: codec.decode_frames(data).frames for other, codec in codecs.items()}
+        pixels[device] = shown
+        found[device] = {
+            "file_sha256": digest(data),
+            **of_file(data),
+            "pixels_sha256": {other: digest(frames.tobytes()) for other, frames in shown.items()},
+        }
+    if len(devices) > 1:
+        del found["cuda_reason"]
+        one, two = (np.concatenate([c.indices.ravel() for c in chunks_of(files[device])[0]]) for device in devices)
+        bits = sum(int(value).bit_count() for value in one ^ two)
+        apart = np.abs(pixels["cpu"]["cpu"].astype(int) - pixels["cpu"]["cuda"].astype(int))
+        found["devices_apart"] = {
+            "token_bits_that_differ": bits,
+            "token_bits": sum(c.kept_bit_count() for c in chunks_of(files["cpu"])[0]),
+            "pixel_values_that_differ": int((apart > 0).sum()),
+            "pixel_values": apart.size,
+            "largest_difference": int(apart.max()),
+        }
+    return found
+
+
+def record(arguments: argparse.Namespace) -> int:
+    """Write the record of this machine."""
+    found = {
+        "tokcodec": __version__,
+        "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": this_machine().description,
+        "must_be_equal": coded(),
+        "files": {
+            path.name: {"sha256": digest(path.read_bytes()), **of_file(path.read_bytes())} for path in arguments.files
+        },
+        "may_differ": clips(arguments.keep),
+    }
+    arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return report(problems([found]))
+
+
+def problems(records: list[dict[str, Any]]) -> list[str]:
+    """What differs among records, or within one, that must not."""
+    found = []
+    for name in sorted({name for r in records for name in r["must_be_equal"]}):
+        digests = {value for r in records for value in r["must_be_equal"].get(name, {}).values()}
+        if len(digests) != 1 or any(name not in r["must_be_equal"] for r in records):
+            found.append(f"{name}: {len(digests)} digests where there must be one")
+    entries = [entry for r in records for entry in r["files"].values()]
+    entries += [
+        {"sha256": entry["file_sha256"], **entry}
+        for r in records
+        for entry in (r["may_differ"]["cpu"], r["may_differ"]["cuda"])
+        if entry is not None
+    ]
+    for sha256 in sorted({entry["sha256"] for entry in entries}):
+        same = [entry for entry in entries if entry["sha256"] == sha256]
+        if len({entry["tokens_sha256"] for entry in same}) != 1:
+            found.append(f"file {sha256[:12]}: other tokens on another machine")
+        if not all(entry["coded_again_is_the_file"] for entry in same):
+            found.append(f"file {sha256[:12]}: its tokens give another file")
+    return found
+
+
+def report(found: list[str]) -> int:
+    """Print what is wrong; the exit status."""
+    print("\n".join(found) or "all that must be equal is equal")
+    return 1 if found else 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare two records."""
+    return report(problems([json.loads(path.read_text(encoding="utf-8")) for path in arguments.records]))
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("record", help="write the record of this machine")
+    one.add_argument("out", type=Path)
+    one.add_argument("--keep", type=Path, help="keep the clip's file")
+    one.add_argument("--files", type=Path, nargs="*", default=[], help="files made on other machines")
+    one.set_defaults(run=record)
+    two = commands.add_parser("compare", help="compare records")
+    two.add_argument("records", type=Path, nargs="+")
+    two.set_defaults(run=compare)
+    arguments = parser.parse_args()
+    result: int = arguments.run(arguments)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
