@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import mapping
-from tokcodec.chunks import ADAPTIVE, choose_entropy
+from tokcodec.chunks import ADAPTIVE, Entropy, choose_entropy
 from tokcodec.container import (
     ContainerWriter,
     StreamHeader,
@@ -75,6 +75,16 @@ class Codec:
         if entropy != ADAPTIVE.model:
             named = None if prior is None else str(prior)
             self._entropy = choose_entropy(entropy, named, tokenizer=self._entry.sha256)
+
+    @property
+    def entropy(self) -> Entropy:
+        """The probability model to encode with."""
+        return self._entropy
+
+    @property
+    def prior_file(self) -> Path | None:
+        """The weights file of a prior that was named, to decode with."""
+        return self._prior
 
     def encode(
         self,

@@ -51,10 +51,11 @@ class Rate:
                 f"{len(given) or 'none'} of {', '.join(UNITS)} given",
                 hint="a rate is one of bits per pixel, kilobits per second, and a number of bytes",
             )
-        if type(self.asked) is not int and (self.max_bytes is not None or type(self.asked) is not float):
+        kinds = int if self.max_bytes is not None else (int, float)
+        if isinstance(self.asked, bool) or not isinstance(self.asked, kinds):
             raise UsageError(f"a rate is a number, and max_bytes a whole one, not {self.asked!r}")
         if not (math.isfinite(self.asked) and self.asked > 0):
-            raise UsageError(f"a rate is above zero, not {self.asked:g} {self.unit}")
+            raise UsageError(f"a rate is above zero, not {self.asked:g} {self.unit}", hint="for example 0.02 a pixel")
 
     @property
     def name(self) -> str:

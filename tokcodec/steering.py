@@ -15,10 +15,10 @@ MOST_TRIES = 8
 """For a chunk."""
 KEPT_IN_MEMORY_BYTES = 1 << 28
 """Frames of a chunk beyond this wait in a temporary file."""
-_INNER = 1 / 3
-"""A new try aims at this part of what would do, for the search has errors."""
-_PATIENCE = 4
-"""Chunks over which a deviation is made up for."""
+_MARGIN = 2 / 3, 0.1
+"""A new try aims inside of what would do, by the lesser of these shares: of what a chunk may miss, and of the chunk."""
+_PATIENCE = 4, 0.25
+"""A deviation is made up for over so many chunks, or such a share of those that there were, whichever are more."""
 
 
 class Steering:
@@ -47,7 +47,8 @@ class Steering:
             asked: Bytes that the file should have with this chunk.
             spent: Bytes that it has without it.
         """
-        return ChunkSearch(self._limits, self._slope, wanted=asked - spent, slack=CONTENT * asked)
+        inner = CONTENT * asked - _margin(asked, asked - self._asked)
+        return ChunkSearch(self._limits, self._slope, wanted=asked - spent, slack=CONTENT * asked, inner=inner)
 
     def took(self, search: ChunkSearch, *, asked: float, spent: int) -> None:
         """A chunk was written; says what :attr:`quality` the next one is tried with first.
@@ -66,12 +67,18 @@ class Steering:
         share = asked - self._asked
         self._asked = asked
         # The quality at which all chunks together had been as large as asked, and a part of what they were not.
-        owed = min(max((asked - spent) / (_PATIENCE * share), -0.5), 0.5)
+        patience = max(_PATIENCE[0] * share, _PATIENCE[1] * asked)
+        owed = min(max((asked - spent) / patience, -0.5), 0.5)
         steady = math.log(asked / self._weight * (1 + owed)) / self._slope
         # Within what will do if the next chunk is like this one.
-        wanted, slack = asked + share - spent, _INNER * CONTENT * (asked + share)
-        low, high = (math.log(max(size, 1.0) / weight) / self._slope for size in (wanted - slack, wanted + slack))
+        wanted, inner = asked + share - spent, CONTENT * (asked + share) - _margin(asked + share, share)
+        low, high = (math.log(max(size, 1.0) / weight) / self._slope for size in (wanted - inner, wanted + inner))
         self.quality = min(max(steady, low, self._limits[0]), max(high, self._limits[0]), self._limits[1])
+
+
+def _margin(asked: float, share: float) -> float:
+    """How far inside of what would do a try aims, in bytes: of a file so far, and of its last chunk."""
+    return min(_MARGIN[0] * CONTENT * asked, _MARGIN[1] * share)
 
 
 class ChunkSearch:
@@ -82,11 +89,12 @@ class ChunkSearch:
         slope: Of log(size) over quality, as the last chunk had it.
         wanted: Bytes that the chunk should have.
         slack: By how many it may miss that.
+        inner: By how many the next try shall, where one misses by more.
     """
 
-    def __init__(self, limits: tuple[float, float], slope: float, *, wanted: float, slack: float) -> None:
+    def __init__(self, limits: tuple[float, float], slope: float, *, wanted: float, slack: float, inner: float) -> None:
         self._search = QualitySearch(limits, slope=slope)
-        self._wanted, self._slack = wanted, slack
+        self._wanted, self._slack, self._inner = wanted, slack, inner
 
     @property
     def sizes(self) -> dict[float, int]:
@@ -110,7 +118,7 @@ class ChunkSearch:
         if abs(miss) <= self._slack or len(self.sizes) >= MOST_TRIES:
             return None
         # The near side of what will do: the quality changes no more than it must.
-        return self._search.propose(self._wanted + math.copysign(_INNER * self._slack, miss))
+        return self._search.propose(self._wanted + math.copysign(self._inner, miss))
 
 
 class KeptFrames:
