@@ -219,7 +219,7 @@ def test_never_more_bytes_than_allowed(complexity: float, max_bytes: int):
 def test_one_quality_for_a_rate(rate: float):
     sink = io.BytesIO()
     coded, _ = find_pass(made_up(1e3), Rate(bits_per_pixel=rate, multi_pass=True), sink, limits=LIMITS)
-    assert 8 * (coded.size - SIDE) / 80000 == pytest.approx(rate, rel=0.02)
+    assert 8 * (coded.size - SIDE) / 80000 == pytest.approx(rate, rel=PROMISED)
     assert len(sink.getvalue()) == coded.size
 
 
