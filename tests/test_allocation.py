@@ -132,7 +132,7 @@ def test_qualities_between_and_beyond():
     assert slope_of(7) == pytest.approx(SLOPES[6] ** 2 / SLOPES[5])
     for effort, (low, high) in QUALITY_LIMITS.items():
         if effort:
-            black_for_white = 255.0**2 * 32 * 32 * 4 * 6
+            black_for_white = 255.0**2 * 32 * 32 * 4
             trial = MadeUpTrial(np.full((1, 1), black_for_white), np.ones((1, 1)))
             assert allocator_for(quality=low, effort=effort).choose(trial) == 0
             trial = MadeUpTrial(np.full((1, 1), 1000.0), np.full((1, 1), 990.0))

@@ -51,7 +51,7 @@ class Rate:
                 f"{len(given) or 'none'} of {', '.join(UNITS)} given",
                 hint="a rate is one of bits per pixel, kilobits per second, and a number of bytes",
             )
-        kinds = int if self.max_bytes is not None else (int, float)
+        kinds: tuple[type, ...] = (int,) if self.max_bytes is not None else (int, float)
         if isinstance(self.asked, bool) or not isinstance(self.asked, kinds):
             raise UsageError(f"a rate is a number, and max_bytes a whole one, not {self.asked!r}")
         if not (math.isfinite(self.asked) and self.asked > 0):
