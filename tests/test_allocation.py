@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 from tokcodec.tokenizer.allocation import (
     GAIN_SCALE_BITS,
+    QUALITY_LIMITS,
     SLOPES,
     TRIED,
     RateDistortionAllocator,
     RateDistortionConfig,
     UniformAllocator,
     allocator_for,
+    slope_of,
 )
 
 
@@ -120,3 +122,33 @@ def test_qualities_and_efforts():
         trial = MadeUpTrial(best * random.uniform(1, 50, (6, 8)), best)
         sums.append(int(allocator_for(quality=quality, effort=1).choose(trial).sum()))
     assert sums == sorted(sums)
+
+
+def test_qualities_between_and_beyond():
+    assert [slope_of(quality) for quality in range(1, 7)] == [SLOPES[quality] for quality in range(1, 7)]
+    assert slope_of(2.5) == pytest.approx((SLOPES[2] * SLOPES[3]) ** 0.5)
+    slopes = [slope_of(quality / 4) for quality in range(-32, 65)]
+    assert slopes == sorted(slopes, reverse=True)
+    assert slope_of(7) == pytest.approx(SLOPES[6] ** 2 / SLOPES[5])
+    for effort, (low, high) in QUALITY_LIMITS.items():
+        if effort:
+            black_for_white = 255.0**2 * 32 * 32 * 4
+            trial = MadeUpTrial(np.full((1, 1), black_for_white), np.ones((1, 1)))
+            assert allocator_for(quality=low, effort=effort).choose(trial) == 0
+            trial = MadeUpTrial(np.full((1, 1), 1000.0), np.full((1, 1), 990.0))
+            assert allocator_for(quality=high, effort=effort).choose(trial) == 6
+
+
+def test_uniform_levels_between_two():
+    trial = MadeUpTrial(np.ones((6, 8)), np.ones((6, 8)))
+    allocator = UniformAllocator(level=2.25)
+    allocator.start_chunk()
+    steps = [allocator.choose(trial) for _ in range(8)]
+    assert all(set(np.unique(levels)) == {2, 3} for levels in steps)
+    assert np.mean(steps) == pytest.approx(2.25, abs=0.02)
+    assert np.ptp(np.mean(steps, axis=0)) < 0.5, "no block has more than the others in every step"
+    allocator.start_chunk()
+    assert (allocator.choose(trial) == steps[0]).all()
+    trial.first = True
+    assert (UniformAllocator(level=0.0).choose(trial) == 1).all(), "a first step never keeps nothing"
+    assert (UniformAllocator(level=9.5).choose(trial) == 6).all(), "there is no more than the highest level"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokcodec.container import Damage
     from tokcodec.inspection import Inspection, inspect, verify
     from tokcodec.oneshot import decode, encode
+    from tokcodec.rate import Rate, RateReport
     from tokcodec.results import CodecResult, DecodedVideo
 
 __version__ = "0.1.0"
@@ -30,6 +31,8 @@ __all__ = [
     "Damage",
     "DecodedVideo",
     "Inspection",
+    "Rate",
+    "RateReport",
     "TokcodecError",
     "__version__",
     "decode",
@@ -45,6 +48,8 @@ _HOMES = {
     "Damage": "tokcodec.container",
     "decode": "tokcodec.oneshot",
     "encode": "tokcodec.oneshot",
+    "Rate": "tokcodec.rate",
+    "RateReport": "tokcodec.rate",
     "Inspection": "tokcodec.inspection",
     "inspect": "tokcodec.inspection",
     "verify": "tokcodec.inspection",

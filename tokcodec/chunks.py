@@ -50,6 +50,11 @@ class Entropy:
         """Digest of its weights in the header."""
         return NO_DIGEST if self.prior is None else bytes.fromhex(self.prior.sha256)
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its weights; "" where it has none."""
+        return "" if self.prior is None else self.prior.sha256
+
     def network(self) -> PriorNetwork | None:
         """The network, loaded and checked."""
         from tokcodec.weights.priors import load_prior  # late: `info` need not wait for NumPy

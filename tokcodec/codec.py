@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import mapping
-from tokcodec.chunks import ADAPTIVE, choose_entropy
+from tokcodec.chunks import ADAPTIVE, Entropy, choose_entropy
 from tokcodec.container import (
     ContainerWriter,
     StreamHeader,
     read_stream,
 )
+from tokcodec.counts import Stopwatch, StreamCounts
+from tokcodec.encoding import ArraySource, can_open_again, encode_source
 from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
-from tokcodec.frames import Colour, Frame, Packet, VideoInfo, format_for, open_video, open_writer
+from tokcodec.frames import Frame, Packet, VideoInfo, VideoReader, format_for, open_video, open_writer
 from tokcodec.output import atomic
-from tokcodec.pipeline import EncodeSettings, Progress, Stopwatch, StreamCounts, StreamDecoding, encode_items
+from tokcodec.pipeline import EncodeSettings, Progress, StreamDecoding
+from tokcodec.rate import Rate, RateReport
 from tokcodec.results import CodecResult, DecodedVideo
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
@@ -33,7 +36,6 @@ from tokcodec.tokenizer.refine import ITERATIONS
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
 from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
 
-DEFAULT_QUALITY = 6
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
 
@@ -75,12 +77,23 @@ class Codec:
             named = None if prior is None else str(prior)
             self._entropy = choose_entropy(entropy, named, tokenizer=self._entry.sha256)
 
+    @property
+    def entropy(self) -> Entropy:
+        """The probability model to encode with."""
+        return self._entropy
+
+    @property
+    def prior_file(self) -> Path | None:
+        """The weights file of a prior that was named, to decode with."""
+        return self._prior
+
     def encode(
         self,
         source: str | Path | BinaryIO,
         target: str | Path | BinaryIO,
         *,
-        quality: int = DEFAULT_QUALITY,
+        quality: int | None = None,
+        rate: Rate | None = None,
         effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
         start_seconds: float = 0.0,
@@ -94,7 +107,8 @@ class Codec:
         Args:
             source: Anything that FFmpeg opens, or a binary stream.
             target: Path of the `.tok` file, or a binary stream, which need not be seekable.
-            quality: 1 (smallest file) to 6 (best picture).
+            quality: 1 (smallest file) to 6 (best picture); None is 6, or what the rate needs.
+            rate: How large the file shall be, instead of a quality; the result's `rate` says what became of it.
             effort: 0 keeps the same number of bits everywhere (level `quality`); 1 tries where bits do most good; 2 and
                 3 also refine the tokens, and take 4 and 10 times as long.
             chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
@@ -102,38 +116,55 @@ class Codec:
             duration_seconds: Leave out what comes so long after the start.
             audio: Carry audio and subtitles along, unchanged.
             force: Replace an existing target.
-            progress: Called with the number of frames done, after each.
+            progress: Called with the number of frames done, after each; it begins again with each pass over the file.
 
         Raises:
             MediaError: The source cannot be read as video.
             OutputError: The target exists or cannot be written.
-            UsageError: A value is out of range.
+            UsageError: A value is out of range, the file cannot be so small, or a source that can be read only once
+                would have to be read again.
         """
-        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy)
+        settings = EncodeSettings(
+            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy, rate=rate
+        )
+        if rate is not None and rate.is_whole and not can_open_again(source):
+            raise UsageError(
+                "the input can be read only once, and this rate needs several passes",
+                hint="save it as a file first; bits per pixel and kilobits per second in one pass work for pipes",
+            )
         watch = Stopwatch()
-        with contextlib.ExitStack() as stack:
-            sink = _open_sink(target, force=force, source=source, stack=stack)
-            reader = stack.enter_context(
+        readers: list[VideoReader] = []
+        origin = None if isinstance(source, (str, Path)) or not can_open_again(source) else source.tell()
+
+        def open_source() -> VideoReader:
+            if origin is not None and readers and not isinstance(source, (str, Path)):
+                source.seek(origin)
+            readers.append(
                 open_video(source, start_seconds=start_seconds, duration_seconds=duration_seconds, side_streams=audio)
             )
-            writer, encoder = self._encoder(sink, reader.info, settings)
-            counts = encode_items(
-                reader, writer, encoder, info=reader.info, settings=settings, watch=watch, progress=progress
+            return readers[-1]
+
+        with contextlib.ExitStack() as stack:
+            sink = _open_sink(target, force=force, source=source, stack=stack)
+            encoding = encode_source(
+                open_source, self._encoder, sink, settings=settings, watch=watch, progress=progress
             )
         return _result(
-            counts,
-            reader.info,
-            writer.bytes_written,
+            encoding.coded.counts,
+            encoding.info,
+            encoding.coded.size,
             watch,
-            notes=tuple(reader.notes),
-            lost=tuple(reader.damage),
+            notes=(*readers[-1].notes, *encoding.notes),
+            lost=tuple(readers[-1].damage),
+            rate=encoding.report,
         )
 
     def encode_frames(
         self,
         frames: NDArray[np.uint8],
         *,
-        quality: int = DEFAULT_QUALITY,
+        quality: int | None = None,
+        rate: Rate | None = None,
         frame_rate: Fraction | float = 25,
         effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
@@ -143,6 +174,7 @@ class Codec:
         Args:
             frames: uint8 `(T, H, W, 3)` RGB.
             quality: As for :meth:`encode`.
+            rate: As for :meth:`encode`.
             effort: As for :meth:`encode`.
             frame_rate: Frames a second.
             chunk_frames: As for :meth:`encode`.
@@ -154,19 +186,12 @@ class Codec:
             raise UsageError("frames must be a NumPy array, uint8 (T, H, W, 3)")
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
-        settings = EncodeSettings(quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy)
-        rate = _rate(frame_rate)
-        info = VideoInfo(
-            width=frames.shape[2],
-            height=frames.shape[1],
-            time_base=1 / rate,
-            frame_rate=rate,
-            colour=Colour(),
+        settings = EncodeSettings(
+            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy, rate=rate
         )
         sink = io.BytesIO()
-        writer, encoder = self._encoder(sink, info, settings)
-        items = (Frame(pixels=pixels, pts=number) for number, pixels in enumerate(frames))
-        encode_items(items, writer, encoder, info=info, settings=settings, watch=Stopwatch())
+        array = ArraySource(frames, frame_rate=_rate(frame_rate))
+        encode_source(lambda: contextlib.nullcontext(array), self._encoder, sink, settings=settings, watch=Stopwatch())
         return sink.getvalue()
 
     def decode(
@@ -282,11 +307,11 @@ class Codec:
         return self._models[entry.sha256]
 
     def _encoder(
-        self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings
+        self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings, quality: float
     ) -> tuple[ContainerWriter, StreamEncoder]:
         encoder = StreamEncoder(
             self._tokenizer(self._entry),
-            allocator_for(quality=settings.quality, effort=settings.effort),
+            allocator_for(quality=quality, effort=settings.effort),
             iterations=ITERATIONS[settings.effort],
         )
         header = mapping.header_of(
@@ -351,6 +376,7 @@ def _result(
     *,
     notes: tuple[str, ...],
     lost: tuple[str, ...] = (),
+    rate: RateReport | None = None,
 ) -> CodecResult:
     pixels = counts.frames * size.width * size.height
     return CodecResult(
@@ -366,4 +392,5 @@ def _result(
         notes=notes,
         lost=lost,
         damages=counts.damages,
+        rate=rate,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, DEFAULT_QUALITY, Codec
+from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, Codec
 from tokcodec.pipeline import Progress
+from tokcodec.rate import Rate
 from tokcodec.results import CodecResult
 
 
@@ -14,7 +15,8 @@ def encode(
     source: str | Path,
     target: str | Path,
     *,
-    quality: int = DEFAULT_QUALITY,
+    quality: int | None = None,
+    rate: Rate | None = None,
     model: str | None = None,
     device: str = "auto",
     effort: int = DEFAULT_EFFORT,
@@ -33,6 +35,7 @@ def encode(
         source,
         target,
         quality=quality,
+        rate=rate,
         effort=effort,
         chunk_frames=chunk_frames,
         start_seconds=start_seconds,

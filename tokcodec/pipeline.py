@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,18 @@ from tokcodec.container import (
     SidePacketBatch,
     StreamReader,
 )
+from tokcodec.counts import Stopwatch, StreamCounts
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo
+from tokcodec.frames.info import Pixels
 from tokcodec.frames.timing import TimeRange
+from tokcodec.rate import Rate, first_quality
+from tokcodec.steering import KeptFrames, Steering
+from tokcodec.tokenizer.allocation import QUALITY_LIMITS, allocator_for
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep
 from tokcodec.tokens import TokenChunk
 
+DEFAULT_QUALITY = 6
 PACKET_BATCH_BYTES = 1 << 22
 """Side-stream packets are written at each chunk's end, or when so many bytes wait."""
 
@@ -33,52 +39,48 @@ Progress = Callable[[int, int | None], None]
 """Called with the number of frames done, and of all frames where that is known; the latter may be wrong."""
 
 
-@dataclass(kw_only=True)
-class Stopwatch:
-    """Seconds since it was made, and seconds by stage."""
-
-    tokenizer: float = 0.0
-    entropy_coding: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextlib.contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to "tokenizer" or "entropy_coding"."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
-
-    def total(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self.started
-
-
 @dataclass(frozen=True, kw_only=True)
 class EncodeSettings:
     """What an encoder may choose.
 
     Attributes:
-        quality: 1 (fewest bits) to 6 (nearly all bits).
+        quality: 1 (fewest bits) to 6 (nearly all bits); None where there is a rate, else 6.
         chunk_frames: Frames of a chunk, 1 + 4t.
         effort: 0 keeps the same number of bits everywhere, 1 looks for the best places, 2 and 3 for the best bits too.
         entropy: The probability model of the entropy coder.
+        rate: How large the file shall be.
     """
 
-    quality: int
+    quality: int | None
     chunk_frames: int
     effort: int
     entropy: Entropy = ADAPTIVE
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
-        if type(self.quality) is not int or not 1 <= self.quality <= 6:
+        if self.quality is not None and self.rate is not None:
+            raise UsageError("a quality and a rate exclude each other", hint="leave one away")
+        if self.quality is not None and (type(self.quality) is not int or not 1 <= self.quality <= 6):
             raise UsageError(f"quality is a whole number from 1 to 6, not {self.quality!r}")
         if type(self.effort) is not int or not 0 <= self.effort <= 3:
             raise UsageError(f"effort is a whole number from 0 to 3, not {self.effort!r}")
         frames = self.chunk_frames
         if type(frames) is not int or not 1 <= frames <= MAX_CHUNK_FRAMES or (frames - 1) % 4:
             raise UsageError(f"a chunk has 1 + 4t frames, not {frames!r}", hint="try 17, 33 or 65")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest quality that a rate can lead to."""
+        return QUALITY_LIMITS[self.effort]
+
+    def quality_for(self, info: VideoInfo) -> float:
+        """The quality of a video, or the one to begin with where a rate is asked for."""
+        if self.rate is None:
+            return DEFAULT_QUALITY if self.quality is None else self.quality
+        frames = 100 if info.frame_count_hint is None else max(1, info.frame_count_hint)
+        pixels = frames * info.width * info.height
+        seconds = frames / (info.frame_rate or Fraction(25))
+        return first_quality(8 * self.rate.bytes_for(pixels=pixels, seconds=seconds) / pixels, self.limits)
 
 
 class _ChunkBuilder:
@@ -92,14 +94,19 @@ class _ChunkBuilder:
         info: VideoInfo,
         settings: EncodeSettings,
         watch: Stopwatch,
+        steering: Steering | None,
     ) -> None:
         self._writer, self._encoder = writer, encoder
         self._info, self._settings, self._watch = info, settings, watch
+        self._steering, self._kept = steering, KeptFrames()
         self._steps: list[TokenStep] = []
         self._pts: list[int] = []
         self._packets: list[Packet] = []
         self._packet_bytes = 0
-        self.side_bytes = 0
+        self._first_pts = 0
+        self.frames = self.coded_frames = 0
+        self.side_bytes = self.chunk_bytes = 0
+        self.seconds = Fraction(0)
 
     @property
     def is_full(self) -> bool:
@@ -108,9 +115,21 @@ class _ChunkBuilder:
 
     def add_frame(self, frame: Frame) -> None:
         """Tokenize a frame; its chunk stays open."""
-        with self._watch.measure("tokenizer"):
-            step = self._encoder.push(frame.pixels)
+        if self._steering is not None:
+            if not self._pts:
+                self._kept.clear()
+                self._place_bits(self._steering.quality)
+            self._kept.add(frame.pixels.tobytes())
+        if not self.frames:
+            self._first_pts = frame.pts
         self._pts.append(frame.pts)
+        self.frames += 1
+        self._tokenize(frame.pixels)
+
+    def _tokenize(self, pixels: Pixels) -> None:
+        with self._watch.measure("tokenizer"):
+            step = self._encoder.push(pixels)
+        self.coded_frames += 1
         if step is not None:
             self._steps.append(step)
 
@@ -127,26 +146,66 @@ class _ChunkBuilder:
         self._writer.write_packets(mapping.packed(self._packets))
         self._packets, self._packet_bytes = [], 0
 
-    def close(self, *, next_pts: int | None) -> None:
+    def end_chunk(self, *, next_pts: int | None) -> None:
         """Write the open chunk, if there is one; `next_pts` is when the next begins, None at the end."""
         if not self._pts:
             return
+        last = self._last_duration() if next_pts is None else next_pts - self._pts[-1]
+        self.seconds = (self._pts[-1] + last - self._first_pts) * self._info.time_base
+        record = self._coded(last)
+        if self._steering is not None:
+            record = self._steered(record, last, self._steering)
+        self.chunk_bytes += self._writer.cost_of(record)
+        self._writer.write_chunk(record)
+        self._pts = []
+        self.flush_packets()
+
+    def _coded(self, last_duration: int) -> ChunkRecord:
+        """The open chunk's tokens, coded; they are forgotten."""
         with self._watch.measure("tokenizer"):
             step = self._encoder.end_chunk()
         if step is not None:
             self._steps.append(step)
-        last = self._last_duration() if next_pts is None else next_pts - self._pts[-1]
         with self._watch.measure("entropy_coding"):
             record = encode_chunk(
                 self._tokens(),
                 number=self._writer.chunks_written,
                 pts=tuple(self._pts),
-                last_duration=last,
+                last_duration=last_duration,
                 entropy=self._settings.entropy,
             )
-        self._writer.write_chunk(record)
-        self._steps, self._pts = [], []
-        self.flush_packets()
+        self._steps = []
+        return record
+
+    def _steered(self, record: ChunkRecord, last_duration: int, steering: Steering) -> ChunkRecord:
+        """The chunk at the quality that the rate needs, coded again where the first try was another one."""
+        if self._settings.rate is None:
+            raise UsageError("steering without a rate")
+        pixels = self.frames * self._info.width * self._info.height
+        asked = self._settings.rate.bytes_for(pixels=pixels, seconds=self.seconds)
+        # Without the packets, but with what is around them.
+        spent = (
+            self._writer.closed_bytes - self.side_bytes + self._writer.cost_of_packets(mapping.packed(self._packets))
+        )
+        search = steering.search(asked=asked, spent=spent)
+        tried, quality = {}, steering.quality
+        while True:
+            tried[quality] = record
+            wanted = search.add(quality, self._writer.cost_of(record))
+            if wanted is None:
+                break
+            quality = wanted
+            self._place_bits(quality)
+            for frame in self._kept:
+                self._tokenize(
+                    np.frombuffer(bytearray(frame), np.uint8).reshape(self._info.height, self._info.width, 3)
+                )
+            record = self._coded(last_duration)
+        steering.took(search, asked=asked, spent=spent + search.sizes[search.best])
+        return tried[search.best]
+
+    def _place_bits(self, quality: float) -> None:
+        self._encoder.begin(allocator_for(quality=quality, effort=self._settings.effort))
 
     def _tokens(self) -> TokenChunk:
         """The tokens of the open chunk."""
@@ -161,22 +220,9 @@ class _ChunkBuilder:
             return max(1, round(1 / (self._info.frame_rate * self._info.time_base)))
         return self._pts[-1] - self._pts[-2] if len(self._pts) > 1 else 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class StreamCounts:
-    """What went through a pipeline.
-
-    Attributes:
-        frames: Frames.
-        chunks: Chunks.
-        side_bytes: Bytes of side-stream packets.
-        damages: What was lost, when decoding.
-    """
-
-    frames: int
-    chunks: int
-    side_bytes: int
-    damages: tuple[Damage, ...] = ()
+    def close(self) -> None:
+        """Give back what frames are kept in."""
+        self._kept.close()
 
 
 def encode_items(
@@ -188,24 +234,36 @@ def encode_items(
     settings: EncodeSettings,
     watch: Stopwatch,
     progress: Progress | None = None,
+    steering: Steering | None = None,
 ) -> StreamCounts:
-    """Frames and packets, in file order, to a whole `.tok` stream; the writer is closed."""
-    builder = _ChunkBuilder(writer, encoder, info=info, settings=settings, watch=watch)
-    frames = 0
-    for item in items:
-        if isinstance(item, Packet):
-            builder.add_packet(item)
-            continue
-        if builder.is_full:
-            builder.close(next_pts=item.pts)
-        builder.add_frame(item)
-        frames += 1
-        if progress is not None:
-            progress(frames, info.frame_count_hint)
-    builder.close(next_pts=None)
-    builder.flush_packets()
-    writer.close()
-    return StreamCounts(frames=frames, chunks=writer.chunks_written, side_bytes=builder.side_bytes)
+    """Frames and packets, in file order, to a whole `.tok` stream; the writer is closed.
+
+    With `steering`, the encoder's allocator gives way to those that the rate of the settings leads to.
+    """
+    builder = _ChunkBuilder(writer, encoder, info=info, settings=settings, watch=watch, steering=steering)
+    with contextlib.closing(builder):
+        for item in items:
+            if isinstance(item, Packet):
+                builder.add_packet(item)
+                continue
+            if builder.is_full:
+                builder.end_chunk(next_pts=item.pts)
+            builder.add_frame(item)
+            if progress is not None:
+                progress(builder.frames, info.frame_count_hint)
+        builder.end_chunk(next_pts=None)
+        builder.flush_packets()
+        writer.close()
+    return StreamCounts(
+        frames=builder.frames,
+        chunks=writer.chunks_written,
+        side_bytes=builder.side_bytes,
+        chunk_bytes=builder.chunk_bytes,
+        coded_frames=builder.coded_frames,
+        seconds=builder.seconds,
+        used=None if steering is None else steering.used,
+        tried=None if steering is None else steering.tried,
+    )
 
 
 class StreamDecoding:

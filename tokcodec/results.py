@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.container import Damage
+from tokcodec.rate import RateReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class CodecResult:
         notes: What a person should know, such as side streams that were left behind.
         lost: What of the media file could not be read, when encoding.
         damages: What of the `.tok` stream was lost, when decoding.
+        rate: What was asked and what came of it, when encoding at a rate.
     """
 
     frames: int
@@ -42,6 +44,7 @@ class CodecResult:
     notes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     damages: tuple[Damage, ...] = ()
+    rate: RateReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

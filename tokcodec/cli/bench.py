@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Json, Quiet, Verbose, console_of
+from tokcodec.cli.options import Entropy, Json, Prior, Quiet, Verbose, console_of
 from tokcodec.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def bench(
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
+    entropy: Entropy = "adaptive",
+    prior: Prior = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Tasks at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of every codec.")] = 1,
     engine: Annotated[
@@ -91,7 +93,7 @@ def bench(
     check_bjontegaard()
     check_engine(engine)
     wanted_size = None if size is None else parse_size(size)
-    wanted = make_codecs(names, model=model, device=device)
+    wanted = make_codecs(names, model=model, device=device, entropy=entropy, prior=prior)
     found = find_dataset(dataset, root=root)
     choice = MetricChoice(
         lpips_folder=None if lpips_weights is None else lpips_weights.resolve(),

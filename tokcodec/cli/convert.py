@@ -30,6 +30,7 @@ from tokcodec.console import Console
 from tokcodec.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
+    from tokcodec.rate import Rate
     from tokcodec.results import CodecResult
 
 
@@ -45,11 +46,13 @@ def _codec_lines(result: CodecResult) -> list[tuple[str, str]]:
     lines = [("frames", f"{result.frames} of {result.width}x{result.height}, in {result.chunks} chunks")]
     if result.tok_bytes is not None and result.bits_per_pixel is not None:
         lines.append(("size", f"{result.tok_bytes} bytes, {result.bits_per_pixel:.4f} bits per pixel"))
-    rate = result.frames / max(1e-9, result.seconds)
+    if result.rate is not None:
+        lines.append(("rate", result.rate.line()))
+    speed = result.frames / max(1e-9, result.seconds)
     lines.append(
         (
             "time",
-            f"{result.seconds:.2f} s, {rate:.1f} frames/s (tokenizer {result.tokenizer_seconds:.2f} s, "
+            f"{result.seconds:.2f} s, {speed:.1f} frames/s (tokenizer {result.tokenizer_seconds:.2f} s, "
             f"entropy coding {result.entropy_coding_seconds:.2f} s)",
         )
     )
@@ -61,8 +64,27 @@ def encode(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A video or a picture; - is y4m on standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUTPUT.tok", help="The .tok file; - is standard output.")],
     quality: Annotated[
-        int, typer.Option("--quality", "-Q", min=1, max=6, help="1 is the smallest file, 6 the best picture.")
-    ] = 6,
+        int | None,
+        typer.Option(
+            "--quality", "-Q", min=1, max=6, show_default="6", help="1 is the smallest file, 6 the best picture."
+        ),
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option("--bpp", metavar="X", help="Instead of a quality: bits per pixel of the file.")
+    ] = None,
+    kbps: Annotated[
+        float | None, typer.Option("--kbps", metavar="X", help="Instead of a quality: kilobits per second.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-bytes", metavar="N", help="Instead of a quality: no more bytes than these, audio included."
+        ),
+    ] = None,
+    multi_pass: Annotated[
+        bool,
+        typer.Option("--multi-pass", help="With --bpp or --kbps: one quality for the whole file, in several passes."),
+    ] = False,
     effort: Effort = 1,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     chunk_frames: Annotated[
@@ -81,6 +103,7 @@ def encode(
 ) -> None:
     """Encode a video or a picture into a .tok file."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
+    rate = _rate(quality, bpp=bpp, kbps=kbps, max_bytes=max_bytes, multi_pass=multi_pass)
     sink = checked_output(target, source=source, force=force)
     from tokcodec.codec import Codec
 
@@ -92,6 +115,7 @@ def encode(
             place,
             sink,
             quality=quality,
+            rate=rate,
             effort=effort,
             chunk_frames=chunk_frames,
             start_seconds=start,
@@ -101,6 +125,23 @@ def encode(
             progress=update,
         )
     _say(console, result, source)
+
+
+def _rate(
+    quality: int | None, *, bpp: float | None, kbps: float | None, max_bytes: int | None, multi_pass: bool
+) -> Rate | None:
+    """The rate that the options ask for; None where a quality is taken."""
+    from tokcodec.rate import Rate
+
+    given = {"--quality": quality, "--bpp": bpp, "--kbps": kbps, "--max-bytes": max_bytes}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
+    if bpp is None and kbps is None and max_bytes is None:
+        if multi_pass:
+            raise UsageError("--multi-pass needs a rate", hint="add --bpp or --kbps")
+        return None
+    return Rate(bits_per_pixel=bpp, kilobits_per_second=kbps, max_bytes=max_bytes, multi_pass=multi_pass)
 
 
 @app.command(short_help=".tok file to video or pictures.")

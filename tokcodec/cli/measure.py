@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Device, Effort, Force, Json, Quiet, Verbose, console_of
+from tokcodec.cli.options import Device, Effort, Entropy, Force, Json, Prior, Quiet, Verbose, console_of
 from tokcodec.errors import UsageError
 
 
@@ -16,7 +16,19 @@ from tokcodec.errors import UsageError
 def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder of videos never trained on.")],
     qualities: Annotated[str, typer.Option("--qualities", help="Quality levels to measure.")] = "1,2,3,4,5,6",
+    bpp: Annotated[
+        str | None,
+        typer.Option("--bpp", metavar="LIST", help="Bits per pixel to encode each clip at, instead of quality levels."),
+    ] = None,
+    trim_from: Annotated[
+        int | None,
+        typer.Option(
+            "--trim-from", metavar="Q", min=1, max=6, help="With --bpp: encode at quality Q and trim to the rates."
+        ),
+    ] = None,
     effort: Effort = 1,
+    entropy: Entropy = "adaptive",
+    prior: Prior = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     frames: Annotated[
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
@@ -54,6 +66,7 @@ def evaluate(
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     say = console.debug if json_results else console.note
     levels, factors = _whole_numbers(qualities), _factors(crfs) if anchor else ()
+    rates = () if bpp is None else _rates(bpp)
     from tokcodec.codec import DEFAULT_CHUNK_FRAMES, Codec
     from tokcodec.evaluation import EvalSettings, RecordStore, find_clips
     from tokcodec.evaluation import evaluate as measure_all
@@ -69,16 +82,18 @@ def evaluate(
     if plot is not None:
         check_matplotlib()
         check_target(plot, force=force, source=out)
+    settings = EvalSettings(
+        qualities=levels, effort=effort, crfs=factors, max_frames=frames, rates=rates, trimmed_from=trim_from or 0
+    )
     clips = find_clips(data)
     store = RecordStore(out)
     entry = default_entry() if model is None else find_by_name(model)
-    codec = Codec(model=model, weights=entry.path, device=device)
+    codec = Codec(model=model, weights=entry.path, device=device, entropy=entropy, prior=prior)
     meter = make_meter(folder=lpips_weights, download=lpips_download, every=every, device=codec.device)
     kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
     missing = {name: loaded.reason for name, loaded in kinds if loaded.network is None}
     for name, reason in missing.items():
         console.note(f"{name} is not measured: {reason}")
-    settings = EvalSettings(qualities=levels, effort=effort, crfs=factors, max_frames=frames)
     records = measure_all(clips, codec, meter, settings, model_sha256=entry.sha256, store=store, say=say)
     report = make_report(records, missing=missing, lpips_every=every, max_frames=frames)
     if plot is not None:
@@ -92,6 +107,13 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(sorted({int(level) for level in text.split(",")}))
     except ValueError as error:
         raise UsageError(f"{text!r} is not a list of quality levels", hint="for example 1,3,6") from error
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(sorted({float(rate) for rate in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a list of bits per pixel", hint="for example 0.01,0.02,0.04") from error
 
 
 def _factors(text: str) -> tuple[float, ...]:

@@ -21,6 +21,8 @@ from tokcodec.container.records import (
 )
 from tokcodec.errors import OutputError, UsageError
 
+_RECORD_BYTES = wire.RECORD_HEADER_BYTES + wire.RECORD_TRAILER_BYTES
+
 
 class ContainerWriter:
     """Writes one file to a sink that need not be seekable; the sink stays open.
@@ -57,6 +59,20 @@ class ContainerWriter:
     def chunks_written(self) -> int:
         """Chunks so far, which is the number of the next one."""
         return self._chunks
+
+    @property
+    def closed_bytes(self) -> int:
+        """Size of the file if it was closed now."""
+        index = _RECORD_BYTES + wire.INDEX_FIXED_BYTES + wire.INDEX_ENTRY_BYTES * self._chunks
+        return self.bytes_written + index + wire.END_RECORD_BYTES
+
+    def cost_of(self, chunk: ChunkRecord) -> int:
+        """Bytes by which a chunk makes the file larger, its entry of the index included."""
+        return _RECORD_BYTES + len(pack_chunk(chunk, header=self._header)) + wire.INDEX_ENTRY_BYTES
+
+    def cost_of_packets(self, packets: Sequence[SidePacket]) -> int:
+        """Bytes by which packets make the file larger; none cost nothing."""
+        return _RECORD_BYTES + len(pack_packets(packets, header=self._header)) if packets else 0
 
     def write_chunk(self, chunk: ChunkRecord) -> None:
         """Write the next chunk (spec section 5)."""
@@ -131,14 +147,28 @@ class ContainerWriter:
         self._sequence += 1
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                # An unbuffered sink may take a part only.
-                done = self._sink.write(rest)
-            except (OSError, ValueError) as error:
-                raise OutputError(f"the output cannot be written: {error}", offset=self.bytes_written) from error
-            if not done:
-                raise OutputError("the output takes no more bytes", offset=self.bytes_written)
-            self.bytes_written += done
-            rest = rest[done:]
+        write_all(self._sink, data, offset=self.bytes_written)
+        self.bytes_written += len(data)
+
+
+def write_all(sink: BinaryIO, data: bytes, *, offset: int) -> None:
+    """Write bytes to a sink, which may be unbuffered and take a part only.
+
+    Args:
+        sink: Where they go.
+        data: The bytes.
+        offset: Of the first one in the file.
+
+    Raises:
+        OutputError: The sink takes no more bytes.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            done = sink.write(rest)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"the output cannot be written: {error}", offset=offset) from error
+        if not done:
+            raise OutputError("the output takes no more bytes", offset=offset)
+        offset += done
+        rest = rest[done:]

@@ -17,7 +17,7 @@ class CurvePoint:
     """One setting of one codec, averaged over clips.
 
     Attributes:
-        setting: Quality level or constant rate factor.
+        setting: Quality level, bits per pixel asked for, or constant rate factor.
         clips: How many.
         frames: Of all clips.
         bits_per_pixel: Mean over clips.

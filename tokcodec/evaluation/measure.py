@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from tokcodec.codec import DEFAULT_EFFORT, Codec
-from tokcodec.errors import MediaError
+from tokcodec.errors import MediaError, UsageError
 from tokcodec.evaluation.clips import Clip, digest_of, read_clip
 from tokcodec.evaluation.record import METRICS, TOKCODEC, X265, Key, Record
 from tokcodec.evaluation.store import RecordStore
 from tokcodec.frames.hevc import SMALLEST_SIDE, decode_hevc, encode_hevc
 from tokcodec.metrics.meter import Meter
+from tokcodec.rate import Rate
+from tokcodec.trim import trim
 
 X265_PRESET = "medium"
 X265_PARAMS = {"keyint": "64", "min-keyint": "64", "scenecut": "0", "info": "0"}
@@ -37,8 +40,10 @@ class EvalSettings:
     """What to measure.
 
     Attributes:
-        qualities: Quality levels of tokcodec.
+        qualities: Quality levels of tokcodec; unused where rates are given.
         effort: Of tokcodec's encoder, 0 to 3.
+        rates: Bits per pixel to encode at, instead of qualities.
+        trimmed_from: Encode at this quality and trim to the rates; 0 encodes at the rates.
         crfs: Constant rate factors of x265; none leaves it out.
         max_frames: Only the first so many frames of each clip; None is all.
     """
@@ -47,6 +52,19 @@ class EvalSettings:
     effort: int = DEFAULT_EFFORT
     crfs: tuple[float, ...] = DEFAULT_CRFS
     max_frames: int | None = None
+    rates: tuple[float, ...] = ()
+    trimmed_from: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trimmed_from and not self.rates:
+            raise UsageError("trimming needs rates to trim to", hint="add --bpp")
+        for rate in self.rates:
+            Rate(bits_per_pixel=rate)
+
+    @property
+    def ours(self) -> tuple[float, ...]:
+        """Settings of tokcodec."""
+        return self.rates or self.qualities
 
 
 def evaluate(
@@ -77,7 +95,7 @@ def evaluate(
         MediaError: A clip cannot be read.
     """
     paths = list(clips)
-    wanted = [(TOKCODEC, float(level)) for level in settings.qualities] + [(X265, crf) for crf in settings.crfs]
+    wanted = [(TOKCODEC, float(level)) for level in settings.ours] + [(X265, crf) for crf in settings.crfs]
     records: list[Record] = []
     for clip_number, path in enumerate(paths):
         bench = _Bench(path, codec, meter, settings, model_sha256)
@@ -128,6 +146,10 @@ class _Bench:
             model_sha256=self._model_sha256 if ours else "",
             device=str(self._codec.device) if ours else "",
             lpips_every=self._meter.every,
+            by="bpp" if ours and self._settings.rates else "quality",
+            entropy=self._codec.entropy.model if ours else "adaptive",
+            prior_sha256=self._codec.entropy.sha256 if ours else "",
+            trimmed_from=self._settings.trimmed_from if ours else 0,
         )
 
     def measure(self, key: Key) -> Record:
@@ -158,15 +180,22 @@ class _Bench:
         """The size of the whole `.tok` file, and what its decoder makes of it."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "clip.tok"
-            file.write_bytes(
-                self._codec.encode_frames(
-                    self.clip.frames,
-                    quality=int(key.setting),
-                    effort=key.effort,
-                    frame_rate=self.clip.frame_rate,
-                )
-            )
+            file.write_bytes(self._encoded(key))
             return file.stat().st_size, self._codec.decode_frames(file.read_bytes()).frames
+
+    def _encoded(self, key: Key) -> bytes:
+        """The clip as a `.tok` file."""
+        frames, frame_rate = self.clip.frames, self.clip.frame_rate
+        rate = Rate(bits_per_pixel=key.setting) if key.by == "bpp" else None
+        if key.trimmed_from:
+            whole = self._codec.encode_frames(
+                frames, quality=key.trimmed_from, effort=key.effort, frame_rate=frame_rate
+            )
+            sink = io.BytesIO()
+            trim(io.BytesIO(whole), sink, bits_per_pixel=key.setting, prior=self._codec.prior_file)
+            return sink.getvalue()
+        quality = None if rate else int(key.setting)
+        return self._codec.encode_frames(frames, quality=quality, rate=rate, effort=key.effort, frame_rate=frame_rate)
 
     def _through_x265(self, key: Key) -> tuple[int, Iterable[NDArray[np.uint8]]]:
         clip = self.clip

@@ -23,11 +23,15 @@ class Key:
         clip_sha256: Digest of the clip's file.
         max_frames: Only the first so many frames; None is all.
         codec: "tokcodec" or "x265-medium".
-        setting: Quality level, or constant rate factor.
+        setting: Quality level, bits per pixel that were asked for, or constant rate factor.
         effort: Of tokcodec's encoder; 0 for another codec.
         model_sha256: Digest of the tokenizer's weights; "" for another codec.
         device: Where the tokenizer ran; "" for another codec.
         lpips_every: LPIPS on every so many frames.
+        by: What the setting of tokcodec is: "quality" or "bpp".
+        entropy: Its probability model.
+        prior_sha256: Digest of that one's weights; "" where it has none.
+        trimmed_from: Quality that was coded, and then trimmed to the setting; 0 where nothing was trimmed.
     """
 
     clip_sha256: str
@@ -38,6 +42,10 @@ class Key:
     model_sha256: str
     device: str
     lpips_every: int
+    by: str = "quality"
+    entropy: str = "adaptive"
+    prior_sha256: str = ""
+    trimmed_from: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

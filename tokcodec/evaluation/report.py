@@ -8,7 +8,7 @@ from typing import Any
 
 from tokcodec.evaluation.curves import CurvePoint, at_rate, average, monotone_breaks
 from tokcodec.evaluation.measure import X265_PARAMS, X265_PRESET
-from tokcodec.evaluation.record import METRICS, TOKCODEC, X265, Record
+from tokcodec.evaluation.record import METRICS, TOKCODEC, X265, Key, Record
 from tokcodec.frames.hevc import PIXEL_FORMAT
 
 _HEADS = {
@@ -59,7 +59,7 @@ class Report:
         """A table, and what it means."""
         lines = [("", _columns("bpp", {name: head for name, (head, _) in _HEADS.items()}))]
         for level in self.levels:
-            lines.append((f"quality {level.setting:g}", _row(level.bits_per_pixel, level.quality)))
+            lines.append((f"{self._by()} {level.setting:g}", _row(level.bits_per_pixel, level.quality)))
             if self.anchor:
                 values, reason = self.anchor_at(level)
                 lines.append((_LABEL, reason if values is None else _row(level.bits_per_pixel, values)))
@@ -68,6 +68,8 @@ class Report:
             ("monotone", "; ".join(breaks) if breaks else "yes, every level is larger and better than the last")
         )
         lines.append(("measured", self._measured()))
+        if encoder := self._encoder():
+            lines.append(("encoder", encoder))
         if self.anchor:
             lines.append((_LABEL, self._conditions()))
         lines += [(_HEADS[name][0], f"not measured: {reason}") for name, reason in self.missing.items()]
@@ -78,6 +80,22 @@ class Report:
         which = "all" if self.max_frames is None else f"the first {self.max_frames} of each clip"
         every = "every frame" if self.lpips_every == 1 else f"one frame in {self.lpips_every}"
         return f"{clips} clips, {frames} frames ({which}), 8-bit RGB, means over clips; LPIPS on {every}"
+
+    def _ours(self) -> Key | None:
+        """What all measurements of tokcodec in a run have in common, and a setting."""
+        return next((record.key for record in self.records if record.key.codec == TOKCODEC), None)
+
+    def _by(self) -> str:
+        ours = self._ours()
+        return "quality" if ours is None else ours.by
+
+    def _encoder(self) -> str:
+        ours = self._ours()
+        if ours is None:
+            return ""
+        prior = f" {ours.prior_sha256[:12]}" if ours.prior_sha256 else ""
+        trimmed = f", encoded at quality {ours.trimmed_from} and trimmed" if ours.trimmed_from else ""
+        return f"effort {ours.effort}, entropy {ours.entropy}{prior}{trimmed}"
 
     def _conditions(self) -> str:
         crfs = " ".join(f"{point.setting:g}" for point in reversed(self.anchor))
@@ -100,6 +118,7 @@ class Report:
             "anchor_conditions": self._conditions() if self.anchor else "",
             "monotone": not breaks,
             "monotone_breaks": breaks,
+            "encoder": self._encoder(),
             "lpips_every": self.lpips_every,
             "max_frames": self.max_frames,
             "missing": self.missing,

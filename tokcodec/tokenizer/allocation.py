@@ -5,8 +5,9 @@ Both ways here are causal: a step's map follows from the steps up to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -47,24 +48,35 @@ class Allocator(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class UniformAllocator:
     """The same level everywhere.
 
     Attributes:
-        level: An index into the geometry's `level_bits`.
+        level: An index into the geometry's `level_bits`; what is between two indices is a mix of both, scattered
+            evenly over blocks and steps.
     """
 
-    level: int
+    level: float
+    _step: int = field(default=0, init=False, repr=False, compare=False)
 
     def start_chunk(self) -> None:
-        """Nothing to forget."""
+        """Begin the pattern again."""
+        self._step = 0
 
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""
-        return np.full(trial.tokens.shape, self.level, np.uint8)
+        whole = math.floor(self.level)
+        scattered = (_GOLDEN * (1 + np.arange(trial.tokens.size)) + _SILVER * self._step) % 1
+        self._step += 1
+        levels = whole + (scattered < self.level - whole).reshape(trial.tokens.shape)
+        # The first step is all there is to go on from.
+        chosen: Levels = np.clip(levels, int(trial.first), len(trial.geometry.level_bits) - 1).astype(np.uint8)
+        return chosen
 
 
+_GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
+"""Multiples of these are spread evenly over 0 to 1."""
 GAIN_SCALE_BITS = 0.4
 """The logarithm of a block's error falls about as log(1 + bits / this): by measurement, where only some levels are
 tried."""
@@ -147,8 +159,25 @@ def _interpolated(wanted: NDArray[np.float64], known: NDArray[np.float64], value
     return lines
 
 
-def allocator_for(*, quality: int, effort: int) -> Allocator:
-    """The allocator of a quality, 1 to 6, and an effort, 0 (the same level everywhere) to 3 (every level is tried)."""
+QUALITY_LIMITS = {0: (0.0, 6.0), 1: (-8.0, 16.0), 2: (-8.0, 16.0), 3: (-8.0, 16.0)}
+"""By effort, the qualities beyond which nothing changes: below, even an error of black for white is not worth a bit."""
+
+
+def slope_of(quality: float) -> float:
+    """Lambda of any quality: `SLOPES` on straight lines in the logarithm, which go on beyond both ends."""
+    if quality in SLOPES:
+        return SLOPES[int(quality)]
+    left = min(max(math.floor(quality), min(SLOPES)), max(SLOPES) - 1)
+    return SLOPES[left] * math.pow(SLOPES[left + 1] / SLOPES[left], quality - left)
+
+
+def allocator_for(*, quality: float, effort: int) -> Allocator:
+    """The allocator of a quality, within `QUALITY_LIMITS`, and an effort.
+
+    Args:
+        quality: 1 to 6 are those of the command line; what is between and beyond serves rate control.
+        effort: 0 (the same level everywhere) to 3 (every level is tried).
+    """
     if effort == 0:
         return UniformAllocator(level=quality)
-    return RateDistortionAllocator(RateDistortionConfig(slope=SLOPES[quality], tried=TRIED[effort]))
+    return RateDistortionAllocator(RateDistortionConfig(slope=slope_of(quality), tried=TRIED[effort]))

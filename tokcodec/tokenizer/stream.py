@@ -140,6 +140,12 @@ class StreamEncoder:
         self._last: Tensor | None = None
         self._allocator.start_chunk()
 
+    def begin(self, allocator: Allocator) -> None:
+        """Drop what is open; the next frame begins a chunk, whose bits another allocator places."""
+        self._allocator = allocator
+        self._waiting = []
+        self._start_chunk()
+
     @torch.inference_mode()
     def push(self, frame: NDArray[np.uint8]) -> TokenStep | None:
         """Take a frame, uint8 `(H, W, 3)` RGB; give a latent step, or None yet."""

@@ -36,8 +36,15 @@ def others() -> dict[str, PyavCodec | Vvenc]:
 NAMES = ("tokcodec", *others())
 
 
-def make_codecs(names: Sequence[str], *, model: str | None = None, device: str = "cpu") -> list[BenchCodec]:
-    """The codecs of these names, in this order.
+def make_codecs(
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    device: str = "cpu",
+    entropy: str = "adaptive",
+    prior: str | None = None,
+) -> list[BenchCodec]:
+    """The codecs of these names, in this order; all but the names concerns tokcodec alone.
 
     Raises:
         UsageError: A name is unknown, or given twice.
@@ -48,4 +55,7 @@ def make_codecs(names: Sequence[str], *, model: str | None = None, device: str =
         what = f"no codec is called {unknown[0]!r}" if unknown else "name each codec once"
         raise UsageError(what, hint=f"there are {', '.join(NAMES)}")
     table = others()
-    return [make_tokcodec(model=model, device=device) if name == "tokcodec" else table[name] for name in names]
+    return [
+        make_tokcodec(model=model, device=device, entropy=entropy, prior=prior) if name == "tokcodec" else table[name]
+        for name in names
+    ]

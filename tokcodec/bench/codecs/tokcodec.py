@@ -25,6 +25,9 @@ class Tokcodec:
         sha256: Digest of its weights.
         device: Where the network runs.
         levels: Quality levels to measure.
+        entropy: Probability model.
+        prior: Name or file of its weights; None is the one that is installed.
+        prior_sha256: Digest of those weights; "" where there are none.
     """
 
     model: str | None = None
@@ -32,6 +35,9 @@ class Tokcodec:
     sha256: str = ""
     device: str = "cpu"
     levels: tuple[int, ...] = LEVELS
+    entropy: str = "adaptive"
+    prior: str | None = None
+    prior_sha256: str = ""
     name: str = "tokcodec"
     suffix: str = ".tok"
     quantizer: Quantizer | None = None
@@ -41,6 +47,8 @@ class Tokcodec:
         fixed: Setting = {"chunk_frames": CHUNK_FRAMES, "weights": self.sha256[:12]}
         if self.device != "cpu":
             fixed["device"] = self.device
+        if self.entropy != "adaptive":
+            fixed |= {"entropy": self.entropy, "prior": self.prior_sha256[:12]}
         return [{"quality": level, **fixed} for level in self.levels]
 
     def absent(self) -> str:
@@ -57,14 +65,20 @@ class Tokcodec:
         return [
             *[sys.executable, "-m", "tokcodec", "encode", str(task.source), str(task.target), *model],
             *["--quality", str(task.setting["quality"]), "--chunk-frames", str(CHUNK_FRAMES)],
-            *["--no-audio", "--device", self.device, "--force", "--json"],
+            *["--no-audio", "--device", self.device, "--force", "--json", *self._entropy_options()],
         ]
+
+    def _entropy_options(self) -> list[str]:
+        if self.entropy == "adaptive":
+            return []
+        return ["--entropy", self.entropy, *([] if self.prior is None else ["--prior", self.prior])]
 
     def decode_command(self, task: CodecTask) -> list[str]:
         """`tokcodec decode`."""
         weights = ["--weights", self.model] if self.model is not None and Path(self.model).is_file() else []
+        prior = [] if self.prior is None else ["--prior", self.prior]
         return [
-            *[sys.executable, "-m", "tokcodec", "decode", str(task.source), str(task.target), *weights],
+            *[sys.executable, "-m", "tokcodec", "decode", str(task.source), str(task.target), *weights, *prior],
             *["--codec", "ffv1", "--no-audio", "--device", self.device, "--force", "--json"],
         ]
 
@@ -78,6 +92,7 @@ class Tokcodec:
         """The two commands."""
         model = f" --model {self.model_name}" if self.model is not None else ""
         encode = f"tokcodec encode IN OUT.tok{model} --quality {setting['quality']} --chunk-frames {CHUNK_FRAMES}"
+        encode += "".join(f" {word}" for word in self._entropy_options())
         return (
             f"OMP_NUM_THREADS={threads} {encode} --device {self.device}; tokcodec decode OUT.tok OUT.mkv --codec ffv1"
         )
@@ -95,13 +110,26 @@ class Tokcodec:
         }
 
 
-def make_tokcodec(*, model: str | None = None, device: str = "cpu") -> Tokcodec:
-    """tokcodec with a model of the registry, or a weights file.
+def make_tokcodec(
+    *, model: str | None = None, device: str = "cpu", entropy: str = "adaptive", prior: str | None = None
+) -> Tokcodec:
+    """tokcodec with a model of the registry, or a weights file; `entropy` and `prior` as for `tokcodec encode`.
 
     Raises:
+        UsageError: There is no such probability model.
         ModelError: There is no such model.
     """
+    from tokcodec.chunks import choose_entropy
     from tokcodec.weights import default_entry, find_by_name
 
     entry = default_entry() if model is None else find_by_name(model)
-    return Tokcodec(model=model, model_name=entry.name, sha256=entry.sha256, device=device)
+    chosen = choose_entropy(entropy, prior, tokenizer=entry.sha256)
+    return Tokcodec(
+        model=model,
+        model_name=entry.name,
+        sha256=entry.sha256,
+        device=device,
+        entropy=entropy,
+        prior=prior,
+        prior_sha256=chosen.sha256,
+    )
