@@ -28,6 +28,7 @@ class CodecResult:
         notes: What a person should know, such as side streams that were left behind.
         lost: What of the media file could not be read, when encoding.
         damages: What of the `.tok` stream was lost, when decoding.
+        concealed: Frames among those written that were filled in for lost ones.
     """
 
     frames: int
@@ -42,6 +43,7 @@ class CodecResult:
     notes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     damages: tuple[Damage, ...] = ()
+    concealed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
