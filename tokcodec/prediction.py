@@ -86,7 +86,9 @@ def predict(
         ModelError: There is no prior.
     """
     if not math.isfinite(seconds) or seconds <= 0:
-        raise UsageError(f"a prediction is longer than 0 seconds, not {seconds!r}")
+        raise UsageError(f"a prediction is longer than 0 seconds, not {seconds!r}", hint="try 1")
+    if not source.seekable():
+        raise UsageError("the stream cannot seek", hint="name a file")
     start = source.tell()
     reader = read_stream(source)
     header, record = reader.header, None

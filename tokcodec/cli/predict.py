@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, cast
 
 import typer
 
@@ -74,8 +74,12 @@ def predict(
     from tokcodec.sources import open_tok
 
     with contextlib.ExitStack() as stack:
+
+        def spool() -> BinaryIO:
+            return cast("BinaryIO", stack.enter_context(tempfile.SpooledTemporaryFile(SPOOL_BYTES)))
+
         if source == "-":
-            stream = stack.enter_context(tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+            stream = spool()
             shutil.copyfileobj(sys.stdin.buffer, stream)
             stream.seek(0)
         else:
@@ -85,7 +89,7 @@ def predict(
         elif is_tok:
             place = stack.enter_context(stack.enter_context(atomic(Path(sink), force=force, source=source)).open("wb"))
         else:
-            place = stack.enter_context(tempfile.SpooledTemporaryFile(SPOOL_BYTES))
+            place = spool()
         result = predict_stream(
             stream, place, seconds=seconds, seed=seed, temperature=temperature, prior=prior, forecast=forecast
         )
