@@ -145,3 +145,14 @@ def test_what_does_not_fit_is_refused():
         Continuation(past, NETWORK, seed=-1)
     with pytest.raises(ModelError, match="tokens of"):
         Continuation(past, PriorNetwork(*random_prior(planes=12, channels=4)))
+
+
+def test_a_bit_is_one_where_the_upper_sixteen_bits_of_a_raw_number_are_below_its_probability():
+    source = Continuation(past_of(steps=1, rows=2, columns=2), NETWORK, temperature=1.0)
+
+    class Fixed:
+        def random_raw(self, size: int) -> NDArray[np.uint64]:
+            return np.asarray([999 << 48 | 0xFFFFFFFFFFFF, 1000 << 48, 0, 0xFFFF << 48], dtype=np.uint64)[:size]
+
+    source._generator = Fixed()  # type: ignore[assignment]
+    assert source._draw(np.asarray([1000, 1000, 32, 65504], dtype=np.int32)).tolist() == [1, 0, 1, 0]

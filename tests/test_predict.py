@@ -160,7 +160,7 @@ def test_on_the_command_line(
     done = run(source, tmp_path / "out.tok", *options)
     assert done.returncode == 0, done.stderr
     assert b"14, from 0.583 s on, drawn from the prior" in done.stdout
-    assert b"the last 2 frames of the original" in done.stderr
+    assert b"made anew: the last 2" in done.stderr
     longer = (tmp_path / "out.tok").read_bytes()
     assert longer == predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))[0]
     piped = run("-", "-", *options, "-q", stdin=film)
@@ -182,4 +182,5 @@ def test_on_the_command_line(
         done = run(*words)
         assert done.returncode == code, (words, done.stderr)
         assert b"hint: " in done.stderr
+        assert code != 6 or b"--forecast" in done.stderr
     assert not (tmp_path / "x.tok").exists()

@@ -117,7 +117,11 @@ def drawing_prior(header: StreamHeader, *, prior: str | None) -> PriorNetwork:
         own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
         entry = find_prior(header.probability_digest.hex(), extra=own)
     else:
-        entry = choose_prior(prior, tokenizer=header.tokenizer_digest.hex())
+        try:
+            entry = choose_prior(prior, tokenizer=header.tokenizer_digest.hex())
+        except ModelError as error:
+            hint = "name one with --prior FILE, or do without by --forecast"
+            raise ModelError(error.message, where=error.where, hint=hint) from error
     network, bits = load_prior(entry), header.geometry.bits_per_token
     if network.config.bits_per_token != bits:
         raise ModelError(f"the prior is for tokens of {network.config.bits_per_token} bits, these have {bits}")

@@ -104,7 +104,7 @@ def predict(
             notes += decoded.notes
             damages += decoded.damages
     if result.replaced:
-        notes.append(f"the last {result.replaced} frames of the original did not fill a step, and were made anew")
+        notes.append(f"frames of the original that did not fill a step and were made anew: the last {result.replaced}")
     for note in notes:
         console.note(note)
     values = dataclasses.asdict(result)
