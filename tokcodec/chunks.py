@@ -15,7 +15,7 @@ from tokcodec.container import (
     StreamHeader,
     StreamReader,
 )
-from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
+from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
 from tokcodec.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
@@ -103,6 +103,34 @@ def entropy_of(header: StreamHeader, *, prior: Path | None = None) -> Entropy:
     from tokcodec.weights.priors import find_prior
 
     return Entropy(model="prior", prior=find_prior(header.probability_digest.hex(), extra=prior))
+
+
+def drawing_prior(header: StreamHeader, *, prior: str | None) -> PriorNetwork:
+    """The prior from which tokens are drawn that go on from those of a file.
+
+    Args:
+        header: The file's header.
+        prior: Name or path of its weights; None takes those that the file was coded with, or what was trained for its
+            tokenizer.
+
+    Raises:
+        ModelError: There is none, it is for other tokens, or the file was coded with another one.
+    """
+    from tokcodec.weights.priors import choose_prior, find_prior, load_prior
+
+    if header.probability_model == PROBABILITY_PRIOR:
+        own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
+        entry = find_prior(header.probability_digest.hex(), extra=own)
+    else:
+        try:
+            entry = choose_prior(prior, tokenizer=header.tokenizer_digest.hex())
+        except ModelError as error:
+            hint = "name one with --prior FILE, or do without by --forecast"
+            raise ModelError(error.message, where=error.where, hint=hint) from error
+    network, bits = load_prior(entry), header.geometry.bits_per_token
+    if network.config.bits_per_token != bits:
+        raise ModelError(f"the prior is for tokens of {network.config.bits_per_token} bits, these have {bits}")
+    return network
 
 
 def encode_chunk(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tokcodec import mapping
 from tokcodec.chunks import ADAPTIVE, Entropy, choose_entropy
+from tokcodec.concealment import concealer_for, read_index
 from tokcodec.container import (
     ContainerWriter,
     StreamHeader,
@@ -50,8 +52,8 @@ class Codec:
         device: "auto", "cpu" or "cuda".
         entropy: Probability model to encode with: `adaptive`, `prior` or `prior-autoregressive`. Decoding takes what
             the file names.
-        prior: Name or path of the weights of a prior, to encode and to decode with; None takes those that are
-            installed.
+        prior: Name or path of the weights of a prior, to encode and to decode with, and to conceal by; None takes
+            those that are installed.
 
     Raises:
         ModelError: No such model, or its weights are damaged.
@@ -72,10 +74,10 @@ class Codec:
         self._weights = None if weights is None else Path(weights)
         self._models: dict[str, Tokenizer] = {}
         self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
+        self._prior_name = None if prior is None else str(prior)
         self._entropy = ADAPTIVE
         if entropy != ADAPTIVE.model:
-            named = None if prior is None else str(prior)
-            self._entropy = choose_entropy(entropy, named, tokenizer=self._entry.sha256)
+            self._entropy = choose_entropy(entropy, self._prior_name, tokenizer=self._entry.sha256)
 
     @property
     def entropy(self) -> Entropy:
@@ -206,6 +208,8 @@ class Codec:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         audio: bool = True,
+        conceal: bool = False,
+        forecast: bool = False,
         force: bool = False,
         progress: Progress | None = None,
     ) -> CodecResult:
@@ -222,11 +226,13 @@ class Codec:
             start_seconds: Leave out what comes before; from the first frame on. Needs a source that can seek.
             duration_seconds: Leave out what comes so long after the start.
             audio: Write the side streams too.
+            conceal: Fill lost chunks in from the chunk before, where it is known how long they are.
+            forecast: Do that without a prior.
             force: Replace an existing target.
             progress: Called with the number of frames done, after each.
 
         Returns:
-            The result; `damages` says what was lost.
+            The result; `damages` says what was lost, `concealed` how many frames were filled in.
 
         Raises:
             CorruptStreamError: Not a `.tok` file, or no chunk of it is whole.
@@ -237,15 +243,19 @@ class Codec:
         with contextlib.ExitStack() as stack:
             stream = stack.enter_context(open_tok(Path(source))) if isinstance(source, (str, Path)) else source
             counting = CountingSource(stream)
-            part = None
+            part, index = None, read_index(stream) if conceal else ()
             if start_seconds or duration_seconds is not None:
                 reader, part = seek(stream, start_seconds=start_seconds, duration_seconds=duration_seconds)
                 total = frames_in(part, reader.header)
             else:
                 total = total_frames(stream) if progress else None
                 reader = read_stream(counting)
-            header = reader.header
-            decoding = StreamDecoding(reader, self._decoder(header), watch=watch, part=part, prior=self._prior)
+            header, decoder, concealer = reader.header, self._decoder(reader.header), None
+            if conceal:
+                concealer = concealer_for(
+                    header, decoder, entries=index, prior=self._prior_name, part=part, forecast=forecast
+                )
+            decoding = StreamDecoding(reader, decoder, watch=watch, part=part, prior=self._prior, concealer=concealer)
             if isinstance(target, (str, Path)):
                 format_name = format_name or format_for(target)
                 place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force, source=source))
@@ -277,20 +287,30 @@ class Codec:
                 writer.abort()
                 raise
         tok_bytes = None if part else counting.bytes_read
-        return _result(counts, header, tok_bytes, watch, notes=tuple(writer.notes))
+        concealed = () if concealer is None else concealer.notes
+        result = _result(counts, header, tok_bytes, watch, notes=(*writer.notes, *concealed))
+        return result if concealer is None else replace(result, concealed=concealer.frames)
 
-    def decode_frames(self, data: bytes) -> DecodedVideo:
+    def decode_frames(self, data: bytes, *, conceal: bool = False, forecast: bool = False) -> DecodedVideo:
         """Decode the bytes of a `.tok` file into an array; memory is that of all frames.
 
         Args:
             data: A whole `.tok` file.
+            conceal: As for :meth:`decode`.
+            forecast: As for :meth:`decode`.
 
         Raises:
             CorruptStreamError: Not a `.tok` file, or no chunk of it is whole.
             ModelError: The weights that the file names are not there.
         """
         reader = read_stream(io.BytesIO(data))
-        decoding = StreamDecoding(reader, self._decoder(reader.header), watch=Stopwatch(), prior=self._prior)
+        decoder, concealer = self._decoder(reader.header), None
+        if conceal:
+            index = read_index(io.BytesIO(data))
+            concealer = concealer_for(
+                reader.header, decoder, entries=index, prior=self._prior_name, part=None, forecast=forecast
+            )
+        decoding = StreamDecoding(reader, decoder, watch=Stopwatch(), prior=self._prior, concealer=concealer)
         frames = [item for item in decoding if isinstance(item, Frame)]
         if not frames:
             raise _nothing_decoded(decoding.counts)

@@ -58,6 +58,7 @@ def decode(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,
+    conceal: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> CodecResult:
@@ -74,6 +75,7 @@ def decode(
         start_seconds=start_seconds,
         duration_seconds=duration_seconds,
         audio=audio,
+        conceal=conceal,
         force=force,
         progress=progress,
     )

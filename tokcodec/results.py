@@ -30,6 +30,7 @@ class CodecResult:
         lost: What of the media file could not be read, when encoding.
         damages: What of the `.tok` stream was lost, when decoding.
         rate: What was asked and what came of it, when encoding at a rate.
+        concealed: Frames among those written that were filled in for lost ones.
     """
 
     frames: int
@@ -45,6 +46,7 @@ class CodecResult:
     lost: tuple[str, ...] = ()
     damages: tuple[Damage, ...] = ()
     rate: RateReport | None = None
+    concealed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from tokcodec.cli import (  # noqa: F401  (they register their commands)
     convert,
     look,
     measure,
+    predict,
     study,
     tokens,
     train,

@@ -15,6 +15,7 @@ from tokcodec.cli.options import (
     Effort,
     Entropy,
     Force,
+    Forecast,
     Json,
     NoAudio,
     Prior,
@@ -48,6 +49,8 @@ def _codec_lines(result: CodecResult) -> list[tuple[str, str]]:
         lines.append(("size", f"{result.tok_bytes} bytes, {result.bits_per_pixel:.4f} bits per pixel"))
     if result.rate is not None:
         lines.append(("rate", result.rate.line()))
+    if result.concealed:
+        lines.append(("filled in", f"{result.concealed} of these frames"))
     speed = result.frames / max(1e-9, result.seconds)
     lines.append(
         (
@@ -166,6 +169,10 @@ def decode(
     start: Start = 0.0,
     duration: Duration = None,
     no_audio: NoAudio = False,
+    conceal: Annotated[
+        bool, typer.Option("--conceal", help="Fill in what is lost, from what comes before it.")
+    ] = False,
+    forecast: Forecast = False,
     weights: Weights = None,
     prior: Prior = None,
     device: Device = "auto",
@@ -174,8 +181,10 @@ def decode(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Decode a .tok file into a video file; what is damaged is left out and reported."""
+    """Decode a .tok file into a video file; what is damaged is left out, or filled in by --conceal, and reported."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
+    if forecast and not conceal:
+        raise UsageError("--forecast says how --conceal fills in", hint="add --conceal")
     options = dict(_key_value(text) for text in option or [])
     sink = checked_output(target, source=source, force=force)
     if isinstance(sink, str):
@@ -197,6 +206,8 @@ def decode(
             start_seconds=start,
             duration_seconds=duration,
             audio=not no_audio,
+            conceal=conceal,
+            forecast=forecast,
             force=force,
             progress=update,
         )

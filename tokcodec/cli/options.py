@@ -41,6 +41,9 @@ Prior = Annotated[
     str | None,
     typer.Option("--prior", metavar="FILE", help="Weights of the probability model prior: a name or a file."),
 ]
+Forecast = Annotated[
+    bool, typer.Option("--forecast", help="Show what the tokenizer expects next, even where there is a prior.")
+]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]
 Start = Annotated[float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")]
 Duration = Annotated[

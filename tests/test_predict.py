@@ -1,0 +1,186 @@
+"""A video that goes on: what was there stays, what is new is what was drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import OneWay, make_film, picture
+from test_conceal import TOKCODEC, codec, gone_on, prior, records_of, tokens_of, weights, without  # noqa: F401
+
+from tokcodec import Codec
+from tokcodec.container import ChunkRecord, ContainerWriter, Extension, SidePacketBatch, read_stream
+from tokcodec.continuation import Continuation
+from tokcodec.errors import CorruptStreamError, LimitError, ModelError, UsageError
+from tokcodec.frames import Frame, open_video
+from tokcodec.inspection import survey
+from tokcodec.prediction import PredictResult, predict
+from tokcodec.tokens import TokenChunk
+from tokcodec.weights.priors import load_prior
+from tokcodec.weights.registry import entry_of_file
+
+
+@pytest.fixture(scope="module")
+def film(codec: Codec) -> bytes:  # noqa: F811
+    """Sixteen frames in chunks of nine; the last one has seven, so that two of them do not fill their step."""
+    frames = np.stack([picture(48, 32, index) for index in range(16)])
+    return codec.encode_frames(frames, chunk_frames=9, effort=0, quality=4, frame_rate=Fraction(24))
+
+
+def predicted(data: bytes, **options: object) -> tuple[bytes, PredictResult]:
+    sink = io.BytesIO()
+    result = predict(io.BytesIO(data), sink, **options)  # type: ignore[arg-type]
+    return sink.getvalue(), result
+
+
+def test_the_last_chunk_goes_on_with_what_is_drawn(film: bytes, prior: Path):  # noqa: F811
+    longer, result = predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))
+    assert (result.frames, result.predicted, result.replaced, result.method) == (28, 14, 2, "prior")
+    assert result.start_seconds == pytest.approx(14 / 24)
+    found = survey(io.BytesIO(longer), check_tokens=True)
+    assert found.complete
+    assert (found.frames, found.chunks) == (28, 2)
+    (_, before, _), (header, after, _) = records_of(film), records_of(longer)
+    assert after[0] == before[0], "the others are copied"
+    assert [pts for record in after for pts in record.pts] == list(range(28))
+    assert header.max_chunk_frames == 19
+    past, now = tokens_of(film, 1), tokens_of(longer, 1)
+    np.testing.assert_array_equal(now.indices[:2], past.indices[:2])
+    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    drawing = Continuation(known, load_prior(entry_of_file(prior)), seed=3, temperature=0.5)
+    for step in range(2, 6):
+        np.testing.assert_array_equal(now.indices[step], drawing.step())
+        np.testing.assert_array_equal(now.levels[step], drawing.levels)
+
+
+def test_the_seed_decides(film: bytes, prior: Path):  # noqa: F811
+    one, two, other = (predicted(film, seconds=0.2, seed=seed, prior=str(prior))[0] for seed in (1, 1, 2))
+    assert one == two
+    assert one != other
+
+
+def test_a_forecast_needs_no_prior_and_draws_nothing(codec: Codec, film: bytes):  # noqa: F811
+    longer, result = predicted(film, seconds=0.25, forecast=True)
+    assert (result.predicted, result.method) == (8, "forecast")
+    now = tokens_of(longer, 1)
+    assert not now.indices[2:].any()
+    assert not now.levels[2:].any()
+    shown = codec.decode_frames(longer).frames
+    past = tokens_of(film, 1)
+    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    np.testing.assert_array_equal(shown[14:], gone_on(codec, film, known, None, 8))
+    np.testing.assert_array_equal(shown[:14], codec.decode_frames(film).frames[:14])
+    with pytest.raises(ModelError, match="no prior for this tokenizer"):
+        predicted(film, seconds=0.25)
+
+
+def test_variable_frame_rate_goes_on_at_the_mean_of_the_last_chunk(film: bytes):
+    header, records, _ = records_of(film)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, replace(header, frame_rate=None)) as writer:
+        writer.write_chunk(replace(records[0], last_duration=91))
+        writer.write_chunk(replace(records[1], pts=(100, 103, 104, 110, 111, 112, 119), last_duration=2))
+    longer, result = predicted(sink.getvalue(), seconds=0.5, forecast=True)
+    assert records_of(longer)[1][1].pts[7:] == (121, 124, 127, 130), "12 ticks at three each"
+    assert result.start_seconds == pytest.approx(112 / 24), "the sixth frame begins the step that is made anew"
+
+
+def test_what_rides_along_and_what_is_lost(codec: Codec, tmp_path: Path):  # noqa: F811
+    make_film(tmp_path / "in.mkv")
+    sink = io.BytesIO()
+    codec.encode(tmp_path / "in.mkv", sink, chunk_frames=5, effort=0)
+
+    def packets(data: bytes) -> list[object]:
+        items = read_stream(io.BytesIO(data))
+        return [packet for item in items if isinstance(item, SidePacketBatch) for packet in item.packets]
+
+    longer, _ = predicted(sink.getvalue(), seconds=0.1, forecast=True)
+    assert packets(longer) == packets(sink.getvalue()) != []
+    broken, result = predicted(without(sink.getvalue(), 3), seconds=0.1, forecast=True)
+    assert [list(damage.missing_chunks) for damage in result.damages] == [[3]]
+    assert [record.frames for record in records_of(broken)[1]] == [5, 5, 7], "it goes on from the last whole chunk"
+    broken, result = predicted(without(sink.getvalue(), 1), seconds=0.1, forecast=True)
+    assert [record.number for record in records_of(broken)[1]] == [0, 1, 2]
+    assert result.damages
+
+
+def test_extensions_are_left_out_with_a_note(film: bytes):
+    header, records, _ = records_of(film)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, header) as writer:
+        for record in records:
+            writer.write_chunk(record)
+        writer.write_extension(Extension(type=0x90, data=b"x"))
+    longer, result = predicted(sink.getvalue(), seconds=0.1, forecast=True)
+    assert "1 extensions were left out" in result.notes[0]
+    assert all(isinstance(item, ChunkRecord) for item in read_stream(io.BytesIO(longer)))
+
+
+def test_what_cannot_be_is_refused(codec: Codec, film: bytes, prior: Path):  # noqa: F811
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="longer than 0"):
+            predicted(film, seconds=wrong, forecast=True)
+    with pytest.raises(LimitError, match="too long"):
+        predicted(film, seconds=1e7, forecast=True)
+    with pytest.raises(UsageError, match="temperature"):
+        predicted(film, seconds=1, temperature=9.0, prior=str(prior))
+    with pytest.raises(CorruptStreamError, match="no chunk"):
+        predicted(without(film, 0, 1), seconds=1, forecast=True)
+    header, records, _ = records_of(film)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, replace(header, still_image=True)) as writer:
+        writer.write_chunk(replace(records[0], pts=(0,)))
+    with pytest.raises(UsageError, match="no motion"):
+        predicted(sink.getvalue(), seconds=1, forecast=True)
+    with pytest.raises(UsageError, match="seek"):
+        predict(OneWay(film), io.BytesIO(), seconds=1, forecast=True)
+
+
+def test_on_the_command_line(
+    codec: Codec,  # noqa: F811
+    film: bytes,
+    weights: Path,  # noqa: F811
+    prior: Path,  # noqa: F811
+    tmp_path: Path,
+):
+    source = tmp_path / "in.tok"
+    source.write_bytes(film)
+
+    def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        command = [TOKCODEC, "predict", *map(str, words)]
+        return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=250)
+
+    options = ("--seconds", "0.5", "--seed", "3", "--temperature", "0.5", "--prior", prior)
+    done = run(source, tmp_path / "out.tok", *options)
+    assert done.returncode == 0, done.stderr
+    assert b"14, from 0.583 s on, drawn from the prior" in done.stdout
+    assert b"made anew: the last 2" in done.stderr
+    longer = (tmp_path / "out.tok").read_bytes()
+    assert longer == predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))[0]
+    piped = run("-", "-", *options, "-q", stdin=film)
+    assert (piped.returncode, piped.stdout) == (0, longer), piped.stderr
+    done = run(source, tmp_path / "new.mkv", *options, "--only", "--weights", weights, "--device", "cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert (values["frames"], values["predicted"], values["method"]) == (28, 14, "prior")
+    with open_video(tmp_path / "new.mkv") as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 14
+    cases = (
+        (2, (source, tmp_path / "x.tok", "--only", "--forecast")),
+        (2, (source, tmp_path / "x.xyz", "--forecast")),
+        (2, (source, tmp_path / "x.tok", "--forecast", "--seconds", "0")),
+        (6, (source, tmp_path / "x.tok")),
+        (7, (source, tmp_path / "out.tok", "--forecast")),
+    )
+    for code, words in cases:
+        done = run(*words)
+        assert done.returncode == code, (words, done.stderr)
+        assert b"hint: " in done.stderr
+        assert code != 6 or b"--forecast" in done.stderr
+    assert not (tmp_path / "x.tok").exists()

@@ -1,0 +1,208 @@
+"""A `.tok` stream that goes on: the tokens of its last chunk are continued by a prior, or by the tokenizer's forecast.
+
+All chunks but the last are copied as they are. The last one gets further steps, so that a decoder goes on with the
+state that it has there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from tokcodec.chunks import decode_chunk, drawing_prior, encode_chunk, entropy_of
+from tokcodec.concealment import frame_period
+from tokcodec.container import (
+    DEFAULT_LIMITS,
+    MAX_CHUNK_FRAMES,
+    ChunkRecord,
+    ContainerWriter,
+    Damage,
+    Extension,
+    SidePacketBatch,
+    StreamHeader,
+    read_stream,
+)
+from tokcodec.continuation import Continuation
+from tokcodec.errors import CorruptStreamError, LimitError, UsageError
+from tokcodec.tokens import TokenChunk
+
+if TYPE_CHECKING:
+    from tokcodec.probability.prior_network import PriorNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictResult:
+    """What a prediction did.
+
+    Attributes:
+        frames: Frames of the stream that was written.
+        predicted: Frames among them, at the end, that are made up.
+        replaced: Frames of the original that are made anew, because they did not fill a step.
+        start_seconds: When the first of these is shown, counted from the first frame.
+        method: "prior" or "forecast".
+        notes: What a person should know.
+        damages: What of the source was lost.
+    """
+
+    frames: int
+    predicted: int
+    replaced: int
+    start_seconds: float
+    method: str
+    notes: tuple[str, ...]
+    damages: tuple[Damage, ...]
+
+
+def predict(
+    source: BinaryIO,
+    target: BinaryIO,
+    *,
+    seconds: float,
+    seed: int = 0,
+    temperature: float = 1.0,
+    prior: str | None = None,
+    forecast: bool = False,
+) -> PredictResult:
+    """Write a stream with its continuation.
+
+    Args:
+        source: A `.tok` stream that can seek, at its first byte.
+        target: Where the longer one goes; need not be seekable.
+        seconds: How much longer it is to be.
+        seed: Of what is drawn; the same one draws the same tokens on every machine.
+        temperature: 0 takes the likelier bits, 1 draws them as the prior says.
+        prior: Name or path of the prior's weights; None takes those that the file names, or that are installed.
+        forecast: Draw nothing: show what the tokenizer expects.
+
+    Raises:
+        UsageError: A value is out of range, or the stream is a picture.
+        LimitError: A chunk cannot be so long.
+        CorruptStreamError: The last chunk, or everything, is damaged.
+        ModelError: There is no prior.
+    """
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise UsageError(f"a prediction is longer than 0 seconds, not {seconds!r}", hint="try 1")
+    if not source.seekable():
+        raise UsageError("the stream cannot seek", hint="name a file")
+    start = source.tell()
+    reader = read_stream(source)
+    header, record = reader.header, None
+    if header.still_image:
+        raise UsageError("a picture has no motion to go on with", hint="give the .tok file of a video")
+    network = None if forecast else drawing_prior(header, prior=prior)
+    for item in reader:
+        record = item if isinstance(item, ChunkRecord) else record
+    if record is None:
+        raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
+    own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
+    longer, first = _longer(header, record, seconds)
+    tokens = _continued(
+        decode_chunk(record, header, prior=own),
+        header.geometry.steps(longer.frames),
+        whole=_whole_steps(header, record),
+        network=network,
+        seed=seed,
+        temperature=temperature,
+    )
+    coded = encode_chunk(
+        tokens,
+        number=record.number,
+        pts=longer.pts,
+        last_duration=longer.last_duration,
+        entropy=entropy_of(header, prior=own),
+    )
+    source.seek(start)
+    header = replace(header, extensions=(), max_chunk_frames=max(header.max_chunk_frames, coded.frames))
+    copy = _copied(source, target, header, coded)
+    return PredictResult(
+        frames=copy.frames,
+        predicted=longer.frames - first,
+        replaced=record.frames - first,
+        start_seconds=float((longer.pts[first] - copy.origin) * header.time_base),
+        method="forecast" if network is None else "prior",
+        notes=copy.notes,
+        damages=copy.damages,
+    )
+
+
+def _whole_steps(header: StreamHeader, record: ChunkRecord) -> int:
+    """Steps of a chunk that hold no repeated frames."""
+    return 1 + (record.frames - 1) // header.geometry.temporal_factor
+
+
+def _longer(header: StreamHeader, record: ChunkRecord, seconds: float) -> tuple[ChunkRecord, int]:
+    """A chunk's record with the timestamps of its continuation, and its number of frames in whole steps."""
+    period = frame_period(header, record)
+    count = max(1, round(Fraction(seconds) / (period * header.time_base)))
+    frames = record.frames + count
+    room = DEFAULT_LIMITS.chunk_tokens // header.chunk_tokens(1)
+    most = min(MAX_CHUNK_FRAMES, 1 + header.geometry.temporal_factor * (room - 1))
+    if frames > most:
+        left = max(0.0, float((most - record.frames) * period * header.time_base))
+        raise LimitError(
+            f"a chunk of {frames} frames of this size is too long",
+            hint=f"the last chunk has room for {math.floor(left)} seconds",
+        )
+    begin = record.pts[-1] + record.last_duration
+    news = tuple(begin + round(number * period) for number in range(count + 1))
+    longer = replace(record, pts=(*record.pts, *news[:-1]), last_duration=news[-1] - news[-2])
+    return longer, 1 + header.geometry.temporal_factor * (_whole_steps(header, record) - 1)
+
+
+def _continued(
+    past: TokenChunk, steps: int, *, whole: int, network: PriorNetwork | None, seed: int, temperature: float
+) -> TokenChunk:
+    """The `whole` first steps of a chunk, and others drawn from them, `steps` in all."""
+    known = TokenChunk(indices=past.indices[:whole], levels=past.levels[:whole], geometry=past.geometry)
+    indices = np.zeros((steps, *past.indices.shape[1:]), dtype=np.uint64)
+    levels = np.zeros((steps, *past.levels.shape[1:]), dtype=np.uint8)
+    indices[:whole], levels[:whole] = known.indices, known.levels
+    if network is not None:
+        drawing = Continuation(known, network, seed=seed, temperature=temperature)
+        levels[whole:] = drawing.levels
+        for step in range(whole, steps):
+            indices[step] = drawing.step()
+    return TokenChunk(indices=indices, levels=levels, geometry=past.geometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """What went into the target: frames, the first timestamp, and what a person should know."""
+
+    frames: int
+    origin: int
+    notes: tuple[str, ...]
+    damages: tuple[Damage, ...]
+
+
+def _copied(source: BinaryIO, target: BinaryIO, header: StreamHeader, last: ChunkRecord) -> _Copy:
+    """Copy a stream, with another header and another last chunk; what is damaged is left out."""
+    writer = ContainerWriter(target, header)
+    reader = read_stream(source)
+    frames, left_out = 0, len(reader.header.extensions)
+    origin: int | None = None
+    damages: list[Damage] = []
+    for item in reader:
+        if isinstance(item, ChunkRecord):
+            chosen = last if item.number == last.number else item
+            writer.write_chunk(replace(chosen, number=writer.chunks_written))
+            frames += chosen.frames
+            origin = chosen.pts[0] if origin is None else origin
+        elif isinstance(item, SidePacketBatch):
+            writer.write_packets(item.packets)
+        elif isinstance(item, Damage):
+            damages.append(item)
+        elif isinstance(item, Extension):
+            left_out += 1
+    writer.close()
+    return _Copy(
+        frames=frames,
+        origin=origin or 0,
+        notes=(f"{left_out} extensions were left out: they may describe what changed",) if left_out else (),
+        damages=tuple(damages),
+    )
