@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Device, Effort, Force, Json, Quiet, Verbose, console_of
+from tokcodec.cli.options import (
+    Device,
+    Effort,
+    Force,
+    Json,
+    LpipsPrecision,
+    Quiet,
+    Verbose,
+    console_of,
+    precision_of,
+)
 from tokcodec.errors import UsageError
 
 
@@ -33,6 +43,7 @@ def evaluate(
     lpips_download: Annotated[
         bool, typer.Option("--lpips-download", help="Download the backbones of LPIPS (0.8 GB) if they are not there.")
     ] = False,
+    lpips_precision: LpipsPrecision = "float32",
     anchor: Annotated[bool, typer.Option("--anchor/--no-anchor", help="Measure x265 medium too.")] = True,
     crfs: Annotated[
         str, typer.Option("--anchor-crf", metavar="LIST", help="Constant rate factors of x265.")
@@ -54,6 +65,7 @@ def evaluate(
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     say = console.debug if json_results else console.note
     levels, factors = _whole_numbers(qualities), _factors(crfs) if anchor else ()
+    precision = precision_of(lpips_precision)
     from tokcodec.codec import DEFAULT_CHUNK_FRAMES, Codec
     from tokcodec.evaluation import EvalSettings, RecordStore, find_clips
     from tokcodec.evaluation import evaluate as measure_all
@@ -73,14 +85,16 @@ def evaluate(
     store = RecordStore(out)
     entry = default_entry() if model is None else find_by_name(model)
     codec = Codec(model=model, weights=entry.path, device=device)
-    meter = make_meter(folder=lpips_weights, download=lpips_download, every=every, device=codec.device)
+    meter = make_meter(
+        folder=lpips_weights, download=lpips_download, every=every, device=codec.device, precision=precision
+    )
     kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
     missing = {name: loaded.reason for name, loaded in kinds if loaded.network is None}
     for name, reason in missing.items():
         console.note(f"{name} is not measured: {reason}")
     settings = EvalSettings(qualities=levels, effort=effort, crfs=factors, max_frames=frames)
     records = measure_all(clips, codec, meter, settings, model_sha256=entry.sha256, store=store, say=say)
-    report = make_report(records, missing=missing, lpips_every=every, max_frames=frames)
+    report = make_report(records, missing=missing, lpips_every=every, max_frames=frames, lpips_precision=precision)
     if plot is not None:
         with atomic(plot, force=force) as picture:
             draw(report, picture)

@@ -128,6 +128,7 @@ class _Bench:
             model_sha256=self._model_sha256 if ours else "",
             device=str(self._codec.device) if ours else "",
             lpips_every=self._meter.every,
+            lpips_precision=self._meter.alex.precision,
         )
 
     def measure(self, key: Key) -> Record:

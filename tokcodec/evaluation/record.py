@@ -28,6 +28,7 @@ class Key:
         model_sha256: Digest of the tokenizer's weights; "" for another codec.
         device: Where the tokenizer ran; "" for another codec.
         lpips_every: LPIPS on every so many frames.
+        lpips_precision: "float32" or "bfloat16", of the convolutions of LPIPS.
     """
 
     clip_sha256: str
@@ -38,6 +39,7 @@ class Key:
     model_sha256: str
     device: str
     lpips_every: int
+    lpips_precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
