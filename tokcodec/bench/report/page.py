@@ -76,6 +76,7 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
             machine_text(results, machine) for machine in sorted({record.machine for record in results.records})
         ],
         "sampling": _sampling(results),
+        "precision": _precision(results),
         "figures": {
             name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             for name, path in figures.items()
@@ -163,13 +164,27 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
 
 def _sampling(results: Results) -> list[str]:
     """Metrics that were not measured on every frame."""
-    every: dict[str, set[int]] = {}
+    every: dict[str, set[str]] = {}
     for record in results.records:
         for metric, step in record.metric_frames.items():
             if record.metrics.get(metric) is not None:
-                every.setdefault(metric, set()).add(step)
+                first = record.metric_first.get(metric, 0)
+                every.setdefault(metric, set()).add(
+                    "all" if step == 1 else f"one frame in {step} from number {first} on"
+                )
     return [
-        f"{METRIC_LOOKS[metric].label}: one frame in {' or '.join(map(str, sorted(steps)))}"
+        f"{METRIC_LOOKS[metric].label}: {' or '.join(sorted(steps))}"
         for metric, steps in every.items()
-        if steps != {1}
+        if steps != {"all"}
     ]
+
+
+def _precision(results: Results) -> list[str]:
+    """Metrics that were computed in another precision than float32."""
+    found = {
+        f"{METRIC_LOOKS[metric].label} in {precision}"
+        for record in results.records
+        for metric, precision in record.metric_precision.items()
+        if record.metrics.get(metric) is not None
+    }
+    return sorted(found)
