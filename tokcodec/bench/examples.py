@@ -97,7 +97,7 @@ class Examples:
 
     def steps(self, clip: ClipWork, codecs: Sequence[BenchCodec]) -> list[tuple[str, Steps]]:
         """Steps for the original and each codec, to be taken when the clip has been measured; with names for people."""
-        if not self._plan.examples:
+        if not self._plan.examples or not codecs:
             return []
         own = self._own_record(clip)
         target = WORKING_RATE if own is None else own.bits_per_pixel

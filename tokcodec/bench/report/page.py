@@ -81,6 +81,7 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
             name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             for name, path in figures.items()
         },
+        "is_matched": all(frame.target is not None for frame in results.frames if frame.codec != ORIGINAL),
         "picture_note": pictures.note,
     }
 
