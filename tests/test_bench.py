@@ -346,3 +346,13 @@ def test_sizes_of_raw_files_follow_from_frames(name: str, clips: int, frames: in
     assert (len(values), sum(clip["frames"] for clip in values)) == (clips, frames)
     for clip in values:
         assert clip["raw_bytes"] == clip["frames"] * 1920 * 1080 * 3 // 2
+
+
+def test_quarters_of_a_crf_reach_the_encoder():
+    for codec in make_codecs(["x264", "x265", "svtav1"]):
+        assert "35.25" in codec.told({"crf": 35.25, "preset": "4"}, threads=1)
+        assert "35." not in codec.told({"crf": 35, "preset": "4"}, threads=1)
+        assert codec.quantizer is not None
+        assert codec.quantizer.step == 0.25
+    told = codec.told({"crf": 35.25, "preset": "4"}, threads=1)
+    assert "-crf" not in told, "FFmpeg's option would round it"

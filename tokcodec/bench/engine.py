@@ -110,7 +110,7 @@ class RayEngine:
         except Exception as error:  # Ray raises no class of its own here
             raise UsageError(
                 f"Ray did not start: {error}",
-                hint="on a busy machine start it by hand and set RAY_ADDRESS, see docs/bench.md; or --engine local",
+                hint="start a cluster while the machine is not busy and set RAY_ADDRESS, or use --engine local",
             ) from error
         self.jobs = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         self._threads = threads
