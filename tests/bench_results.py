@@ -99,7 +99,7 @@ def make_results(folder: Path, some: Sequence[BenchRecord] | None = None) -> Pat
             file = f"{clip}/{codec}.png"
             (folder / "frames" / file).write_bytes(encode_png(pixels))
             rate = {"original": None, "x265": 0.03, "tokcodec": 0.033}[codec]
-            target = None if codec == "original" else 0.033
+            target = None if codec == "original" else 0.0315
             values = {"clip": clip, "codec": codec, "bits_per_pixel": rate, "target": target, "frame": 24, "file": file}
             index.append(values)
     (folder / "frames" / "index.json").write_text(json.dumps(index))

@@ -403,6 +403,7 @@ def test_the_command_refuses_at_once(tmp_path: Path):
         (["--dataset", "smoke", "--codecs", "h266"], "no codec"),
         (["--dataset", "smoke", "--size", "big"], "not a size"),
         (["--dataset", "smoke", "--engine", "slurm"], "no engine"),
+        (["--dataset", "smoke", "--lpips-precision", "float16"], "no precision"),
     ):
         with pytest.raises(UsageError, match=reason):
             app(["bench", "--out", str(tmp_path / "out"), *words], standalone_mode=False)

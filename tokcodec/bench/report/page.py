@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tokcodec.bench.report.load import ORIGINAL, Results
+from tokcodec.bench.rates import TOLERANCE
+from tokcodec.bench.report.load import ORIGINAL, ExampleFrame, Results
 from tokcodec.bench.report.paper import PAPER_METRICS, differences, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
 from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_of, setting_text
@@ -81,7 +82,8 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
             name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             for name, path in figures.items()
         },
-        "is_matched": all(frame.target is not None for frame in results.frames if frame.codec != ORIGINAL),
+        "is_searched": all(frame.target is not None for frame in results.frames if frame.codec != ORIGINAL),
+        "is_equal": all(_is_at_target(frame) for frame in results.frames if frame.codec != ORIGINAL),
         "picture_note": pictures.note,
     }
 
@@ -143,6 +145,13 @@ def _frame_data(results: Results, uris: Sequence[str]) -> list[dict[str, Any]]:
         }
         for frame, uri in zip(results.frames, uris, strict=True)
     ]
+
+
+def _is_at_target(frame: ExampleFrame) -> bool:
+    """Whether a frame is at the rate that was searched, as nearly as the search wants it."""
+    if frame.bits_per_pixel is None or frame.target is None:
+        return False
+    return abs(frame.bits_per_pixel / frame.target - 1) <= TOLERANCE
 
 
 def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]]:
