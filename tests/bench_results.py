@@ -58,6 +58,8 @@ def record(codec: str, clip: str, rate: float, setting: dict[str, Any], **change
         "metrics": metrics,
         "metrics_missing": {"lpips_vgg": "no backbone <here>", "vmaf": "no libvmaf in the ffmpeg at hand"},
         "metric_frames": {name: 8 if name == "lpips_alex" else 1 for name in METRICS},
+        "metric_first": {"lpips_alex": 4},
+        "metric_precision": {"lpips_alex": "bfloat16"},
         "encode": speed,
         "decode": speed,
         "command": f"{codec} --made-up {clip}",
@@ -97,6 +99,8 @@ def make_results(folder: Path, some: Sequence[BenchRecord] | None = None) -> Pat
             file = f"{clip}/{codec}.png"
             (folder / "frames" / file).write_bytes(encode_png(pixels))
             rate = {"original": None, "x265": 0.03, "tokcodec": 0.033}[codec]
-            index.append({"clip": clip, "codec": codec, "bits_per_pixel": rate, "frame": 24, "file": file})
+            target = None if codec == "original" else 0.0315
+            values = {"clip": clip, "codec": codec, "bits_per_pixel": rate, "target": target, "frame": 24, "file": file}
+            index.append(values)
     (folder / "frames" / "index.json").write_text(json.dumps(index))
     return folder

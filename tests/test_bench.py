@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from tokcodec.bench.codecs import NAMES, make_codecs
 from tokcodec.bench.codecs.base import Quantizer
 from tokcodec.bench.codecs.units import without_delimiters, without_units
 from tokcodec.bench.curves import bd_rows, better_variant, mean_curve
-from tokcodec.bench.datasets import ROOT_VARIABLE, ClipSource, dataset_names, find_dataset, parse_size
-from tokcodec.bench.rates import RateSpan, search
+from tokcodec.bench.datasets import MANIFEST, ROOT_VARIABLE, ClipSource, dataset_names, find_dataset, parse_size
+from tokcodec.bench.rates import MOST_TRIES, TOLERANCE, RateSpan, match, search
 from tokcodec.bench.record import BenchRecord
-from tokcodec.bench.store import WORKING_RATE, open_store
+from tokcodec.bench.store import open_store
 from tokcodec.bench.summary import bd_table, bd_values
 from tokcodec.bench.tasks import Encoded
 from tokcodec.errors import MediaError, OutputError, UsageError
@@ -70,20 +71,62 @@ def test_a_results_folder_survives_a_kill(tmp_path: Path):
     assert path.read_text() == "notes\n"
 
 
-def test_the_example_frame_is_the_one_nearest_to_the_working_rate(tmp_path: Path):
+def test_an_example_frame_is_replaced_and_known_by_its_key(tmp_path: Path):
+    def add(key: str, codec: str, rate: float | None, text: str) -> None:
+        (tmp_path / "new.png").write_text(text)
+        store.add_example(
+            key, clip="a", codec=codec, bits_per_pixel=rate, target=rate, number=5, picture=tmp_path / "new.png"
+        )
+
     with open_store(tmp_path) as store:
-        for number, rate in enumerate((0.1, WORKING_RATE * 1.2, 0.005, WORKING_RATE * 0.7)):
-            picture_file = tmp_path / f"{number}.png"
-            picture_file.write_text(str(number))
-            store.offer_frame(clip="a", codec="x265", bits_per_pixel=rate, number=5, picture=picture_file)
-        (tmp_path / "o.png").write_text("o")
-        store.offer_frame(clip="a", codec="original", bits_per_pixel=None, number=5, picture=tmp_path / "o.png")
+        add("one", "x265", 0.02, "1")
+        add("two", "x265", 0.03, "2")
+        add("three", "original", None, "3")
+    with open_store(tmp_path) as store:
+        assert [store.has_example(key) for key in ("one", "two", "three")] == [False, True, True]
+        (tmp_path / "frames" / "a" / "original.png").unlink()
+        assert not store.has_example("three"), "its file is gone"
     index = json.loads((tmp_path / "frames" / "index.json").read_text())
-    assert [(entry["codec"], entry["bits_per_pixel"], entry["file"]) for entry in index] == [
-        ("x265", WORKING_RATE * 1.2, "a/x265.png"),
-        ("original", None, "a/original.png"),
+    assert [(entry["codec"], entry["bits_per_pixel"], entry["frame"], entry["file"]) for entry in index] == [
+        ("x265", 0.03, 5, "a/x265.png"),
+        ("original", None, 5, "a/original.png"),
     ]
-    assert (tmp_path / "frames" / "a" / "x265.png").read_text() == "1"
+    assert (tmp_path / "frames" / "a" / "x265.png").read_text() == "2"
+
+
+@given(
+    slope=st.floats(0.03, 0.3),
+    at_thirty=st.floats(0.005, 0.2),
+    target=st.floats(0.005, 0.2),
+    step=st.sampled_from((1.0, 0.25)),
+    known=st.lists(st.integers(0, 51), unique=True, max_size=5),
+)
+def test_a_rate_is_met_as_nearly_as_quantizers_can(
+    slope: float, at_thirty: float, target: float, step: float, known: list[int]
+):
+    quantizer = Quantizer(name="q", lowest=0, highest=51, typical=(28, 48), step=step)
+
+    def rate(q: float) -> float:
+        return at_thirty * math.exp(-slope * (q - 30))
+
+    asked: list[float] = []
+    steps = match(quantizer, target, {q: rate(q) for q in known})
+    try:
+        q = next(steps)
+        while True:
+            assert q not in [*asked, *known], "encoded twice"
+            assert 0 <= q <= 51
+            assert (q / step).is_integer()
+            asked.append(q)
+            q = steps.send(rate(q))
+    except StopIteration as end:
+        found = end.value
+    assert found in [*asked, *known]
+    assert len(asked) <= MOST_TRIES
+    nearest = min(
+        (number * step for number in range(int(51 / step) + 1)), key=lambda q: abs(math.log(rate(q) / target))
+    )
+    assert abs(rate(found) / target - 1) <= TOLERANCE or found == nearest
 
 
 @given(
@@ -295,3 +338,21 @@ def test_sizes():
     for text in ("640", "0x2", "axb", "640x360x2", ""):
         with pytest.raises(UsageError):
             parse_size(text)
+
+
+@pytest.mark.parametrize(("name", "clips", "frames"), [("mcl-jcv", 30, 4115), ("uvg", 7, 3900)])
+def test_sizes_of_raw_files_follow_from_frames(name: str, clips: int, frames: int):
+    values = tomllib.loads(MANIFEST.read_text())[name]["clips"]
+    assert (len(values), sum(clip["frames"] for clip in values)) == (clips, frames)
+    for clip in values:
+        assert clip["raw_bytes"] == clip["frames"] * 1920 * 1080 * 3 // 2
+
+
+def test_quarters_of_a_crf_reach_the_encoder():
+    for codec in make_codecs(["x264", "x265", "svtav1"]):
+        assert "35.25" in codec.told({"crf": 35.25, "preset": "4"}, threads=1)
+        assert "35." not in codec.told({"crf": 35, "preset": "4"}, threads=1)
+        assert codec.quantizer is not None
+        assert codec.quantizer.step == 0.25
+    told = codec.told({"crf": 35.25, "preset": "4"}, threads=1)
+    assert "-crf" not in told, "FFmpeg's option would round it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,15 +20,17 @@ import torch
 from media import make_video, psnr
 from safetensors.torch import save_file
 
-from tokcodec.bench import runner
+from tokcodec.bench import examples, runner, tracks
 from tokcodec.bench.clips import ClipFacts, write_clip
 from tokcodec.bench.codecs import BenchCodec, make_codecs, vvenc
 from tokcodec.bench.datasets import ClipSource, Dataset
 from tokcodec.bench.engine import Task, make_engine
+from tokcodec.bench.examples import ExampleJob, make_example
+from tokcodec.bench.plan import Outcome, Plan
 from tokcodec.bench.process import run_measured
-from tokcodec.bench.rates import RateSpan
+from tokcodec.bench.rates import TOLERANCE, RateSpan
 from tokcodec.bench.record import METRICS, BenchRecord
-from tokcodec.bench.runner import Outcome, Plan, run_plan
+from tokcodec.bench.runner import run_plan
 from tokcodec.bench.store import open_store
 from tokcodec.bench.tasks import Encoded, EncodeJob, Measured, MeasureJob, MetricChoice, encode_clip, measure_clip
 from tokcodec.bench.vmaf import vmaf_missing
@@ -74,17 +77,20 @@ def test_each_codec_through_real_files(name: str, clip: tuple[Path, ClipFacts], 
         encoded = encode_clip(job)
         assert job.target.stat().st_size == encoded.coded_bytes > 100
         choice = MetricChoice(lpips_folder=tmp_path, vmaf=False)
-        again = MeasureJob(
-            encode=job, coded_bytes=encoded.coded_bytes, metrics=choice, frame=4, pictures=tmp_path / "pictures"
-        )
+        again = MeasureJob(encode=job, coded_bytes=encoded.coded_bytes, metrics=choice)
         measured = measure_clip(again)
         assert measured.encoded is None, "the coded file was there"
         assert measured.values["psnr_rgb"] is not None
         assert measured.missing["vmaf"] == "not asked for"
         assert measured.values.keys() == set(METRICS)
-        original, decoded = (read_clip(path).frames[0] for path in (measured.original, measured.decoded))
-        assert (original == read_clip(clip[0]).frames[4]).all()
-        assert abs(psnr(original, decoded) - measured.values["psnr_rgb"]) < 6
+        pictures = []
+        for coded in (None, job):
+            target = tmp_path / "pictures" / f"{len(pictures)}.png"
+            example = ExampleJob(number=4, target=target, clip=clip[0], encode=coded, coded_bytes=encoded.coded_bytes)
+            assert make_example(example) is None
+            pictures.append(read_clip(target).frames[0])
+        assert (pictures[0] == read_clip(clip[0]).frames[4]).all()
+        assert abs(psnr(*pictures) - measured.values["psnr_rgb"]) < 6
         for speed in (encoded.speed, measured.speed):
             assert speed.frames_per_second == pytest.approx(9 / speed.seconds, rel=0.01)
             assert 10e6 < (speed.peak_memory_bytes or 0) < 4e9
@@ -181,27 +187,21 @@ def fake_tasks(monkeypatch: pytest.MonkeyPatch):
         return ClipFacts(width=1000, height=800, frames=10, frame_rate="24/1", matrix=1)
 
     def encode_clip(job: EncodeJob) -> Encoded:
-        return Encoded(coded_bytes=int(2e6 * 0.88 ** job.setting["crf"]), speed=SPEED, machine="m")
+        steps = 51.5 - 5 * job.setting["quality"] if "quality" in job.setting else job.setting["crf"]
+        return Encoded(coded_bytes=int(2e6 * 0.88**steps), speed=SPEED, machine="m")
 
     def measure_clip(job: MeasureJob) -> Measured:
-        job.pictures.mkdir(parents=True, exist_ok=True)
-        pictures = [job.pictures / f"{name}.png" for name in ("a", "b")]
-        for path in pictures:
-            path.write_bytes(b"png")
-        values = {**dict.fromkeys(METRICS), "psnr_y": 50.0 - job.encode.setting["crf"]}
-        return Measured(
-            encoded=None,
-            speed=SPEED,
-            values=values,
-            missing={},
-            sources={},
-            machine=MACHINE,
-            original=pictures[0],
-            decoded=pictures[1],
-        )
+        values = {**dict.fromkeys(METRICS), "psnr_y": 50.0}
+        return Measured(encoded=None, speed=SPEED, values=values, missing={}, sources={}, machine=MACHINE)
 
-    for function in (prepare_clip, encode_clip, measure_clip):
-        monkeypatch.setattr(runner, function.__name__, function)
+    def make_example(job: ExampleJob) -> None:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        job.target.write_text(f"frame {job.number} {'' if job.encode is None else job.encode.setting}")
+
+    monkeypatch.setattr(runner, "prepare_clip", prepare_clip)
+    monkeypatch.setattr(tracks, "encode_clip", encode_clip)
+    monkeypatch.setattr(tracks, "measure_clip", measure_clip)
+    monkeypatch.setattr(examples, "make_example", make_example)
 
 
 def plan_of(folder: Path, **changes: Any) -> Plan:
@@ -274,6 +274,44 @@ def test_other_networks_and_other_weights_are_other_measurements(tmp_path: Path)
     assert (outcome.measured, outcome.known) == (12, 0)
     assert not any(name.startswith("encode") for name in ran), "rates are known"
     assert run_fake(plan_of(tmp_path, threads=2), tmp_path / "out")[0].known == 0
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_example_frames_are_at_tokcodecs_rate_and_made_once(tmp_path: Path):
+    out = tmp_path / "out"
+    plan = plan_of(tmp_path, codecs=make_codecs(["x264", "tokcodec"]))
+    _, ran, _ = run_fake(plan, out)
+    assert sum(name.startswith("make_example") for name in ran) == 6
+    index = json.loads((out / "frames" / "index.json").read_text())
+    rates = {(entry["clip"], entry["codec"]): entry["bits_per_pixel"] for entry in index}
+    assert len(rates) == 6
+    # Level 4 is the nearest to 0.03; whole quantizers of x264 are 6% above and below it.
+    own = rates["a", "tokcodec"]
+    assert own == pytest.approx(2 * 0.88**31.5, rel=1e-3)
+    assert rates["a", "x264"] == pytest.approx(own, rel=TOLERANCE)
+    assert rates["a", "original"] is None
+    assert {(entry["target"], entry["frame"]) for entry in index if entry["codec"] == "x264"} == {(own, 5)}
+    assert "'crf'" in (out / "frames" / "a" / "x264.png").read_text()
+    assert run_fake(plan, out)[1] == []
+    (out / "frames" / "a" / "x264.png").unlink()
+    _, ran, _ = run_fake(plan, out)
+    assert len(ran) == 2
+    assert (ran[0], ran[1].split()[0]) == ("prepare_clip", "make_example")
+    assert run_fake(plan_of(tmp_path, examples=False, threads=2), out)[1][-1].startswith("measure_clip")
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_sampling_and_precision_are_a_part_of_what_was_measured(tmp_path: Path):
+    networks = {"lpips_alex": "x 1", "lpips_vgg": ""}
+    for number, choice in enumerate(
+        [MetricChoice(), MetricChoice(alex_every=4), MetricChoice(alex_every=4, precision="bfloat16")]
+    ):
+        plan = plan_of(tmp_path, lpips=networks, metrics=choice)
+        outcome, _, records = run_fake(plan, tmp_path / "out")
+        assert (outcome.measured, outcome.known) == (12, 0)
+        assert records[0].metric_first == ({} if number == 0 else {"lpips_alex": 2})
+        assert set(records[0].metric_precision.values()) == ({"bfloat16"} if number == 2 else set())
+    assert MetricChoice(vgg_every=64).first_frames(10) == {"lpips_vgg": 9}
 
 
 def test_too_small_for_a_codec_is_said(tmp_path: Path):
@@ -365,34 +403,60 @@ def test_the_command_refuses_at_once(tmp_path: Path):
         (["--dataset", "smoke", "--codecs", "h266"], "no codec"),
         (["--dataset", "smoke", "--size", "big"], "not a size"),
         (["--dataset", "smoke", "--engine", "slurm"], "no engine"),
+        (["--dataset", "smoke", "--lpips-precision", "float16"], "no precision"),
     ):
         with pytest.raises(UsageError, match=reason):
             app(["bench", "--out", str(tmp_path / "out"), *words], standalone_mode=False)
     assert not (tmp_path / "out").exists()
 
 
+PINNED = {
+    "alex": {"seeded": 0.1357050, "imagenet": 0.1299569},
+    "vgg": {"seeded": 0.1149563, "imagenet": 0.1465369},
+}
+"""What `lpips.LPIPS` 0.1.4 gives for the pair of :func:`made_pair`, by backbone."""
+
+
+def made_pair() -> list[torch.Tensor]:
+    """Two pictures of whole numbers, equal everywhere; the second one is moved, flat and dark."""
+    rows, columns = np.mgrid[:96, :128]
+    first = np.stack([columns * 7 % 256, rows * 5 % 256, (rows * rows + columns) % 256], axis=0)
+    second = np.roll(first, 3, axis=2) // 2 + 20
+    return [torch.from_numpy(picture)[None].float() / 127.5 - 1 for picture in (first, second)]
+
+
+def seeded_features(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Weights that are the same with every version of NumPy and torch."""
+    random = np.random.RandomState(7)
+    made = {}
+    for name, shape in shapes.items():
+        scale = math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.1
+        made[name] = torch.from_numpy(random.standard_normal(tuple(shape)) * scale).float()
+    return made
+
+
+@pytest.mark.parametrize("weights", ["seeded", "imagenet"])
 @pytest.mark.parametrize("kind", [ALEX, VGG], ids=lambda kind: kind.name)
-def test_lpips_is_that_of_the_package(kind: Backbone, tmp_path: Path):
-    """The package's own network and published heads; features are random, or the real ones where they are there."""
-    torch.manual_seed(1)
+def test_lpips_is_that_of_the_package(kind: Backbone, weights: str, tmp_path: Path):
+    """The package's own network with its published heads; the backbone is made from a seed, or the real one."""
+    folder = tmp_path
+    if weights == "imagenet":
+        if BACKBONES_VARIABLE not in os.environ:
+            pytest.skip(f"{BACKBONES_VARIABLE} names no folder of backbones")
+        folder = Path(os.environ[BACKBONES_VARIABLE])
     package = import_lpips().LPIPS(net=kind.name, pnet_rand=True, verbose=False).eval()
     # "slice1.0.weight" is torchvision's "features.0.weight".
     places = {name: name.partition(".")[2] for name in package.net.state_dict()}
-    folder = Path(os.environ.get(BACKBONES_VARIABLE, tmp_path))
-    if BACKBONES_VARIABLE not in os.environ:
-        tensors = {f"features.{places[name]}": value for name, value in package.net.state_dict().items()}
-        save_file(tensors, folder / kind.files[0])
+    if weights == "seeded":
+        shapes = {f"features.{places[name]}": value.shape for name, value in package.net.state_dict().items()}
+        save_file(seeded_features(shapes), folder / kind.files[0])
     ours = load_lpips(kind, folder=folder).network
     assert ours is not None
     features = ours.features.state_dict()
     package.net.load_state_dict({name: features[place] for name, place in places.items()})
-    from skimage import data
-
-    first = torch.from_numpy(data.astronaut()[:96, 200:328].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    second = torch.nn.functional.avg_pool2d(first, 5, 1, 2)
     with torch.inference_mode():
-        expected, found = package(first, second).item(), ours(first, second).item()
-    assert expected > 1e-3
+        expected, found = package(*made_pair()).item(), ours(*made_pair()).item()
+    assert expected == pytest.approx(PINNED[kind.name][weights], rel=1e-4)
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -260,6 +260,34 @@ def test_a_meter_takes_means_over_frames():
         meter.measure([], [], matrix=1)
 
 
+@pytest.mark.parametrize(("every", "count", "measured"), [(4, 9, [2, 6]), (4, 2, [1]), (1, 2, [0, 1]), (5, 3, [2])])
+def test_centred_sampling_avoids_the_first_frame(every: int, count: int, measured: list[int]):
+    absent = LoadedLpips(network=None, reason="absent")
+    network = Lpips(ALEX).eval()
+    meter = Meter(alex=LoadedLpips(network=network), vgg=absent, every=every, centred=True)
+    first, *others = (np.full((32, 32, 3), 20 * number, np.uint8) for number in range(count + 1))
+    found = meter.measure([first] * count, others, matrix=1)
+    scaled = [tensor(picture) / 127.5 - 1 for picture in (first, *(others[number] for number in measured))]
+    with torch.inference_mode():
+        expected = [network(scaled[0], other).item() for other in scaled[1:]]
+    assert (found.frames, found.lpips_frames) == (count, len(measured))
+    assert found.lpips_alex == pytest.approx(sum(expected) / len(expected))
+
+
+def test_lpips_in_bfloat16_is_near(tmp_path: Path):
+    write_backbone(ALEX, tmp_path)
+    whole, half = (load_lpips(ALEX, folder=tmp_path, precision=kind).network for kind in ("float32", "bfloat16"))
+    assert whole is not None
+    assert half is not None
+    assert {parameter.dtype for parameter in half.features.parameters()} == {torch.bfloat16}
+    first, second, _ = (tensor(picture[:64, :64]) / 127.5 - 1 for picture in photographs())
+    with torch.inference_mode():
+        one, other = whole(first, second), half(first, second)
+    assert other.dtype == torch.float32
+    assert one.item() != other.item()
+    assert other.item() == pytest.approx(one.item(), rel=0.03)
+
+
 def test_torchvision_is_not_imported():
     script = (
         "import sys\n"

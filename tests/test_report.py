@@ -200,6 +200,20 @@ def test_frames_outside_the_folder_are_not_taken(tmp_path: Path):
     assert len(load_results(place).frames) == count
 
 
+def test_frames_whose_rate_was_not_searched_are_not_said_to_be_equal(tmp_path: Path):
+    place = make_results(tmp_path / "results")
+    index = json.loads((place / "frames" / "index.json").read_text())
+    for change, said in (
+        ({"bits_per_pixel": 0.04}, "not all reach it"),
+        ({"target": None}, "nearest to the working rate"),
+    ):
+        index[1] |= change
+        (place / "frames" / "index.json").write_text(json.dumps(index))
+        page = write_report(place).read_text(encoding="utf-8")
+        assert "Frames at about the same rate" in page
+        assert said in page
+
+
 def test_heavy_frames_become_webp_and_say_so(folder: Path, monkeypatch: pytest.MonkeyPatch):
     frames = load_results(folder).frames
     light = embed(frames)
@@ -219,6 +233,10 @@ def test_page_is_one_file_and_equal_results_give_equal_files(folder: Path, tmp_p
     assert "no &lt;libx265&gt; here" in page
     assert "no backbone &lt;here&gt;" in page
     assert "<here>" not in page
+    assert "LPIPS AlexNet: one frame in 8 from number 4 on" in page
+    assert "LPIPS AlexNet in bfloat16" in page
+    assert "Frames at the same rate" in page
+    assert "not all reach it" not in page
     again = make_results(tmp_path / "again")
     write_report(again)
     write_report(again)

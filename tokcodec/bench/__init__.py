@@ -10,7 +10,10 @@ child.py      what runs in such a process for the codecs of PyAV
 tasks.py      one encode, one decode with its metrics: what a worker does
 vmaf.py       VMAF by an FFmpeg that has libvmaf
 engine.py     where tasks run: processes of this machine, or Ray
+plan.py       what shall be measured, and what became of it
 runner.py     everything that is missing, and nothing twice
+tracks.py     one curve of one clip: its encodes, its measurements
+examples.py   frames to look at, all codecs at one rate
 record.py     one clip, one codec, one rate: a line of JSON
 store.py      the files of a results folder
 machine.py    what the figures were measured on

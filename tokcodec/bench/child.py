@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from tokcodec.bench.codecs import CodecTask, PyavCodec, Vvenc, others
+from tokcodec.bench.codecs import ChildCodec, CodecTask, others
 from tokcodec.console import Console
 from tokcodec.errors import TokcodecError
 from tokcodec.frames import Frame, VideoInfo, open_video, open_writer
@@ -34,19 +34,15 @@ def frames_of(path: Path) -> Iterator[Pixels]:
         yield from (item.pixels for item in reader if isinstance(item, Frame))
 
 
-def encode(codec: PyavCodec | Vvenc, task: CodecTask) -> int:
+def encode(codec: ChildCodec, task: CodecTask) -> int:
     """Write the coded file; gives its bytes."""
     frames, rate = frames_of(task.source), Fraction(task.frame_rate)
-    if isinstance(codec, Vvenc):
-        data = codec.encode(frames, setting=task.setting, frame_rate=rate, matrix=task.matrix, threads=task.threads)
-    else:
-        encoder = codec.stream_encoder(task.setting, threads=task.threads)
-        data = codec.finish(encoder.encode(frames, frame_rate=rate, matrix=task.matrix))
+    data = codec.encode(frames, setting=task.setting, frame_rate=rate, matrix=task.matrix, threads=task.threads)
     task.target.write_bytes(data)
     return len(data)
 
 
-def decode(codec: PyavCodec | Vvenc, task: CodecTask) -> int:
+def decode(codec: ChildCodec, task: CodecTask) -> int:
     """Write the decoded clip, lossless; gives its frames."""
     rate = Fraction(task.frame_rate)
     info = VideoInfo(width=task.width, height=task.height, time_base=1 / rate, frame_rate=rate, colour=RGB)

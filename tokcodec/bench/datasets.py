@@ -33,6 +33,7 @@ class ClipSource:
         height: Likewise.
         rate: Frames a second; None where the file says.
         pixel_format: Of a raw file.
+        raw_bytes: Size of a raw file; None where it follows from the numbers above.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ClipSource:
     height: int | None = None
     rate: Fraction | None = None
     pixel_format: str = "yuv420p"
+    raw_bytes: int | None = None
 
     def digest(self) -> str:
         """SHA-256 of the file, of all pictures with their names, or of the recipe; 64 hex digits.
@@ -144,7 +146,7 @@ def _root(name: str, root: Path | None, how: str) -> Path:
 
 
 def _clip(values: dict[str, Any], folder: Path | None, *, pictures: bool, how: str) -> ClipSource:
-    known = {key: values[key] for key in ("frames", "width", "height", "pixel_format") if key in values}
+    known = {key: values[key] for key in ("frames", "width", "height", "pixel_format", "raw_bytes") if key in values}
     path = None if folder is None else _find(values["name"], folder, pictures=pictures, how=how)
     clip = ClipSource(name=values["name"], path=path, rate=Fraction(values["rate"]), **known)
     if path is not None:
@@ -185,7 +187,9 @@ def _check_length(clip: ClipSource, path: Path, how: str) -> None:
     elif path.suffix.lower() == RAW_SUFFIX:
         if clip.width is None or clip.height is None:
             raise UsageError("a raw file needs width and height in the manifest", where=str(path))
-        wanted = int(clip.frames * clip.width * clip.height * _BYTES_A_PIXEL[clip.pixel_format])
+        wanted = clip.raw_bytes
+        if wanted is None:
+            wanted = int(clip.frames * clip.width * clip.height * _BYTES_A_PIXEL[clip.pixel_format])
         size = path.stat().st_size
         if size != wanted:
             state = "short" if size < wanted else "too long"

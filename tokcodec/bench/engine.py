@@ -18,6 +18,10 @@ Task = tuple[Callable[[Any], Any], Any]
 """A function of :mod:`tokcodec.bench.tasks`, and its job."""
 
 
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a local Ray cluster, which would take a third of the memory otherwise."""
+
+
 class Engine(Protocol):
     """Runs tasks; `jobs` of them at a time."""
 
@@ -84,15 +88,30 @@ class RayEngine:
     Args:
         jobs: Tasks at a time on a local cluster; on another, the cluster's cores decide.
         threads: Cores that a task takes.
+
+    Raises:
+        UsageError: Ray does not start, or there is no cluster at that address.
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
+        # Ray asks on the terminal, and then reports, unless it is told not to.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray: Any = importlib.import_module("ray")
         self._ray = ray
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(num_cpus=jobs * threads, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(address="auto", runtime_env=_worker_environment(), **quiet)
+            else:
+                # Its workers get the environment of this process; tasks and results are small.
+                ray.init(
+                    num_cpus=jobs * threads, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
+                )
+        except Exception as error:  # Ray raises no class of its own here
+            raise UsageError(
+                f"Ray did not start: {error}",
+                hint="start a cluster while the machine is not busy and set RAY_ADDRESS, or use --engine local",
+            ) from error
         self.jobs = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         self._threads = threads
 
@@ -117,6 +136,12 @@ class RayEngine:
         self._ray.shutdown()
 
 
+def _worker_environment() -> dict[str, Any]:
+    """Where workers of a cluster find the package, if this process was told where."""
+    path = os.environ.get("PYTHONPATH")
+    return {"env_vars": {"PYTHONPATH": path}} if path else {}
+
+
 def check_engine(name: str) -> None:
     """Refuse at once, and not after the clips were read.
 
@@ -133,7 +158,7 @@ def make_engine(name: str, *, jobs: int, threads: int) -> Engine:
     """The engine of this name.
 
     Raises:
-        UsageError: As :func:`check_engine`.
+        UsageError: As :func:`check_engine`, or Ray does not start.
     """
     check_engine(name)
     return RayEngine(jobs, threads) if name == "ray" else ProcessEngine(jobs)

@@ -1,9 +1,9 @@
-"""Which quantizers are measured, so that a codec's curve spans the rates of interest."""
+"""Which quantizers are measured, so that a codec's curve spans the rates of interest, or meets one of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 from tokcodec.bench.codecs.base import Quantizer
@@ -11,6 +11,11 @@ from tokcodec.bench.codecs.base import Quantizer
 HIGHEST_RATE = 0.1
 LOWEST_RATE = 0.005
 POINTS = 6
+
+TOLERANCE = 0.05
+"""Share by which a rate that was searched may be off."""
+
+MOST_TRIES = 12
 
 _SLOPE = math.log(2) / 4.5
 """Of the logarithm of the rate, for a step of the quantizer, until two points are known."""
@@ -73,14 +78,54 @@ def _edge(
     return min(max(edge, quantizer.lowest), quantizer.highest)
 
 
-def _interpolate(known: dict[int, float], wanted: float) -> int:
+Match = Generator[float, float, float]
+"""Yields a quantizer, wants its rate in bits per pixel sent, returns the quantizer that was searched."""
+
+
+def match(quantizer: Quantizer, target: float, known: Mapping[float, float]) -> Match:
+    """Find a quantizer, in the smallest steps that the encoder takes, whose rate is a given one.
+
+    The first within :data:`TOLERANCE` of it is taken; where there is none, the nearest of those tried.
+
+    Args:
+        quantizer: What is searched.
+        target: Bits per pixel.
+        known: Rates in bits per pixel of quantizers that were tried before.
+    """
+    tried = dict(known)
+    for _ in range(MOST_TRIES):
+        if tried and abs(tried[best := _nearest(tried, target)] / target - 1) <= TOLERANCE:
+            return best
+        low = max((q for q, rate in tried.items() if rate >= target), default=quantizer.lowest - quantizer.step)
+        below = [q for q, rate in tried.items() if rate < target and q > low]
+        high = min(below, default=quantizer.highest + quantizer.step)
+        between = round((high - low) / quantizer.step) - 1
+        if between < 1:
+            break
+        guess = float(sum(quantizer.typical) / 2) if not tried else _crossing(tried, math.log(target))
+        steps = min(max(round((guess - low) / quantizer.step), 1), between)
+        value = low + steps * quantizer.step
+        tried[value] = yield value
+    return _nearest(tried, target)
+
+
+def _nearest(tried: Mapping[float, float], target: float) -> float:
+    return min(tried, key=lambda q: abs(math.log(tried[q] / target)))
+
+
+def _interpolate(known: Mapping[int, float], wanted: float) -> int:
+    """The whole quantizer at which the logarithm of the rate is likely to be `wanted`."""
+    return round(_crossing(known, wanted))
+
+
+def _crossing(known: Mapping[int, float] | Mapping[float, float], wanted: float) -> float:
     """The quantizer at which the logarithm of the rate is likely to be `wanted`."""
     points = sorted((q, math.log(rate)) for q, rate in known.items())
     if len(points) == 1:
-        return round(points[0][0] + (points[0][1] - wanted) / _SLOPE)
+        return points[0][0] + (points[0][1] - wanted) / _SLOPE
     # The two neighbours around it, or the two at the nearer end.
     number = next((i for i in range(1, len(points) - 1) if points[i][1] <= wanted), len(points) - 1)
     (q0, r0), (q1, r1) = points[number - 1], points[number]
     if r0 <= r1:
-        return (q0 + q1) // 2
-    return round(q0 + (r0 - wanted) * (q1 - q0) / (r0 - r1))
+        return (q0 + q1) / 2
+    return q0 + (r0 - wanted) * (q1 - q0) / (r0 - r1)

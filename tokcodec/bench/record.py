@@ -57,6 +57,8 @@ class BenchRecord:
         metrics: Value by name, see `METRICS`; None where it was not measured. PSNR may be infinite.
         metrics_missing: Reason by name for each None.
         metric_frames: 1 where a metric was measured on all frames, N for every Nth.
+        metric_first: Number of the first frame measured, where that is not 0.
+        metric_precision: Of the convolutions of LPIPS, where that is not float32.
         metric_sources: File and digest of LPIPS's backbone, or name of the VMAF model, by metric that was tried.
         encode: Time and memory.
         decode: Time and memory.
@@ -81,6 +83,8 @@ class BenchRecord:
     metrics: dict[str, float | None]
     metrics_missing: dict[str, str]
     metric_frames: dict[str, int]
+    metric_first: dict[str, int] = field(default_factory=dict)
+    metric_precision: dict[str, str] = field(default_factory=dict)
     metric_sources: dict[str, str] = field(default_factory=dict)
     encode: Speed
     decode: Speed

@@ -5,7 +5,7 @@ encodes.jsonl       every encode, those of the search for quantizers too
 clips.json          what each clip is once read
 machine.json        descriptions by the key that records carry
 absent.json         why a codec that was asked for is not in the results
-frames/             example frames near one rate, listed in index.json
+frames/             example frames at one rate, listed in index.json
 work/               lossless clips and coded files, while they are needed
 """
 
@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,11 +27,6 @@ from tokcodec.bench.record import BenchRecord, Speed
 from tokcodec.bench.tasks import Encoded
 from tokcodec.errors import MediaError, OutputError
 from tokcodec.output import atomic, write_error
-
-WORKING_RATE = 0.03
-"""Bits per pixel near which example frames are kept."""
-
-ORIGINAL = "original"
 
 
 @contextlib.contextmanager
@@ -129,25 +123,45 @@ class ResultStore:
         before = {name: reason for name, reason in _read_json(path, {}).items() if name not in asked}
         _write_json(path, {**before, **absent})
 
-    def offer_frame(self, *, clip: str, codec: str, bits_per_pixel: float | None, number: int, picture: Path) -> None:
-        """Keep a frame if it is nearer to the working rate than the one of this clip and codec that is kept.
+    def has_example(self, key: str) -> bool:
+        """Whether the example frame of this key is here."""
+        entry = next((entry for entry in self._frames if entry.get("key") == key), None)
+        return entry is not None and (self.folder / "frames" / entry["file"]).is_file()
+
+    def add_example(
+        self,
+        key: str,
+        *,
+        clip: str,
+        codec: str,
+        bits_per_pixel: float | None,
+        target: float | None,
+        number: int,
+        picture: Path,
+    ) -> None:
+        """Keep a frame in the place of the one of this clip and codec that is kept.
 
         Args:
+            key: The same for the same frame at the same rate.
             clip: Name.
             codec: Name, or "original".
             bits_per_pixel: Of the coded clip; None for the original.
+            target: The rate that was searched.
             number: Of the frame in the clip.
             picture: A PNG; it is moved.
+
+        Raises:
+            OutputError: The disk takes no more.
         """
-        entry = {"clip": clip, "codec": codec, "bits_per_pixel": bits_per_pixel, "frame": number}
-        entry["file"] = f"{clip}/{codec}.png"
-        old = next((e for e in self._frames if (e["clip"], e["codec"]) == (clip, codec)), None)
-        if old is not None and _distance(old["bits_per_pixel"]) <= _distance(bits_per_pixel):
-            return
-        target = self.folder / "frames" / clip / f"{codec}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(picture, target)
-        self._frames = [e for e in self._frames if e is not old] + [entry]
+        file = f"{clip}/{codec}.png"
+        path = self.folder / "frames" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        others = [entry for entry in self._frames if (entry["clip"], entry["codec"]) != (clip, codec)]
+        # Without its entry first: a run that is killed in between leaves no picture under another's rate.
+        _write_json(self.folder / "frames" / "index.json", others)
+        shutil.move(picture, path)
+        entry = {"clip": clip, "codec": codec, "bits_per_pixel": bits_per_pixel, "target": target, "frame": number}
+        self._frames = [*others, {**entry, "file": file, "key": key}]
         _write_json(self.folder / "frames" / "index.json", self._frames)
 
     def work_folder(self, clip: str) -> Path:
@@ -157,10 +171,6 @@ class ResultStore:
     def clear_work(self, clip: str | None = None) -> None:
         """Remove those files, of one clip or all."""
         shutil.rmtree(self.folder / "work" if clip is None else self.work_folder(clip), ignore_errors=True)
-
-
-def _distance(rate: float | None) -> float:
-    return 0.0 if rate is None else abs(math.log(rate / WORKING_RATE))
 
 
 def _encoded_from(line: str, path: Path) -> tuple[str, Encoded]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,9 @@ from tokcodec.bench.process import Ran, run_measured
 from tokcodec.bench.record import METRICS, Setting, Speed
 from tokcodec.bench.vmaf import MODEL, measure_vmaf, vmaf_missing
 from tokcodec.errors import MediaError
-from tokcodec.frames import Frame, VideoInfo, open_writer
-from tokcodec.frames.info import Colour, Pixels
-
-_ONE = Fraction(1)
 
 if TYPE_CHECKING:
+    from tokcodec.metrics.lpips_network import Precision
     from tokcodec.metrics.meter import Meter
 
 
@@ -97,6 +94,7 @@ class MetricChoice:
         vgg_every: Likewise with VGG16.
         vmaf: Whether VMAF is wanted.
         device: Where MS-SSIM and LPIPS are computed.
+        precision: Of the convolutions of LPIPS.
     """
 
     lpips_folder: Path | None = None
@@ -104,10 +102,20 @@ class MetricChoice:
     vgg_every: int = 1
     vmaf: bool = True
     device: str = "cpu"
+    precision: Precision = "float32"
 
     def frames(self) -> dict[str, int]:
         """Every how many frames, by metric."""
         return dict.fromkeys(METRICS, 1) | {"lpips_alex": self.alex_every, "lpips_vgg": self.vgg_every}
+
+    def first_frames(self, count: int) -> dict[str, int]:
+        """Numbers of the first frames measured in a clip of so many, by metric, where that is not 0: see `Meter`."""
+        first = {name: min(every // 2, count - 1) for name, every in self.frames().items()}
+        return {name: number for name, number in first.items() if number}
+
+    def precisions(self) -> dict[str, str]:
+        """Of LPIPS, by metric, where that is not float32."""
+        return {} if self.precision == "float32" else dict.fromkeys(("lpips_alex", "lpips_vgg"), self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +126,11 @@ class MeasureJob:
         encode: How the coded file is made again if it is not there.
         coded_bytes: Its size.
         metrics: How to measure.
-        frame: Number of the frame to keep as a picture.
-        pictures: Folder for it.
     """
 
     encode: EncodeJob
     coded_bytes: int
     metrics: MetricChoice
-    frame: int
-    pictures: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +144,6 @@ class Measured:
         missing: Why a value is None.
         sources: Where LPIPS and VMAF come from, also where they gave no value.
         machine: Where it was decoded and measured.
-        original: The kept frame of the clip, PNG.
-        decoded: The kept frame of the codec, PNG.
     """
 
     encoded: Encoded | None
@@ -150,8 +152,6 @@ class Measured:
     missing: dict[str, str]
     sources: dict[str, str]
     machine: Machine
-    original: Path
-    decoded: Path
 
 
 def prepare_clip(job: PrepareJob) -> ClipFacts:
@@ -193,40 +193,48 @@ def measure_clip(job: MeasureJob) -> Measured:
     Raises:
         MediaError: The codec fails, or gives back another number of frames.
     """
-    encode = job.encode
-    encoded = None
-    if not encode.target.is_file() or encode.target.stat().st_size != job.coded_bytes:
-        encoded = encode_clip(encode)
-    decoded = encode.target.with_suffix(".decoded.mkv")
-    command = encode.codec.decode_command(encode.task(encode.target, decoded))
-    try:
-        ran = run_measured(command, threads=encode.threads, name=f"{encode.codec.name}, decoding")
-        names = [f"{encode.target.stem}.{side}.png" for side in ("original", "decoded")]
-        kept = [job.pictures / name for name in names]
-        values, missing, sources = _metrics(job, decoded, kept)
-    finally:
-        decoded.unlink(missing_ok=True)
+    with decoded_clip(job.encode, job.coded_bytes) as (encoded, decoded, ran):
+        values, missing, sources = _metrics(job, decoded)
     return Measured(
         encoded=encoded,
-        speed=_speed(ran, encode),
+        speed=_speed(ran, job.encode),
         values=values,
         missing=missing,
         sources=sources,
         machine=this_machine(),
-        original=kept[0],
-        decoded=kept[1],
     )
 
 
-def _metrics(
-    job: MeasureJob, decoded: Path, kept: list[Path]
-) -> tuple[dict[str, float | None], dict[str, str], dict[str, str]]:
+@contextlib.contextmanager
+def decoded_clip(job: EncodeJob, coded_bytes: int) -> Iterator[tuple[Encoded | None, Path, Ran]]:
+    """Decode in a process of its own, for as long as the context lasts.
+
+    Args:
+        job: How the coded file is made again if it is not there.
+        coded_bytes: Its size.
+
+    Yields:
+        The new encode, if there had to be one; the lossless decoded clip; what the decoder did.
+
+    Raises:
+        MediaError: The codec fails.
+    """
+    encoded = None
+    if not job.target.is_file() or job.target.stat().st_size != coded_bytes:
+        encoded = encode_clip(job)
+    decoded = job.target.with_suffix(".decoded.mkv")
+    command = job.codec.decode_command(job.task(job.target, decoded))
+    try:
+        yield encoded, decoded, run_measured(command, threads=job.threads, name=f"{job.codec.name}, decoding")
+    finally:
+        decoded.unlink(missing_ok=True)
+
+
+def _metrics(job: MeasureJob, decoded: Path) -> tuple[dict[str, float | None], dict[str, str], dict[str, str]]:
     clip, choice = job.encode.clip, job.metrics
     meter = meter_for(choice, job.encode.threads)
-    job.pictures.mkdir(parents=True, exist_ok=True)
-    pairs = [_keeping(frames_of(path), job.frame, target) for path, target in zip((clip, decoded), kept, strict=True)]
     try:
-        quality = meter.measure(*pairs, matrix=job.encode.facts.matrix)
+        quality = meter.measure(frames_of(clip), frames_of(decoded), matrix=job.encode.facts.matrix)
     except ValueError as error:
         raise MediaError(f"{job.encode.codec.name} gave back something else: {error}") from error
     measured = dataclasses.asdict(quality)
@@ -265,17 +273,10 @@ def meter_for(choice: MetricChoice, threads: int) -> Meter:
 
     torch.set_num_threads(threads)
     return make_meter(
-        folder=choice.lpips_folder, every=choice.alex_every, vgg_every=choice.vgg_every, device=choice.device
+        folder=choice.lpips_folder,
+        every=choice.alex_every,
+        vgg_every=choice.vgg_every,
+        centred=True,
+        device=choice.device,
+        precision=choice.precision,
     )
-
-
-def _keeping(frames: Iterable[Pixels], number: int, target: Path) -> Iterator[Pixels]:
-    """The same frames; one of them is written to a PNG on the way."""
-    for index, pixels in enumerate(frames):
-        if index == number:
-            height, width = pixels.shape[:2]
-            colour = Colour(matrix=0, full_range=True)
-            info = VideoInfo(width=width, height=height, time_base=_ONE, frame_rate=None, colour=colour, is_image=True)
-            with open_writer(target, info) as writer:
-                writer.write_frame(Frame(pixels=pixels, pts=0))
-        yield pixels

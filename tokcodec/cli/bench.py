@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Entropy, Json, Prior, Quiet, Verbose, console_of
+from tokcodec.cli.options import Entropy, Json, LpipsPrecision, Prior, Quiet, Verbose, console_of, precision_of
 from tokcodec.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from tokcodec.bench.codecs import BenchCodec
+    from tokcodec.bench.plan import Outcome, Plan
     from tokcodec.bench.record import BenchRecord
-    from tokcodec.bench.runner import Outcome, Plan
     from tokcodec.bench.tasks import MetricChoice
     from tokcodec.console import Console
 
@@ -66,12 +66,15 @@ def bench(
     vgg_every: Annotated[
         int, typer.Option("--vgg-every", metavar="N", min=1, help="LPIPS (VGG16) on every Nth frame.")
     ] = 1,
+    lpips_precision: LpipsPrecision = "float32",
     vmaf: Annotated[bool, typer.Option("--vmaf/--no-vmaf", help="Measure VMAF where an ffmpeg has libvmaf.")] = True,
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where tokcodec's network runs.")] = "cpu",
     metrics_device: Annotated[
         str, typer.Option("--metrics-device", metavar="cpu|cuda", help="Where LPIPS and MS-SSIM are computed.")
     ] = "cpu",
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page and the figures.")] = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the page, its example frames and the figures.")
+    ] = True,
     json_results: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -80,12 +83,14 @@ def bench(
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     say = console.debug if json_results else console.note
     names = [name.strip() for name in codecs.split(",")]
+    precision = precision_of(lpips_precision)
     from tokcodec.bench.bdrate import check_bjontegaard
     from tokcodec.bench.codecs import make_codecs
     from tokcodec.bench.datasets import find_dataset, parse_size
     from tokcodec.bench.engine import check_engine, make_engine
+    from tokcodec.bench.plan import Plan
     from tokcodec.bench.rates import RateSpan
-    from tokcodec.bench.runner import Plan, records_of, run_plan
+    from tokcodec.bench.runner import records_of, run_plan
     from tokcodec.bench.store import open_store
     from tokcodec.bench.tasks import MetricChoice
     from tokcodec.bench.vmaf import MODEL, vmaf_missing
@@ -101,6 +106,7 @@ def bench(
         vgg_every=vgg_every,
         vmaf=vmaf,
         device=metrics_device,
+        precision=precision,
     )
     present, absent = _present(wanted, console)
     with open_store(out.resolve()) as store:
@@ -116,6 +122,7 @@ def bench(
             metrics=choice,
             lpips=lpips,
             vmaf=MODEL if vmaf and not vmaf_missing() else "",
+            examples=report,
         )
         workers = make_engine(engine, jobs=jobs, threads=threads)
         try:

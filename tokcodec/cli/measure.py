@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Device, Effort, Entropy, Force, Json, Prior, Quiet, Verbose, console_of
+from tokcodec.cli.options import (
+    Device,
+    Effort,
+    Entropy,
+    Force,
+    Json,
+    LpipsPrecision,
+    Prior,
+    Quiet,
+    Verbose,
+    console_of,
+    precision_of,
+)
 from tokcodec.errors import UsageError
 
 
@@ -45,6 +57,7 @@ def evaluate(
     lpips_download: Annotated[
         bool, typer.Option("--lpips-download", help="Download the backbones of LPIPS (0.8 GB) if they are not there.")
     ] = False,
+    lpips_precision: LpipsPrecision = "float32",
     anchor: Annotated[bool, typer.Option("--anchor/--no-anchor", help="Measure x265 medium too.")] = True,
     crfs: Annotated[
         str, typer.Option("--anchor-crf", metavar="LIST", help="Constant rate factors of x265.")
@@ -67,6 +80,7 @@ def evaluate(
     say = console.debug if json_results else console.note
     levels, factors = _whole_numbers(qualities), _factors(crfs) if anchor else ()
     rates = () if bpp is None else _rates(bpp)
+    precision = precision_of(lpips_precision)
     from tokcodec.codec import DEFAULT_CHUNK_FRAMES, Codec
     from tokcodec.evaluation import EvalSettings, RecordStore, find_clips
     from tokcodec.evaluation import evaluate as measure_all
@@ -89,13 +103,15 @@ def evaluate(
     store = RecordStore(out)
     entry = default_entry() if model is None else find_by_name(model)
     codec = Codec(model=model, weights=entry.path, device=device, entropy=entropy, prior=prior)
-    meter = make_meter(folder=lpips_weights, download=lpips_download, every=every, device=codec.device)
+    meter = make_meter(
+        folder=lpips_weights, download=lpips_download, every=every, device=codec.device, precision=precision
+    )
     kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
     missing = {name: loaded.reason for name, loaded in kinds if loaded.network is None}
     for name, reason in missing.items():
         console.note(f"{name} is not measured: {reason}")
     records = measure_all(clips, codec, meter, settings, model_sha256=entry.sha256, store=store, say=say)
-    report = make_report(records, missing=missing, lpips_every=every, max_frames=frames)
+    report = make_report(records, missing=missing, lpips_every=every, max_frames=frames, lpips_precision=precision)
     if plot is not None:
         with atomic(plot, force=force) as picture:
             draw(report, picture)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from tokcodec.console import Console
 from tokcodec.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokcodec.metrics.lpips_network import Precision
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
 Effort = Annotated[
@@ -44,6 +47,14 @@ Prior = Annotated[
 Forecast = Annotated[
     bool, typer.Option("--forecast", help="Show what the tokenizer expects next, even where there is a prior.")
 ]
+LpipsPrecision = Annotated[
+    str,
+    typer.Option(
+        "--lpips-precision",
+        metavar="float32|bfloat16",
+        help="Of LPIPS's convolutions; bfloat16 is faster where the CPU has it, and a little off.",
+    ),
+]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]
 Start = Annotated[float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")]
 Duration = Annotated[
@@ -55,6 +66,19 @@ Duration = Annotated[
 def prior_file(name: str | None) -> Path | None:
     """The file that `--prior` names for reading a `.tok` file; the names of installed ones need no mention."""
     return Path(name) if name is not None and name.endswith(".safetensors") else None
+
+
+def precision_of(name: str) -> Precision:
+    """What `--lpips-precision` names.
+
+    Raises:
+        UsageError: It is no precision.
+    """
+    if name == "float32":
+        return "float32"
+    if name == "bfloat16":
+        return "bfloat16"
+    raise UsageError(f"there is no precision {name!r}", hint="float32 or bfloat16")
 
 
 def console_of(*, quiet: bool, verbose: bool, json_results: bool = False, data_on_stdout: bool = False) -> Console:

@@ -150,6 +150,7 @@ class _Bench:
             entropy=self._codec.entropy.model if ours else "adaptive",
             prior_sha256=self._codec.entropy.sha256 if ours else "",
             trimmed_from=self._settings.trimmed_from if ours else 0,
+            lpips_precision=self._meter.alex.precision,
         )
 
     def measure(self, key: Key) -> Record:

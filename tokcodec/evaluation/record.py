@@ -32,6 +32,7 @@ class Key:
         entropy: Its probability model.
         prior_sha256: Digest of that one's weights; "" where it has none.
         trimmed_from: Quality that was coded, and then trimmed to the setting; 0 where nothing was trimmed.
+        lpips_precision: "float32" or "bfloat16", of the convolutions of LPIPS.
     """
 
     clip_sha256: str
@@ -46,6 +47,7 @@ class Key:
     entropy: str = "adaptive"
     prior_sha256: str = ""
     trimmed_from: int = 0
+    lpips_precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)

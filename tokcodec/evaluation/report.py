@@ -31,6 +31,7 @@ class Report:
         anchor: x265's, likewise; empty where it was left out.
         missing: Why there is no LPIPS, by metric.
         lpips_every: LPIPS on every so many frames.
+        lpips_precision: Of its convolutions.
         max_frames: Only the first so many frames of each clip; None is all.
         records: What the curves are the means of.
     """
@@ -41,6 +42,7 @@ class Report:
     lpips_every: int
     max_frames: int | None
     records: Sequence[Record]
+    lpips_precision: str = "float32"
 
     def anchor_at(self, level: CurvePoint) -> tuple[dict[str, float | None] | None, str]:
         """x265's quality at the rate of a level; or None and the reason."""
@@ -79,7 +81,8 @@ class Report:
         clips, frames = (self.levels[0].clips, self.levels[0].frames) if self.levels else (0, 0)
         which = "all" if self.max_frames is None else f"the first {self.max_frames} of each clip"
         every = "every frame" if self.lpips_every == 1 else f"one frame in {self.lpips_every}"
-        return f"{clips} clips, {frames} frames ({which}), 8-bit RGB, means over clips; LPIPS on {every}"
+        precision = "" if self.lpips_precision == "float32" else f" in {self.lpips_precision}"
+        return f"{clips} clips, {frames} frames ({which}), 8-bit RGB, means over clips; LPIPS on {every}{precision}"
 
     def _ours(self) -> Key | None:
         """What all measurements of tokcodec in a run have in common, and a setting."""
@@ -120,6 +123,7 @@ class Report:
             "monotone_breaks": breaks,
             "encoder": self._encoder(),
             "lpips_every": self.lpips_every,
+            "lpips_precision": self.lpips_precision,
             "max_frames": self.max_frames,
             "missing": self.missing,
             "records": [dataclasses.asdict(record) for record in self.records],
@@ -127,7 +131,12 @@ class Report:
 
 
 def make_report(
-    records: Sequence[Record], *, missing: dict[str, str], lpips_every: int, max_frames: int | None
+    records: Sequence[Record],
+    *,
+    missing: dict[str, str],
+    lpips_every: int,
+    max_frames: int | None,
+    lpips_precision: str = "float32",
 ) -> Report:
     """Average the records of a run."""
     return Report(
@@ -137,6 +146,7 @@ def make_report(
         lpips_every=lpips_every,
         max_frames=max_frames,
         records=records,
+        lpips_precision=lpips_precision,
     )
 
 

@@ -12,12 +12,16 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEADS_PACKAGE = "lpips"
+
+Precision = Literal["float32", "bfloat16"]
+"""Of the convolutions; what they give is compared in float32 either way."""
 SMALLEST_SIDE = 32
 """Pixels a side below which the last layers of AlexNet have no positions."""
 
@@ -146,15 +150,22 @@ class LoadedLpips:
         network: Frozen, in evaluation mode; None where something is missing.
         reason: What is missing, and what to do; "" where nothing is.
         source: Name of the backbone's file, and the start of its SHA-256.
+        precision: Of the convolutions.
     """
 
     network: Lpips | None
     reason: str = ""
     source: str = ""
+    precision: Precision = "float32"
 
 
 def load_lpips(
-    backbone: Backbone, *, folder: Path | None = None, download: bool = False, device: str | torch.device = "cpu"
+    backbone: Backbone,
+    *,
+    folder: Path | None = None,
+    download: bool = False,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
 ) -> LoadedLpips:
     """LPIPS with its published weights, if they are on this machine.
 
@@ -166,6 +177,7 @@ def load_lpips(
         folder: Holds safetensors files; see `Backbone.files`.
         download: Whether the network may be asked.
         device: Where the network shall be.
+        precision: Of the convolutions.
 
     Returns:
         The network, or the reason why there is none; missing weights are no error.
@@ -180,13 +192,16 @@ def load_lpips(
             for parameter, name in zip(network.heads, sorted(heads), strict=True):
                 parameter.copy_(heads[name].reshape(-1))
     except _MissingError as error:
-        return LoadedLpips(network=None, reason=str(error))
+        return LoadedLpips(network=None, reason=str(error), precision=precision)
     except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        return LoadedLpips(network=None, reason=f"the weights of LPIPS ({backbone.name}) cannot be used: {error}")
+        reason = f"the weights of LPIPS ({backbone.name}) cannot be used: {error}"
+        return LoadedLpips(network=None, reason=reason, precision=precision)
     network.eval().requires_grad_(False)
+    if precision == "bfloat16":
+        network.features.to(torch.bfloat16)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return LoadedLpips(network=network.to(device), source=f"{path.name} {digest[:12]}")
+    return LoadedLpips(network=network.to(device), source=f"{path.name} {digest[:12]}", precision=precision)
 
 
 class _MissingError(Exception):

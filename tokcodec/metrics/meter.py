@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.metrics.lpips_network import ALEX, SMALLEST_SIDE, VGG, LoadedLpips, load_lpips
+from tokcodec.metrics.lpips_network import ALEX, SMALLEST_SIDE, VGG, LoadedLpips, Precision, load_lpips
 from tokcodec.metrics.samples import luma, mean_squared_error, psnr_of
 from tokcodec.metrics.structure import WINDOW, ms_ssim
 
@@ -47,8 +47,10 @@ class Meter:
     Args:
         alex: LPIPS with AlexNet, or why there is none.
         vgg: With VGG16.
-        every: LPIPS on every so many frames, from the first on.
+        every: LPIPS on every so many frames.
         vgg_every: The same for VGG16 alone, which is slow; None is `every`.
+        centred: Whether the first of these frames is number `every // 2`, or the last one of a shorter clip, and not
+            number 0, which is an intra picture always.
         device: Where MS-SSIM and LPIPS are computed.
     """
 
@@ -59,11 +61,13 @@ class Meter:
         vgg: LoadedLpips,
         every: int = 1,
         vgg_every: int | None = None,
+        centred: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         self.alex, self.vgg = alex, vgg
         self.every = every
         self.vgg_every = every if vgg_every is None else vgg_every
+        self.centred = centred
         self.device = torch.device(device)
 
     @torch.inference_mode()
@@ -83,7 +87,9 @@ class Meter:
         errors: list[tuple[float, float]] = []
         structure: list[Tensor] = []
         distances: dict[str, list[Tensor]] = {"alex": [], "vgg": []}
+        networks = (("alex", self.alex, self.every), ("vgg", self.vgg, self.vgg_every))
         lpips_frames = 0
+        last: Tensor | None = None
         for number, (first, second) in enumerate(zip(reference, decoded, strict=True)):
             luma_first, luma_second = luma(first, matrix), luma(second, matrix)
             luma_error = float(np.mean(np.square(luma_first - luma_second), dtype=np.float64))
@@ -94,15 +100,17 @@ class Meter:
                 lumas = torch.stack([self._plane(luma_first), self._plane(luma_second)])
                 both = torch.cat([pair, lumas], dim=1)
                 structure.append(ms_ssim(both[:1], both[1:])[0])
-            lpips_frames += number % self.every == 0
-            for name, loaded, every in (("alex", self.alex, self.every), ("vgg", self.vgg, self.vgg_every)):
-                if number % every == 0 and loaded.network is not None and side >= SMALLEST_SIDE:
-                    scaled = pair / 127.5 - 1
-                    # TensorFloat-32 changes LPIPS in the third digit.
-                    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                        distances[name].append(loaded.network(scaled[:1], scaled[1:]))
+            last = pair if side >= SMALLEST_SIDE else None
+            lpips_frames += self._is_sampled(number, self.every)
+            for name, loaded, every in networks:
+                if self._is_sampled(number, every) and last is not None:
+                    distances[name] += _distance(loaded, last)
         if not errors:
             raise ValueError("no frames to compare")
+        for name, loaded, every in networks:
+            if len(errors) <= self.first(every) and last is not None:
+                distances[name] += _distance(loaded, last)
+        lpips_frames = max(1, lpips_frames)
         channels = torch.stack(structure).mean(dim=0).tolist() if structure else None
         rgb, y = (float(value) for value in np.mean(np.array(errors), axis=0))
         return ClipQuality(
@@ -116,12 +124,29 @@ class Meter:
             lpips_vgg=_mean(distances["vgg"]),
         )
 
+    def first(self, every: int) -> int:
+        """Number of the first frame that is measured of those that are so many apart, in a clip that is long enough."""
+        return every // 2 if self.centred else 0
+
+    def _is_sampled(self, number: int, every: int) -> bool:
+        return number >= self.first(every) and (number - self.first(every)) % every == 0
+
     def _tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Float32 `(3, H, W)`, 0 to 255."""
         return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1).float()
 
     def _plane(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(values).to(self.device)[None]
+
+
+def _distance(loaded: LoadedLpips, pair: Tensor) -> list[Tensor]:
+    """LPIPS of two pictures, float32 `(2, 3, H, W)`, 0 to 255; nothing without a network."""
+    if loaded.network is None:
+        return []
+    scaled = pair / 127.5 - 1
+    # TensorFloat-32 changes LPIPS in the third digit.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return [loaded.network(scaled[:1], scaled[1:])]
 
 
 def _mean(values: list[Tensor]) -> float | None:
@@ -134,8 +159,12 @@ def make_meter(
     download: bool = False,
     every: int = 1,
     vgg_every: int | None = None,
+    centred: bool = False,
     device: str | torch.device = "cpu",
+    precision: Precision = "float32",
 ) -> Meter:
-    """A meter with both networks of LPIPS, as far as their weights are there; see :func:`load_lpips`."""
-    alex, vgg = (load_lpips(kind, folder=folder, download=download, device=device) for kind in (ALEX, VGG))
-    return Meter(alex=alex, vgg=vgg, every=every, vgg_every=vgg_every, device=device)
+    """A meter with both networks of LPIPS, as far as there are weights; see :class:`Meter` and :func:`load_lpips`."""
+    alex, vgg = (
+        load_lpips(kind, folder=folder, download=download, device=device, precision=precision) for kind in (ALEX, VGG)
+    )
+    return Meter(alex=alex, vgg=vgg, every=every, vgg_every=vgg_every, centred=centred, device=device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokcodec.bench.codecs.base import INTRA_PERIOD, BenchCodec, CodecTask, Quantizer
-from tokcodec.bench.codecs.pyav import PyavCodec
+from tokcodec.bench.codecs.child_codec import ChildCodec
 from tokcodec.bench.codecs.svtav1 import make_svtav1
 from tokcodec.bench.codecs.tokcodec import Tokcodec, make_tokcodec
 from tokcodec.bench.codecs.vvenc import Vvenc
@@ -17,19 +17,18 @@ __all__ = [
     "INTRA_PERIOD",
     "NAMES",
     "BenchCodec",
+    "ChildCodec",
     "CodecTask",
-    "PyavCodec",
     "Quantizer",
     "Tokcodec",
-    "Vvenc",
     "make_codecs",
     "others",
 ]
 
 
-def others() -> dict[str, PyavCodec | Vvenc]:
+def others() -> dict[str, ChildCodec]:
     """All but tokcodec."""
-    made: list[PyavCodec | Vvenc] = [make_x265("medium"), make_x265("veryslow"), make_svtav1(), Vvenc(), make_x264()]
+    made: list[ChildCodec] = [make_x265("medium"), make_x265("veryslow"), make_svtav1(), Vvenc(), make_x264()]
     return {codec.name: codec for codec in made}
 
 

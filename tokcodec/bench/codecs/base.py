@@ -22,12 +22,14 @@ class Quantizer:
         lowest: Smallest value.
         highest: Largest value.
         typical: Where 0.1 and 0.005 bits per pixel are likely to be found; the search begins there.
+        step: The smallest step that the encoder takes. Curves are measured at whole quantizers all the same.
     """
 
     name: str
     lowest: int
     highest: int
     typical: tuple[int, int]
+    step: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

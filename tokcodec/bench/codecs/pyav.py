@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
 
-from tokcodec.bench.codecs.base import CodecTask, Quantizer
+from tokcodec.bench.codecs.child_codec import ChildCodec, missing_in_pyav
 from tokcodec.bench.record import Setting
 from tokcodec.frames.elementary import StreamEncoder
-
-CHILD = "tokcodec.bench.child"
-
-
-def child_command(action: str, name: str, task: CodecTask) -> list[str]:
-    """The program of child.py; `name` is the codec's."""
-    values = {**dataclasses.asdict(task), "source": str(task.source), "target": str(task.target)}
-    return [sys.executable, "-m", CHILD, action, name, json.dumps(values)]
+from tokcodec.frames.info import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyavCodec(ABC):
-    """Base of the adapters: an encoder and a decoder of FFmpeg, in a process of their own.
-
-    Attributes:
-        name: On the command line and in records.
-        encoder: FFmpeg's name of the encoder.
-        decoder: FFmpeg's name of the decoder.
-        suffix: Of coded files.
-        quantizer: What is searched.
-        preset: Of the encoder.
-        smallest_side: Pixels a side below which it takes no picture.
-    """
-
-    name: str
-    encoder: str
-    decoder: str
-    suffix: str
-    quantizer: Quantizer
-    preset: str
-    smallest_side: int = 16
+class PyavCodec(ChildCodec):
+    """Base of the adapters: an encoder and a decoder of FFmpeg."""
 
     def settings(self) -> Sequence[Setting]:
         """One curve."""
@@ -52,19 +24,10 @@ class PyavCodec(ABC):
 
     def absent(self) -> str:
         """Whether PyAV's FFmpeg has both."""
-        import av
-
         for name, mode in ((self.encoder, "w"), (self.decoder, "r")):
-            try:
-                av.codec.Codec(name, mode)  # type: ignore[arg-type]
-            except av.codec.codec.UnknownCodecError:
+            if missing_in_pyav(name, mode):
                 return f"the FFmpeg in PyAV has no {name}"
         return ""
-
-    def refuses(self, width: int, height: int) -> str:
-        """The encoder's smallest picture."""
-        small = min(width, height) < self.smallest_side
-        return f"{self.encoder} takes no picture with a side below {self.smallest_side} pixels" if small else ""
 
     @abstractmethod
     def stream_encoder(self, setting: Setting, *, threads: int) -> StreamEncoder:
@@ -74,17 +37,12 @@ class PyavCodec(ABC):
         """The stream without what carries no picture; as it is, unless the adapter says otherwise."""
         return stream
 
-    def encode_command(self, task: CodecTask) -> list[str]:
-        """See :mod:`tokcodec.bench.child`."""
-        return child_command("encode", self.name, task)
-
-    def decode_command(self, task: CodecTask) -> list[str]:
-        """See :mod:`tokcodec.bench.child`."""
-        return child_command("decode", self.name, task)
-
-    def stages(self, values: Mapping[str, Any]) -> dict[str, float] | None:
-        """None are measured."""
-        return None
+    def encode(
+        self, frames: Iterable[Pixels], *, setting: Setting, frame_rate: Fraction, matrix: int, threads: int
+    ) -> bytes:
+        """See `ChildCodec`."""
+        encoder = self.stream_encoder(setting, threads=threads)
+        return self.finish(encoder.encode(frames, frame_rate=frame_rate, matrix=matrix))
 
     def told(self, setting: Setting, *, threads: int) -> str:
         """The encoder's name, pixel format and options in PyAV."""
@@ -109,8 +67,6 @@ def version_in(stream: bytes, pattern: bytes) -> str:
 
 def one_picture(encoder: StreamEncoder) -> bytes:
     """A stream of one grey picture, to ask an encoder for its version."""
-    from fractions import Fraction
-
     import numpy as np
 
     return encoder.encode([np.full((64, 64, 3), 128, np.uint8)], frame_rate=Fraction(25), matrix=1)

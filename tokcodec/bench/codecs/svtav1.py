@@ -17,12 +17,15 @@ class SvtAv1(PyavCodec):
 
     def stream_encoder(self, setting: Setting, *, threads: int) -> StreamEncoder:
         """Closed groups of pictures, no scene cuts; lp is the number of threads."""
+        crf, params = float(setting["crf"]), f"irefresh-type=2:scd=0:lp={threads}"
+        # FFmpeg's own option takes whole numbers only, SVT-AV1 quarters.
+        quantizer = {"crf": f"{crf:g}"} if crf.is_integer() else {}
         return StreamEncoder(
             name=self.encoder,
             options={
                 "preset": str(setting["preset"]),
-                "crf": f"{int(setting['crf'])}",
-                "svtav1-params": f"irefresh-type=2:scd=0:lp={threads}",
+                **quantizer,
+                "svtav1-params": params if quantizer else f"{params}:crf={crf:g}",
             },
             pixel_format="yuv420p10le",
             smallest_side=self.smallest_side,
@@ -41,7 +44,7 @@ def make_svtav1() -> SvtAv1:
         encoder="libsvtav1",
         decoder="libdav1d",
         suffix=".obu",
-        quantizer=Quantizer(name="crf", lowest=1, highest=63, typical=(35, 61)),
+        quantizer=Quantizer(name="crf", lowest=1, highest=63, typical=(35, 61), step=0.25),
         preset="4",
         smallest_side=64,
     )

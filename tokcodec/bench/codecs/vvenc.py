@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 
 import av
 
-from tokcodec.bench.codecs.base import INTRA_PERIOD, CodecTask, Quantizer
-from tokcodec.bench.codecs.pyav import child_command
+from tokcodec.bench.codecs.base import INTRA_PERIOD, Quantizer
+from tokcodec.bench.codecs.child_codec import ChildCodec, missing_in_pyav
 from tokcodec.bench.codecs.units import without_units
 from tokcodec.bench.ffmpeg import find_ffmpeg, version_of
 from tokcodec.bench.record import Setting
@@ -22,7 +22,6 @@ from tokcodec.errors import MediaError
 from tokcodec.frames.elementary import StreamEncoder
 from tokcodec.frames.info import Pixels
 
-PRESET = "medium"
 QUANTIZER = Quantizer(name="qp", lowest=0, highest=63, typical=(27, 48))
 DELIMITER = 20
 """NAL unit type of access unit delimiters: FFmpeg asks for them, 7 bytes a frame, 5% of the lowest rate."""
@@ -32,17 +31,20 @@ PICTURES = StreamEncoder(name="libvvenc", options={}, pixel_format="yuv420p10le"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vvenc:
+class Vvenc(ChildCodec):
     """VVenC medium, 10-bit, with its perceptual adaptation (QPA) off and on; decoded by FFmpeg's own decoder."""
 
     name: str = "vvenc"
-    suffix: str = ".vvc"
+    encoder: str = "VVenC"
     decoder: str = "vvc"
+    suffix: str = ".vvc"
     quantizer: Quantizer = QUANTIZER
+    preset: str = "medium"
+    smallest_side: int = PICTURES.smallest_side
 
     def settings(self) -> Sequence[Setting]:
         """A curve without QPA, better for PSNR, and one with it, better for LPIPS."""
-        return [{"preset": PRESET, "qpa": qpa} for qpa in (0, 1)]
+        return [{"preset": self.preset, "qpa": qpa} for qpa in (0, 1)]
 
     def absent(self) -> str:
         """An encoder, and PyAV's decoder."""
@@ -51,28 +53,7 @@ class Vvenc:
                 "neither vvencapp nor an ffmpeg with libvvenc is on the PATH, and imageio-ffmpeg 0.8 is not installed "
                 "(pip install 'tokcodec[bench]')"
             )
-        try:
-            av.codec.Codec(self.decoder, "r")
-        except av.codec.codec.UnknownCodecError:
-            return "the FFmpeg in PyAV has no decoder of VVC"
-        return ""
-
-    def refuses(self, width: int, height: int) -> str:
-        """VVenC's smallest picture."""
-        side = PICTURES.smallest_side
-        return f"VVenC takes no picture with a side below {side} pixels" if min(width, height) < side else ""
-
-    def encode_command(self, task: CodecTask) -> list[str]:
-        """See :mod:`tokcodec.bench.child`."""
-        return child_command("encode", self.name, task)
-
-    def decode_command(self, task: CodecTask) -> list[str]:
-        """See :mod:`tokcodec.bench.child`."""
-        return child_command("decode", self.name, task)
-
-    def stages(self, values: Mapping[str, Any]) -> dict[str, float] | None:
-        """None are measured."""
-        return None
+        return "the FFmpeg in PyAV has no decoder of VVC" if missing_in_pyav(self.decoder, "r") else ""
 
     def told(self, setting: Setting, *, threads: int) -> str:
         """The command that reads raw 10-bit frames."""
@@ -91,11 +72,7 @@ class Vvenc:
     def encode(
         self, frames: Iterable[Pixels], *, setting: Setting, frame_rate: Fraction, matrix: int, threads: int
     ) -> bytes:
-        """The elementary stream; frames go to the program as it takes them.
-
-        Raises:
-            MediaError: The program is missing or fails.
-        """
+        """See `ChildCodec`; frames go to the program as it takes them."""
         found = _program()
         if found is None:
             raise MediaError(self.absent())

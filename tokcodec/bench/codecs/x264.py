@@ -46,6 +46,6 @@ def make_x264() -> X264:
         encoder="libx264",
         decoder="h264",
         suffix=".h264",
-        quantizer=Quantizer(name="crf", lowest=0, highest=51, typical=(28, 46)),
+        quantizer=Quantizer(name="crf", lowest=0, highest=51, typical=(28, 46), step=0.25),
         preset="medium",
     )

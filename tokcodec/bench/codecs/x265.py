@@ -36,7 +36,7 @@ def make_x265(preset: str) -> X265:
         encoder="libx265",
         decoder="hevc",
         suffix=".hevc",
-        quantizer=Quantizer(name="crf", lowest=0, highest=51, typical=(28, 48)),
+        quantizer=Quantizer(name="crf", lowest=0, highest=51, typical=(28, 48), step=0.25),
         preset=preset,
         smallest_side=SMALLEST_SIDE,
     )

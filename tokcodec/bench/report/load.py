@@ -24,6 +24,7 @@ class ExampleFrame:
         clip: Name of the clip.
         codec: Name of the codec, or "original".
         bits_per_pixel: Of the whole coded clip; None for the original.
+        target: The rate that was searched, bits per pixel; None for the original, and where none was.
         frame: Number of the frame in the clip, from 0.
         path: PNG file.
     """
@@ -31,6 +32,7 @@ class ExampleFrame:
     clip: str
     codec: str
     bits_per_pixel: float | None
+    target: float | None
     frame: int
     path: Path
 
@@ -139,6 +141,7 @@ def _frames(folder: Path) -> list[ExampleFrame]:
                 clip=str(item["clip"]),
                 codec=str(item["codec"]),
                 bits_per_pixel=None if item.get("bits_per_pixel") is None else float(item["bits_per_pixel"]),
+                target=None if item.get("target") is None else float(item["target"]),
                 frame=int(item["frame"]),
                 path=folder / str(item["file"]),
             )

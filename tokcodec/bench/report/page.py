@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tokcodec.bench.report.load import ORIGINAL, Results
+from tokcodec.bench.rates import TOLERANCE
+from tokcodec.bench.report.load import ORIGINAL, ExampleFrame, Results
 from tokcodec.bench.report.paper import PAPER_METRICS, differences, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
 from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_of, setting_text
@@ -76,10 +77,13 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
             machine_text(results, machine) for machine in sorted({record.machine for record in results.records})
         ],
         "sampling": _sampling(results),
+        "precision": _precision(results),
         "figures": {
             name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             for name, path in figures.items()
         },
+        "is_searched": all(frame.target is not None for frame in results.frames if frame.codec != ORIGINAL),
+        "is_equal": all(_is_at_target(frame) for frame in results.frames if frame.codec != ORIGINAL),
         "picture_note": pictures.note,
     }
 
@@ -143,6 +147,13 @@ def _frame_data(results: Results, uris: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _is_at_target(frame: ExampleFrame) -> bool:
+    """Whether a frame is at the rate that was searched, as nearly as the search wants it."""
+    if frame.bits_per_pixel is None or frame.target is None:
+        return False
+    return abs(frame.bits_per_pixel / frame.target - 1) <= TOLERANCE
+
+
 def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]]:
     """An example of what each codec was told, and the versions that took part."""
     rows = []
@@ -163,13 +174,27 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
 
 def _sampling(results: Results) -> list[str]:
     """Metrics that were not measured on every frame."""
-    every: dict[str, set[int]] = {}
+    every: dict[str, set[str]] = {}
     for record in results.records:
         for metric, step in record.metric_frames.items():
             if record.metrics.get(metric) is not None:
-                every.setdefault(metric, set()).add(step)
+                first = record.metric_first.get(metric, 0)
+                every.setdefault(metric, set()).add(
+                    "all" if step == 1 else f"one frame in {step} from number {first} on"
+                )
     return [
-        f"{METRIC_LOOKS[metric].label}: one frame in {' or '.join(map(str, sorted(steps)))}"
+        f"{METRIC_LOOKS[metric].label}: {' or '.join(sorted(steps))}"
         for metric, steps in every.items()
-        if steps != {1}
+        if steps != {"all"}
     ]
+
+
+def _precision(results: Results) -> list[str]:
+    """Metrics that were computed in another precision than float32."""
+    found = {
+        f"{METRIC_LOOKS[metric].label} in {precision}"
+        for record in results.records
+        for metric, precision in record.metric_precision.items()
+        if record.metrics.get(metric) is not None
+    }
+    return sorted(found)

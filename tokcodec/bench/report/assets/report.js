@@ -193,7 +193,7 @@
     const options = ofClip().map((frame) => [frame.codec, frame.label]);
     const others = options.map(([codec]) => codec);
     const left = choices.left.value || (others.includes("x265") ? "x265" : "original");
-    const right = choices.right.value || (others.includes("tokcodec") ? "tokcodec" : others[others.length - 1]);
+    const right = choices.right.value || (others.includes("tokcodec") ? "tokcodec" : others.findLast((codec) => codec !== left) || left);
     fill(choices.left, options, left);
     fill(choices.right, options, right);
     show();
