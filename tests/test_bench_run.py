@@ -371,11 +371,13 @@ def test_a_killed_run_resumes(tmp_path: Path):
     results = out / "results.jsonl"
     process = subprocess.Popen(command(out, "--dataset", str(clips)), start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 250
-    while not (results.exists() and results.read_bytes().count(b"\n")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while not (results.exists() and results.read_bytes().count(b"\n")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     before = results.read_bytes()
     before = before[: before.rfind(b"\n") + 1]
     encodes = (out / "encodes.jsonl").read_bytes().count(b"\n")
