@@ -55,7 +55,7 @@ class Rate:
         if isinstance(self.asked, bool) or not isinstance(self.asked, kinds):
             raise UsageError(f"a rate is a number, and max_bytes a whole one, not {self.asked!r}")
         if not (math.isfinite(self.asked) and self.asked > 0):
-            raise UsageError(f"a rate is above zero, not {self.asked:g} {self.unit}", hint="for example 0.02 a pixel")
+            raise UsageError(f"a rate is above zero, not {self.asked:g} {self.unit}", hint="for example --bpp 0.02")
 
     @property
     def name(self) -> str:
