@@ -83,7 +83,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     geometry=GEOMETRIES,
     mixed_levels=st.booleans(),
@@ -99,10 +99,10 @@ def test_type_order_threads_and_batches_do_not_matter(
     config, tensors = random_prior(planes=geometry.bits_per_token, window=window, seed=seed)
     wanted = encode_tokens(chunk, model=model, network=PriorNetwork(config, tensors, NumpyArithmetic(np.int64)))
     for number, (name, make) in enumerate(KINDS.items()):
-        for threads in (1, 2):
-            arithmetic = Rearranged(make(), seed=seed + number, threads=threads)
-            found = encode_tokens(chunk, model=model, network=PriorNetwork(config, tensors, arithmetic))
-            assert found == wanted, (name, threads)
+        threads = 1 + (seed + number) % 2  # each type has either number, by the seed
+        arithmetic = Rearranged(make(), seed=seed + number, threads=threads)
+        found = encode_tokens(chunk, model=model, network=PriorNetwork(config, tensors, arithmetic))
+        assert found == wanted, (name, threads)
 
 
 def test_beyond_the_bound_order_matters() -> None:
