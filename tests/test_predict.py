@@ -17,7 +17,7 @@ from test_conceal import TOKCODEC, codec, gone_on, prior, records_of, tokens_of,
 from tokcodec import Codec
 from tokcodec.container import ChunkRecord, ContainerWriter, Extension, SidePacketBatch, read_stream
 from tokcodec.continuation import Continuation
-from tokcodec.errors import CorruptStreamError, LimitError, ModelError, UsageError
+from tokcodec.errors import CorruptStreamError, IncompleteError, LimitError, ModelError, TokcodecError, UsageError
 from tokcodec.frames import Frame, open_video
 from tokcodec.inspection import survey
 from tokcodec.prediction import PredictResult, predict
@@ -148,26 +148,29 @@ def test_on_the_command_line(
     weights: Path,  # noqa: F811
     prior: Path,  # noqa: F811
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
+    from tokcodec.cli import app
+
     source = tmp_path / "in.tok"
     source.write_bytes(film)
-
-    def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        command = [TOKCODEC, "predict", *map(str, words)]
-        return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=250)
-
     options = ("--seconds", "0.5", "--seed", "3", "--temperature", "0.5", "--prior", prior)
-    done = run(source, tmp_path / "out.tok", *options)
-    assert done.returncode == 0, done.stderr
-    assert b"14, from 0.583 s on, drawn from the prior" in done.stdout
-    assert b"made anew: the last 2" in done.stderr
-    longer = (tmp_path / "out.tok").read_bytes()
-    assert longer == predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))[0]
-    piped = run("-", "-", *options, "-q", stdin=film)
+    longer = predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))[0]
+    piped = subprocess.run(
+        [TOKCODEC, "predict", "-", "-", *map(str, options)], input=film, capture_output=True, check=False, timeout=250
+    )
     assert (piped.returncode, piped.stdout) == (0, longer), piped.stderr
-    done = run(source, tmp_path / "new.mkv", *options, "--only", "--weights", weights, "--device", "cpu", "--json")
-    assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
+    assert b"14, from 0.583 s on, drawn from the prior" in piped.stderr
+    assert b"made anew: the last 2" in piped.stderr
+
+    def run(*words: str | Path) -> object:
+        return app(["predict", *map(str, words)], standalone_mode=False)
+
+    run(source, tmp_path / "out.tok", *options)
+    assert (tmp_path / "out.tok").read_bytes() == longer
+    capsys.readouterr()
+    run(source, tmp_path / "new.mkv", *options, "--only", "--weights", weights, "--device", "cpu", "--json")
+    values = json.loads(capsys.readouterr().out)
     assert (values["frames"], values["predicted"], values["method"]) == (28, 14, "prior")
     with open_video(tmp_path / "new.mkv") as reader:
         assert sum(isinstance(item, Frame) for item in reader) == 14
@@ -179,8 +182,13 @@ def test_on_the_command_line(
         (7, (source, tmp_path / "out.tok", "--forecast")),
     )
     for code, words in cases:
-        done = run(*words)
-        assert done.returncode == code, (words, done.stderr)
-        assert b"hint: " in done.stderr
-        assert code != 6 or b"--forecast" in done.stderr
+        with pytest.raises(TokcodecError) as caught:
+            run(*words)
+        assert caught.value.exit_code == code, words
+        assert caught.value.hint, words
+        assert code != 6 or "--forecast" in caught.value.hint
     assert not (tmp_path / "x.tok").exists()
+    source.write_bytes(without(film, 0))
+    with pytest.raises(IncompleteError):
+        run(source, tmp_path / "y.tok", "--forecast")
+    assert (tmp_path / "y.tok").exists()
