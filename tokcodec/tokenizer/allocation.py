@@ -104,7 +104,7 @@ class RateDistortionConfig:
     tried: tuple[int, ...] = TRIED[1]
     coded_share: float = 0.75
     block_bits: float = 2.0
-    first_weight: float = 4.0
+    first_weight: float = 8.0
     horizon: int = 6
 
 
