@@ -257,9 +257,10 @@ def test_the_report_says_what_is_missing():
     ]
     assert texts[7].startswith("monotone yes")
     assert "LPIPS on one frame in 3" in texts[8]
-    assert "crf 30 50" in texts[9]
-    assert "linear in log(bpp)" in texts[9]
-    assert texts[10] == "LPIPS VGG not measured: no file"
+    assert "effort 1" in texts[9]
+    assert "crf 30 50" in texts[10]
+    assert "linear in log(bpp)" in texts[10]
+    assert texts[11] == "LPIPS VGG not measured: no file"
     values = report.values()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert [level["anchor"] is None for level in values["levels"]] == [True, False, True]

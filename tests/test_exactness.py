@@ -178,7 +178,7 @@ def test_files_pass_between_devices(here: str, there: str, entropy: str, tmp_pat
     """Tokens of a file are those that its encoder chose, wherever it is decoded, and give the same file again."""
     from skimage import data as pictures
 
-    prior = tiny_prior.write_prior(tmp_path) if entropy == "prior" else None
+    prior = tiny_prior.write_prior(tmp_path, wide=True) if entropy == "prior" else None
     how = ADAPTIVE if prior is None else Entropy(model="prior", prior=entry_of_file(prior))
     frames = np.stack([pictures.chelsea()[i : i + 64, 2 * i : 2 * i + 96] for i in range(5)])
     file = Codec(device=here, entropy=entropy, prior=prior).encode_frames(frames, effort=0)

@@ -53,11 +53,11 @@ def prior_bytes(sizes: dict[str, int] = SIZES) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_prior(folder: Path) -> Path:
-    """Write the weights into a folder; gives their path."""
-    data = prior_bytes()
-    if hashlib.sha256(data).hexdigest() != SHA256:
+def write_prior(folder: Path, *, wide: bool = False) -> Path:
+    """Write the weights, for tokens of 18 or of 54 bits, into a folder; gives their path."""
+    data, digest = (prior_bytes(WIDE_SIZES), WIDE_SHA256) if wide else (prior_bytes(), SHA256)
+    if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the tiny prior is not what it was; see tests/tiny_prior.py")
-    path = folder / f"{NAME}-{SHA256[:12]}.safetensors"
+    path = folder / f"{NAME}-{digest[:12]}.safetensors"
     path.write_bytes(data)
     return path
