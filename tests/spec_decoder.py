@@ -910,7 +910,7 @@ def warp(picture: Floats, motion: Floats) -> Floats:
 
 
 class Network:
-    """The decoder network `causal-recurrent-3` (8.3)."""
+    """The decoder network `causal-recurrent-4` (8.3)."""
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, Floats]) -> None:
         self.config, self.tensors = config, tensors
@@ -954,10 +954,12 @@ class Network:
         if state is None:
             groups, motions = [self.conv("split_first", y)], [None]
         else:
-            groups, motions = (
-                np.split(self.conv("split_rest", y), 4),
-                np.split(np.sinh(np.clip(self.conv("motion_out", y), -5, 5)), 4),
-            )
+            groups = np.split(self.conv("split_rest", y), 4)
+            motions = np.split(np.sinh(np.clip(self.conv("motion_out", y), -5, 5)), 4)
+            fastest = np.max([np.sqrt((motion**2).sum(axis=0)) for motion in motions], axis=0)
+            still = np.where(kept.any(axis=0), 0, np.clip((0.4 - fastest) / 0.2, 0, 1))
+            x = x + still * (state[0] - x)
+            held = still.repeat(8, axis=0).repeat(8, axis=1)
         for group, motion in zip(groups, motions, strict=True):
             m = shuffle(group, 2)
             if motion is not None:
@@ -968,6 +970,7 @@ class Network:
             if motion is not None:
                 mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
                 frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4)
+                frame = frame + held * (state[1] - frame)
             frames.append(frame)
         return frames, (x, np.clip(frames[-1], -1, 1))
 
@@ -979,7 +982,7 @@ def decode_pixels(
     check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
     config, tensors = read_weights(weights)
     geometry, K = header.geometry, header.geometry.bits_per_token
-    check(config["architecture"] == "causal-recurrent-3", 0, "an unknown architecture", "M")
+    check(config["architecture"] == "causal-recurrent-4", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
     network, state, pictures = Network(config, tensors), None, []

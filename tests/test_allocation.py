@@ -27,14 +27,15 @@ from tokcodec.tokenizer.allocation import (
 
 @dataclass
 class MadeUpTrial:
-    """Errors that fall from `worst` to `best` as a power of the level."""
+    """Errors that fall from `worst` to `best` as a power of the level; `futile`: not where blocks choose."""
 
     worst: NDArray[np.float64]
     best: NDArray[np.float64]
     first: bool = False
     frames: int = 4
     geometry: TokenGeometry = DEFAULT_GEOMETRY
-    asked: list[tuple[int, ...]] = field(default_factory=list)
+    futile: bool = False
+    asked: list[tuple[object, ...]] = field(default_factory=list)
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -44,6 +45,11 @@ class MadeUpTrial:
         self.asked.append(tuple(levels))
         gains = np.log1p(np.asarray(self.geometry.level_bits) / GAIN_SCALE_BITS)
         return np.stack([self.worst * (self.best / self.worst) ** (gains[level] / gains[-1]) for level in levels])
+
+    def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        self.asked.append(("map",))
+        each = self.distortions(range(len(self.geometry.level_bits)))
+        return each[0] if self.futile else np.take_along_axis(each, levels[None].astype(int), axis=0)[0]
 
 
 def choose(trial: MadeUpTrial, slope: float, **options: object) -> NDArray[np.uint8]:
@@ -110,6 +116,19 @@ def test_a_repair_that_lasts_is_worth_more():
         allocator.choose(MadeUpTrial(np.full((1, 2), left), np.full((1, 2), left), first=True, frames=1))
         levels.append(int(allocator.choose(still)[0, 0]))
     assert levels[0] > levels[1]
+
+
+@pytest.mark.parametrize("futile", [False, True])
+def test_bits_that_do_no_good_in_calm_blocks_are_taken_back(futile: bool):
+    allocator = RateDistortionAllocator(RateDistortionConfig(slope=2000.0))
+    allocator.start_chunk()
+    allocator.choose(MadeUpTrial(np.full((1, 2), 1e5), np.full((1, 2), 1e5), first=True, frames=1))
+    trial = MadeUpTrial(np.full((1, 2), 4e5), np.full((1, 2), 1e5), futile=futile)
+    assert (allocator.choose(trial) == 0).all() == futile
+    assert ("map",) in trial.asked
+    moving = MadeUpTrial(np.full((1, 2), 4e7), np.full((1, 2), 1e5), futile=futile)
+    assert (allocator.choose(moving) > 0).all()
+    assert ("map",) not in moving.asked, "a step without calm blocks is not decoded once more"
 
 
 def test_qualities_and_efforts():

@@ -227,6 +227,23 @@ def test_a_block_without_bits_is_continued_from_the_state():
     assert (pictures[0] != pictures[1]).any(), "the past must show where no bits are sent"
 
 
+@pytest.mark.parametrize(("motion", "is_still"), [(0.05, True), (0.5, False)])
+@torch.no_grad()
+def test_what_keeps_no_bits_and_does_not_move_is_shown_again(motion: float, is_still: bool):
+    decoder = small_model().decoder
+    decoder.motion_out.weight.zero_()
+    decoder.motion_out.bias.fill_(motion)
+    tokens = torch.randn(2, 2, 18, 6, 6, generator=torch.manual_seed(4)).sign()
+    kept = torch.ones(2, 18, 6, 6)
+    _, state = decoder.step(tokens[0], kept, None)
+    kept[..., :3] = 0
+    frames, after = decoder.step(tokens[1], kept, state)
+    again = state.picture.unsqueeze(1).expand_as(frames)
+    assert torch.equal(frames[..., :24], again[..., :24]) is is_still
+    assert torch.equal(after.features[..., :3], state.features[..., :3]) is is_still
+    assert not torch.isclose(frames[..., 24:], again[..., 24:]).all(), "where bits are kept the picture changes"
+
+
 def test_the_search_finds_motion():
     blobs = (
         F.interpolate(torch.rand(1, 3, 14, 22, generator=torch.manual_seed(0)), size=(112, 176), mode="bicubic") * 2 - 1

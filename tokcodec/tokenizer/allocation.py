@@ -35,6 +35,10 @@ class Trial(Protocol):
         """
         ...
 
+    def distortion(self, levels: Levels) -> Distortions:
+        """The same of each block when each keeps a level of its own: `(block_rows, block_columns)`."""
+        ...
+
 
 class Allocator(Protocol):
     """Chooses the levels of each step, in order."""
@@ -80,6 +84,8 @@ _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
 GAIN_SCALE_BITS = 0.4
 """The logarithm of a block's error falls about as log(1 + bits / this): by measurement, where only some levels are
 tried."""
+CALM = 0.8
+"""A block is calm whose error without bits was there a step before, but for a fifth."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing."""
 SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
@@ -135,7 +141,7 @@ class RateDistortionAllocator:
         gains = np.log1p(table / GAIN_SCALE_BITS)
         expected = np.exp(_interpolated(gains[: len(bits)], gains[tried], np.log(error)))
         if trial.first or self._left is None:
-            weight = np.full(error.shape[1:], config.first_weight)
+            stays, weight = np.zeros(error.shape[1:]), np.full(error.shape[1:], config.first_weight)
         else:
             stays = np.clip(self._left * trial.frames / expected[0], 0.0, 0.95)
             weight = (1 - stays**config.horizon) / (1 - stays)
@@ -145,8 +151,16 @@ class RateDistortionAllocator:
         if trial.first:
             cost[0] = np.inf  # the first step is all there is to go on from
         levels = cost.argmin(axis=0)
-        self._left = np.take_along_axis(expected, levels[None], axis=0)[0] / trial.frames
         chosen: Levels = levels.astype(np.uint8)
+        left = np.take_along_axis(expected, levels[None], axis=0)[0]
+        if not trial.first and ((stays > CALM) & (chosen > 0)).any():
+            # Among blocks without bits, bits do less good than where all have them: what does none is taken back.
+            left = np.maximum(trial.distortion(chosen), 1.0)
+            paid = config.slope * np.take_along_axis(coded, levels[None], axis=0)[0]
+            futile = weight * left + paid >= weight * error[0]
+            chosen[futile] = 0
+            left = np.where(futile, error[0], left)
+        self._left = left / trial.frames
         return chosen
 
 

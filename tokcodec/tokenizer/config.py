@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tokcodec.errors import ModelError
 from tokcodec.geometry import TokenGeometry
 
-ARCHITECTURE = "causal-recurrent-3"
+ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
 
 

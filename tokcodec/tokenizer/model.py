@@ -30,6 +30,9 @@ PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
 MOTION_CHANNELS = 64
 """Channels in which the encoder looks at motion."""
+STILL, MOVING = 0.2, 0.4
+"""Motion since the last picture, in units of `MOTION_UNIT` pixels: up to the first, what keeps no bits stands still;
+from the second on, it moves."""
 ALL_FRAMES = slice(None)
 """Every frame of a step."""
 
@@ -163,6 +166,19 @@ class Encoder(nn.Module):
         return z, EncoderState(before=tuple(seen))
 
 
+def _stillness(motion: Tensor, kept: Tensor) -> Tensor:
+    """How much a token's place just stays as it is: `(N, 1, h, w)`, 1 where no bit is kept and nothing moves.
+
+    Args:
+        motion: `(N, 4, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+        kept: `(N, K, h, w)`.
+    """
+    fastest = motion.norm(dim=2).amax(dim=1)
+    calm = ((MOVING - fastest) / (MOVING - STILL)).clamp(0.0, 1.0)
+    still: Tensor = calm * (1 - kept.float().amax(dim=1))
+    return still.unsqueeze(1)
+
+
 def _motion_features(found: Tensor, known: Tensor) -> Tensor:
     """Codes of the motion found, what the decoder does not know of them, and that with its small values enlarged."""
     code, new = code_of_motion(found), code_of_motion(found) - code_of_motion(known)
@@ -237,14 +253,17 @@ class Decoder(nn.Module):
         count = 1 if state is None else 4
         maps = self.split_first(features) if state is None else self.split_rest(features)
         maps = maps.unflatten(1, (count, -1))
+        motion = still = None
         if state is not None:
-            maps = maps[:, shown]
+            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (count, 2))
+            still = _stillness(motion, kept)
+            x = torch.lerp(x, state.features, still.to(dtype))
+            motion, maps = motion[:, shown], maps[:, shown]
         count = maps.shape[1]
         maps = F.pixel_shuffle(maps.flatten(0, 1), 2)
         maps = maps.contiguous(memory_format=torch.channels_last)
-        moved = motion = None
-        if state is not None:
-            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (4, 2))[:, shown]
+        moved = None
+        if state is not None and motion is not None:
             moved = warp(state.picture, motion).flatten(0, 1)
             maps = maps + self.warp_in(
                 F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -256,6 +275,9 @@ class Decoder(nn.Module):
             repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
             pixels = torch.lerp(pixels, moved, mask) + repair
         pixels = pixels.unflatten(0, (-1, count))
+        if state is not None and still is not None:
+            held = F.interpolate(still, scale_factor=2 * PATCH, mode="nearest").unsqueeze(1)
+            pixels = torch.lerp(pixels, state.picture.unsqueeze(1), held)
         picture = pixels[:, -1].clamp(-1.0, 1.0)
         if moved is None:
             return pixels, DecoderState(features=x, picture=picture)

@@ -222,22 +222,29 @@ class _Trial:
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         """Squared error of each block at each level, of a step of four by every second frame."""
-        side = self.geometry.block_tokens * self.geometry.spatial_factor
-        height, width = self._source.shape[1:3]
-        source = self._source[-1:] if self.first else self._source[TRIED_FRAMES]
-        source = source.permute(0, 3, 1, 2).float()
         found = []
         for level in levels:
             if level == 0 and self._forecast is not None:
-                pixels = self._forecast.frames[:, TRIED_FRAMES]
+                found.append(self._errors(self._forecast.frames[:, TRIED_FRAMES]))
             else:
-                kept = self.kept(np.full(self.tokens.shape, level, np.uint8))
-                pixels, _ = self._model.decoder.step(self._tokens, kept, self._decoded, shown=TRIED_FRAMES)
-            shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
-            error = (shown - source).square_().mean(dim=1).sum(dim=0)
-            padded = F.pad(error, (0, -width % side, 0, -height % side))
-            found.append(padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3)))
-        return torch.stack(found).double().mul_(self.frames / len(source)).cpu().numpy()
+                found.append(self.distortion(np.full(self.tokens.shape, level, np.uint8)))
+        return np.stack(found)
+
+    def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Squared error of each block at these levels, of a step of four by every second frame."""
+        pixels, _ = self._model.decoder.step(self._tokens, self.kept(levels), self._decoded, shown=TRIED_FRAMES)
+        return self._errors(pixels)
+
+    def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
+        side = self.geometry.block_tokens * self.geometry.spatial_factor
+        height, width = self._source.shape[1:3]
+        source = self._source if self.first else self._source[TRIED_FRAMES]
+        shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
+        error = (shown - source.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
+        padded = F.pad(error, (0, -width % side, 0, -height % side))
+        blocks = padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3))
+        scaled: NDArray[np.float64] = blocks.double().mul_(self.frames / len(source)).cpu().numpy()
+        return scaled
 
 
 def _block_sizes(count: int, side: int) -> NDArray[np.int64]:
