@@ -128,6 +128,8 @@ class RunConfig:
 def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunConfig) -> RunConfig:
     """Read a JSON file; keys that it leaves out are those of its `"preset"`, or of `default`.
 
+    A model whose `bits_per_token` is given without `level_bits` has seven even levels: a table is of one width only.
+
     Raises:
         UsageError: Not JSON, an unknown key, a value of the wrong type or out of range; the message says which key.
     """
@@ -143,9 +145,17 @@ def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunCo
             if not isinstance(name, str) or name not in presets:
                 raise UsageError(f"preset: {name!r} is none of {', '.join(presets)}")
             default = presets[name]
-        return _build(RunConfig, values, "", default)
+        return _build(RunConfig, _with_levels(values), "", default)
     except UsageError as error:
         raise UsageError(error.message, where=str(path), hint=error.hint) from error
+
+
+def _with_levels(values: object) -> object:
+    """The same choices, with even levels for a model of another width, so that it does not get the preset's table."""
+    model = values.get("model") if isinstance(values, dict) else None
+    if isinstance(values, dict) and isinstance(model, dict) and "bits_per_token" in model:
+        return {**values, "model": {"level_bits": [], **model}}
+    return values
 
 
 def _build(kind: type[_Config], values: object, key: str, default: _Config | None) -> _Config:
