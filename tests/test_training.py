@@ -351,6 +351,64 @@ def test_from_a_folder_to_weights_that_code(tmp_path: Path, bits: int):
     assert bytes.fromhex(entry.sha256) in data
 
 
+def train_a_moment(folder: Path, run: RunConfig, *, exclude: tuple[str, ...] = ()) -> list[str]:
+    """Train on `folder/media` into `folder/run`; gives the lines of the log."""
+    lines: list[str] = []
+    train_folder(
+        folder / "media",
+        folder / "run",
+        max_minutes=0.0001,
+        total_minutes=0.0001,
+        name="own",
+        device="cpu",
+        workers=1,
+        exclude=exclude,
+        log=lines.append,
+        run=run,
+    )
+    return lines
+
+
+def test_phases_are_compared_with_the_pack_before_anything_is_done(tmp_path: Path):
+    (tmp_path / "media").mkdir()
+    make_video(tmp_path / "media" / "a.mp4", count=8)
+    small = RunConfig(
+        model=SMALL,
+        train=TrainConfig(phases=PHASES, source="packed"),
+        pack=PackConfig(clip_frames=1, side=40, clips=6),
+    )
+    with pytest.raises(UsageError, match="phase 2 takes 5 frames of 32x32, but packed clips have 1 of 40x40") as found:
+        train_a_moment(tmp_path, small)
+    assert '"pack": {"clip_frames": 5, "side": 40}' in (found.value.hint or "")
+    assert not (tmp_path / "run" / "packed").exists()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    fitting = dataclasses.replace(small, pack=PackConfig(clip_frames=5, side=32, clips=6))
+    assert any(line.startswith("packed {'clips': 6") for line in train_a_moment(tmp_path, fitting))
+    larger = TrainConfig(phases=(dataclasses.replace(PHASES[1], share=1.0, side=40),), source="packed")
+    with pytest.raises(UsageError, match=r"phase 1 .*5 of 32x32") as found:
+        train_a_moment(tmp_path, dataclasses.replace(small, train=larger))
+    assert found.value.where == str(tmp_path / "run" / "packed"), "what is there counts, not what would be packed"
+
+
+def test_a_run_leaves_out_what_it_is_told_to(tmp_path: Path):
+    (tmp_path / "media").mkdir()
+    for name in ("a", "b", "c"):
+        make_video(tmp_path / "media" / f"{name}.mp4", count=8)
+    pack_config = PackConfig(clip_frames=5, side=32, clips=6)
+    packed, store = (
+        RunConfig(model=SMALL, train=TrainConfig(phases=PHASES, source=source), pack=pack_config)
+        for source in ("packed", "store")
+    )
+    assert "1 of 3 videos and photographs excluded" in train_a_moment(tmp_path, store, exclude=("b*",))
+    lines = train_a_moment(tmp_path, packed, exclude=("b*", "c.mp4"))
+    assert "2 of 3 videos and photographs excluded" in lines
+    assert any("'excluded': 2" in line for line in lines)
+    with pytest.raises(UsageError, match=r"packed with b\* c.mp4 excluded"):
+        train_a_moment(tmp_path, packed, exclude=("a*",))
+    lines = train_a_moment(tmp_path, store, exclude=("c.mp4", "b*"))
+    assert any(line.startswith("6 packed clips") for line in lines), "a store reads what is packed"
+
+
 def test_nothing_above_imports_training():
     script = (
         "import sys, tokcodec.codec, tokcodec.inspection, tokcodec.evaluation, tokcodec.demo\n"

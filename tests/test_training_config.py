@@ -149,6 +149,10 @@ def test_the_command_line(tmp_path: Path):
     assert "train.sed: unknown key" in done.stderr
     assert tokcodec(*train, "--preset", "tpu").returncode == 2
     assert tokcodec(*train, "--quantizer", "vq").returncode == 2
+    (tmp_path / "a.png").write_bytes(b"")
+    done = tokcodec(*train, "--exclude", "b*", "--exclude", "a.*")
+    assert done.returncode == 3
+    assert "all 1 videos and photographs are excluded" in done.stderr
     torch.save({"model": {}}, tmp_path / "c.pt")
     assert tokcodec("checkpoint", "split", "c.pt", "parts", "--optimizer", "all").returncode == 2
     assert tokcodec("checkpoint", "split", "c.pt", "parts").returncode == 0

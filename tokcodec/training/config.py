@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -54,6 +54,25 @@ class Phase:
             raise UsageError(f"side of a phase must be a multiple of 8, not {self.side}")
         if self.batch < 1:
             raise UsageError(f"batch of a phase must be at least 1, not {self.batch}")
+
+
+def check_phases(phases: Sequence[Phase], *, clip_frames: int, side: int) -> None:
+    """Refuse phases that packed clips of `clip_frames` frames of `side` x `side` are too small for.
+
+    Raises:
+        UsageError: With the `"pack"` that would do.
+    """
+    for number, phase in enumerate(phases, start=1):
+        if phase.frames > clip_frames or phase.side > side:
+            wanted = {
+                "clip_frames": max(clip_frames, *(p.frames for p in phases)),
+                "side": max(side, *(p.side for p in phases)),
+            }
+            raise UsageError(
+                f"phase {number} takes {phase.frames} frames of {phase.side}x{phase.side}, "
+                f"but packed clips have {clip_frames} of {side}x{side}",
+                hint=f'pack larger clips, in a new folder: "pack": {json.dumps(wanted)} in the file of --config',
+            )
 
 
 CPU_PHASES = (
