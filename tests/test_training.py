@@ -18,7 +18,7 @@ from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.model import Forecast, Tokenizer
-from tokcodec.training import meter
+from tokcodec.training import loop, meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.export import export
@@ -28,6 +28,7 @@ from tokcodec.training.meter import ComputeClock, Meter, Progress, peak_flops
 from tokcodec.training.objective import (
     Allocations,
     Steps,
+    allocations_of,
     clip_losses,
     inflate,
     kept_from_levels,
@@ -84,6 +85,29 @@ def test_allocation_maps_of_training():
     assert kept.shape == (400, 3, 24, 9, 10)
     torch.testing.assert_close(kept.sum(dim=2), 3.0 * levels)
     assert bool((kept[:, :, :-1] >= kept[:, :, 1:]).all()), "prefixes"
+
+
+def test_what_each_stage_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = TrainConfig(usual_level=6, full_rate_share=0.0)
+    full = allocations_of("full", config, (2, 3, 4, 5), top=11)
+    assert full.levels.shape == (2, 3, 4, 5)
+    assert bool((full.levels[:, 0] == 11).all()), "a first step keeps everything"
+    assert bool((full.levels[:, 1:] == 6).all()), "later ones what the encoder gives them at most"
+    assert not full.still.any()
+    assert bool((allocations_of("full", config, (2, 3, 4, 5), top=4).levels == 4).all())
+    assert bool((allocations_of("continuous", config, (2, 3, 4, 5), top=11).levels == 11).all())
+    assert len(allocations_of("nested", config, (9, 3, 4, 5), top=11).levels[:, 1:].unique()) > 2
+    seen = []
+
+    def clip_losses_seen(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
+        seen.append(arguments[2])
+        return clip_losses(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "clip_losses", clip_losses_seen)
+    phase = Phase(share=1.0, frames=9, side=32, batch=1, stage="full")
+    run = Trainer(model_config=SMALL, config=TrainConfig(phases=(phase,), usual_level=2), checkpoint=tmp_path / "c.pt")
+    run.run(some_frames(), max_minutes=0.0001, total_minutes=0.0001, log=lambda _: None)
+    assert seen[0].levels[0, :, 0, 0].tolist() == [6, 2, 2]
 
 
 def test_blocks_that_are_good_already_keep_nothing():

@@ -34,7 +34,8 @@ class Phase:
         frames: Frames a clip, 1 + 4t; 1 trains on images.
         side: Pixels along each side of a crop, a multiple of 8.
         batch: Clips a step of the optimizer, on each device.
-        stage: "continuous" latents, "full" rate bits, or "nested" prefixes and maps.
+        stage: "continuous" latents, "full" rate bits (in later steps those of `usual_level`), or "nested" prefixes
+            and maps.
         lpips: Whether the LPIPS term takes part (where its weight is not 0).
     """
 
@@ -91,8 +92,8 @@ class TrainConfig:
         phases: In order; the shares add up to one.
         learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
         full_rate_share: Share of nested batches that keep every bit.
-        usual_level: Highest level that later steps usually keep; a first step, of which the later ones are made,
-            keeps anything.
+        usual_level: Highest level that later steps usually keep, and the one that they keep at full rate; a first
+            step, of which the later ones are made, keeps anything.
         entropy_group: Axes of each sub-group of the entropy penalty.
         lpips_frames: Frames of each batch, drawn at random, on which the LPIPS term is evaluated.
         ema: Decay of the moving average of the weights, which is what gets exported.
