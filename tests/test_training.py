@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from media import make_video
+from tiny_model import write_weights
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
-from tokcodec.tokenizer.model import Forecast, Tokenizer
+from tokcodec.tokenizer.lfq import signs
+from tokcodec.tokenizer.model import Forecast, Past, Tokenizer
+from tokcodec.tokenizer.search import search_clip
 from tokcodec.training import loop, meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
@@ -300,17 +303,58 @@ def test_starting_from_weights(tmp_path: Path):
     assert report is not None
     assert "encoder.first.blocks.0.conv1.weight" in report.taken
     assert "encoder.first.blocks.1.conv1.weight" in report.fresh, "a new one"
-    assert "decoder.first.token_in.weight" in report.fresh, "one of another shape"
-    assert "as initialised: " in str(report)
+    assert "decoder.first.token_in.weight" in report.widened, "one of fewer bits"
+    assert "; widened: encoder.first.latent_out.weight, " in str(report)
+    assert "; as initialised: " in str(report)
     torch.testing.assert_close(
         run.average.encoder.first.blocks[0].conv1.weight, small.encoder.first.blocks[0].conv1.weight.bfloat16().float()
     )
     run.save()
     again = Tokenizer(larger)
-    assert not initialise(again, tmp_path / "c.pt").fresh
+    report = initialise(again, tmp_path / "c.pt")
+    assert (report.fresh, report.widened, report.unused) == ((), (), ())
     torch.testing.assert_close(again.state_dict(), run.average.state_dict())
+    other = Tokenizer(dataclasses.replace(SMALL, latent_channels=32))
+    assert "decoder.first.token_in.weight" in initialise(other, entry.path).fresh, "one of another shape"
     with pytest.raises(ModelError, match="not a checkpoint"):
         initialise(again, entry.path.with_name("none.pt"))
+
+
+@torch.no_grad()
+def test_wider_tokens_start_from_what_narrow_ones_say(tmp_path: Path):
+    weights = write_weights(tmp_path)
+    narrow = load_tokenizer(find_by_name(str(weights)))
+    torch.manual_seed(2)
+    wide = Tokenizer(dataclasses.replace(narrow.config, bits_per_token=54, level_bits=(0, 9, 18, 36, 54)))
+    report = initialise(wide, weights)
+    layers = [f"{part}.weight" for part in ("encoder.{}.latent_out", "decoder.{}.token_in")]
+    layers.append("encoder.{}.latent_out.bias")
+    assert set(report.widened) == {layer.format(trunk) for layer in layers for trunk in ("first", "later")}
+    assert (report.fresh, report.unused) == ((), ())
+    frames = torch.rand(1, 9, 3, 32, 32) * 2 - 1
+    for kept_bits, same in ((18, True), (9, True), (54, False)):
+        shown = []
+        for model in (narrow, wide):
+            bits = model.config.bits_per_token
+            past, state, found, pictures = None, None, search_clip(frames), []
+            for step in range(3):
+                part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
+                z, encoder_state = model.encoder.step(part, past)
+                kept = (torch.arange(bits) < kept_bits).float().view(1, bits, 1, 1).expand(1, bits, 4, 4)
+                pixels, state = model.decoder.step(signs(z), kept, state)
+                pictures.append(pixels)
+                if step < 2:
+                    past = Past(state=encoder_state, forecast=model.decoder.forecast(state), motion=found[:, step])
+            shown.append(torch.cat(pictures, dim=1))
+        difference = float((shown[0] - shown[1]).abs().max())
+        assert (difference < 1e-4) == same, f"{kept_bits} bits differ by {difference}"
+    fresh = Tokenizer(wide.config).decoder.first.token_in.weight.std()
+    started = wide.decoder.first.token_in.weight
+    assert float(started[:, 18:54].std() / fresh) == pytest.approx(0.1, rel=0.2)
+    assert float(started[:, 72:].std() / fresh) == pytest.approx(0.01, rel=0.2)
+    assert not initialise(
+        Tokenizer(dataclasses.replace(narrow.config, bits_per_token=9, level_bits=())), weights
+    ).widened
 
 
 def test_time_is_that_of_computing(monkeypatch: pytest.MonkeyPatch):
