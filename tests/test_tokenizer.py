@@ -339,6 +339,21 @@ def test_entropy_terms_at_their_extremes():
     assert float(diversity) < 1e-3, "one code for all has no entropy"
 
 
+def test_groups_see_bits_that_depend_on_each_other():
+    first = torch.tensor([5.0, 5.0, -5.0, -5.0]).view(4, 1, 1, 1)
+    second = torch.tensor([5.0, -5.0, 5.0, -5.0]).view(4, 1, 1, 1)
+    independent, dependent = torch.cat([first, second], dim=1), torch.cat([first, first], dim=1)
+    for latents, joint in ((independent, 2.0), (dependent, 1.0)):
+        alone, together = (entropy_terms(latents, group=group) for group in (1, 2))
+        assert float(alone[1]) == pytest.approx(math.log(2), abs=1e-3), "each bit is even"
+        assert float(together[1]) == pytest.approx(joint * math.log(2) / 2, abs=1e-3), "two bits, four or two codes"
+        assert float(together[0]) == float(alone[0]) < 1e-3
+    three = torch.cat([first, first, first], dim=1)
+    assert float(entropy_terms(three, group=2)[1]) == pytest.approx(2 * math.log(2) / 3, abs=1e-3), (
+        "a group of two, one"
+    )
+
+
 def test_configuration_round_trip_and_refusals():
     config = TokenizerConfig(frame_channels=16, bits_per_token=36)
     assert TokenizerConfig.from_json(config.to_json()) == config

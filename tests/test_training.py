@@ -134,7 +134,16 @@ def test_inflation_starts_video_from_the_image_model():
     model = Tokenizer(SMALL)
     assert needs_inflation(model)
     model.encoder.merge_first.bias.fill_(0.5)
+    for part in (model.encoder, model.decoder):
+        for tensor in part.first.state_dict().values():
+            tensor.normal_()
+        assert any((tensor != part.later.state_dict()[name]).any() for name, tensor in part.first.state_dict().items())
     inflate(model)
+    for part in (model.encoder, model.decoder):
+        torch.testing.assert_close(part.later.state_dict(), part.first.state_dict(), rtol=0, atol=0)
+        assert all(
+            a.data_ptr() != b.data_ptr() for a, b in zip(part.later.parameters(), part.first.parameters(), strict=True)
+        )
     assert not needs_inflation(model), "what was trained is not overwritten"
     features = torch.rand(1, 32, 4, 4)
     torch.testing.assert_close(
@@ -251,6 +260,28 @@ def test_a_run_is_logged_saved_and_taken_up_again(tmp_path: Path):
     del saved["optimizer"]
     torch.save(saved, tmp_path / "light.pt")
     assert trainer(tmp_path / "light.pt").step == second.step, "weights alone are enough to go on"
+
+
+def test_the_average_follows_the_weights(tmp_path: Path):
+    run = trainer(tmp_path / "c.pt", ema=0.15, learning_rate=0.1, warmup_steps=1)
+    name = "decoder.first.token_in.weight"
+    expected = run.average.state_dict()[name].clone()
+    decays = []
+
+    def follow(progress: Progress) -> None:
+        nonlocal expected
+        decays.append(min(0.15, progress.step / (9 + progress.step)))  # little of the beginning stays
+        expected = decays[-1] * expected + (1 - decays[-1]) * run.model.state_dict()[name]
+        torch.testing.assert_close(run.average.state_dict()[name], expected)
+        assert (run.average.state_dict()[name] != run.model.state_dict()[name]).any(), "it lags behind"
+        if len(decays) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(some_frames(), max_minutes=9.0, total_minutes=9.0, log=follow, log_seconds=0.0)
+    assert decays == pytest.approx([1 / 10, 0.15, 0.15, 0.15])
+    exported = load_tokenizer(export(tmp_path / "c.pt", tmp_path, name="own"))
+    torch.testing.assert_close(exported.state_dict()[name].float(), expected.bfloat16().float())
 
 
 def test_an_interrupted_run_is_saved(tmp_path: Path):
