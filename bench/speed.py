@@ -20,9 +20,9 @@ import torch
 
 from tokcodec import Codec, __version__
 from tokcodec.bits import decode_tokens, encode_tokens
+from tokcodec.chunks import decode_chunk
 from tokcodec.codec import DEFAULT_EFFORT
 from tokcodec.container import ChunkRecord, read_stream
-from tokcodec.inspection import decode_chunk
 from tokcodec.results import CodecResult
 from tokcodec.tokens import TokenChunk
 
