@@ -161,6 +161,10 @@ def test_losses():
     assert psnr_of_mse(0.25) == pytest.approx(12.04, abs=0.01)
     z = torch.tensor([1.0, -1.0, 1.0, 1.0]).view(1, 4, 1, 1)
     assert float(latent_terms(z, diversity=1.0)["commitment"]) == 0
+    assert float(latent_terms(0.4 * z, diversity=1.0)["commitment"]) == pytest.approx(0.36)
+    even = latent_terms(torch.zeros(1, 4, 1, 1), diversity=1.0, group=2)["entropy"]
+    assert float(even) == pytest.approx(0.0, abs=1e-5), "undecided, but diverse"
+    assert float(latent_terms(z, diversity=0.0)["entropy"]) < 0.02, "decided"
 
 
 def test_the_perceptual_term_looks_at_some_frames():

@@ -62,6 +62,17 @@ def test_the_documentation_has_examples():
     assert len(EXAMPLES) >= 3
 
 
+def test_the_tests_that_the_documentation_names_exist():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "training.md").read_text(encoding="utf-8")))
+    defined = {
+        name
+        for path in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) >= 12
+    assert named <= defined
+
+
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_examples_of_the_documentation_are_read(tmp_path: Path, text: str):
     assert read(tmp_path, text) != CPU
