@@ -491,6 +491,7 @@ def test_phases_are_compared_with_the_pack_before_anything_is_done(tmp_path: Pat
     with pytest.raises(UsageError, match=r"phase 1 .*5 of 32x32") as found:
         train_a_moment(tmp_path, dataclasses.replace(small, train=larger))
     assert found.value.where == str(tmp_path / "run" / "packed"), "what is there counts, not what would be packed"
+    assert "remove the folder first" in (found.value.hint or "")
 
 
 def test_a_run_leaves_out_what_it_is_told_to(tmp_path: Path):

@@ -72,7 +72,7 @@ def check_phases(phases: Sequence[Phase], *, clip_frames: int, side: int) -> Non
             raise UsageError(
                 f"phase {number} takes {phase.frames} frames of {phase.side}x{phase.side}, "
                 f"but packed clips have {clip_frames} of {side}x{side}",
-                hint=f'pack larger clips, in a new folder: "pack": {json.dumps(wanted)} in the file of --config',
+                hint=f'pack larger clips: "pack": {json.dumps(wanted)} in the file of --config',
             )
 
 

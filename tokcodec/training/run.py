@@ -214,7 +214,7 @@ def _check_pack(index: PackIndex, packed: Path, run: RunConfig, exclude: Sequenc
     try:
         check_phases(run.train.phases, clip_frames=index.clip_frames, side=index.side)
     except UsageError as error:
-        raise UsageError(error.message, where=str(packed), hint=error.hint) from error
+        raise UsageError(error.message, where=str(packed), hint=f"{error.hint}; remove the folder first") from error
     if exclude and set(exclude) != set(index.exclude):
         raise UsageError(
             f"was packed with {' '.join(index.exclude) or 'nothing'} excluded",
