@@ -1,6 +1,6 @@
 """How fast the parts are on this machine, on a video of one's own.
 
-    python bench/speed.py VIDEO [--threads N]
+    python bench/speed.py VIDEO [--threads N] [--effort N]
 
 Prints frames a second of the tokenizer each way, megabits a second of the entropy coder each way (one core, raw token
 bits), and the share of each stage in whole encodes and decodes. Figures of one run compare with each other only.
@@ -20,8 +20,9 @@ import torch
 
 from tokcodec import Codec, __version__
 from tokcodec.bits import decode_tokens, encode_tokens
+from tokcodec.chunks import decode_chunk
+from tokcodec.codec import DEFAULT_EFFORT
 from tokcodec.container import ChunkRecord, read_stream
-from tokcodec.inspection import decode_chunk
 from tokcodec.results import CodecResult
 from tokcodec.tokens import TokenChunk
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--effort", type=int, choices=range(4), default=DEFAULT_EFFORT, help="of encoding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     codec = Codec(device=arguments.device)
@@ -76,13 +78,13 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {platform.system()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as folder:
         tok = Path(folder) / "a.tok"
-        codec.encode(arguments.video, tok)  # warm
-        encoded = codec.encode(arguments.video, tok, force=True)
+        codec.encode(arguments.video, tok, effort=arguments.effort)  # warm
+        encoded = codec.encode(arguments.video, tok, effort=arguments.effort, force=True)
         decoded = codec.decode(tok, Path(folder) / "a.mp4")
         print(
             f"{encoded.frames} frames of {encoded.width}x{encoded.height}, {encoded.bits_per_pixel:.4f} bits per pixel"
         )
-        print(f"encode: {stages(encoded)}")
+        print(f"encode, effort {arguments.effort}: {stages(encoded)}")
         print(f"decode: {stages(decoded)}")
         with tok.open("rb") as source:
             reader = read_stream(source)

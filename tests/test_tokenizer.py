@@ -17,8 +17,9 @@ from tokcodec.errors import DeviceError, ModelError
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
+from tokcodec.tokenizer.layers import ResidualBlock
 from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
-from tokcodec.tokenizer.model import PATCH, Tokenizer
+from tokcodec.tokenizer.model import PATCH, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import MOTION_LIMIT, MOTION_UNIT, code_of_motion, motion_of_code, warp
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.stream import (
@@ -149,6 +150,44 @@ def test_the_encoder_is_causal(changed: int):
     first, second = encode_stream(model, frames), encode_stream(model, other)
     np.testing.assert_array_equal(first[:step], second[:step])
     assert (first[step] != second[step]).any()
+
+
+@torch.no_grad()
+def test_frames_are_merged_late():
+    encoder = small_model().encoder
+    seen: list[torch.Tensor] = []
+    encoder.merge_rest.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(3)
+    before, frames = torch.rand(1, 1, 3, 16, 16), torch.rand(1, 4, 3, 16, 16)
+    nothing = Forecast(
+        features=torch.zeros(1, 16, 2, 2), frames=torch.zeros(1, 4, 3, 16, 16), motion=torch.zeros(1, 4, 2, 2, 2)
+    )
+    past = Past(state=encoder.step(before, None)[1], forecast=nothing, motion=torch.zeros(1, 4, 2, 2, 2))
+    latents = [encoder.step(part, past)[0] for part in (frames, frames.flip(1))]
+    assert latents[0].shape == (1, 18, 2, 2), "four frames, one latent step"
+    maps = [each.unflatten(1, (4, 32)) for each in seen]  # 8 channels at a quarter, 32 at an eighth of the resolution
+    torch.testing.assert_close(maps[1], maps[0].flip(1), msg="until then each frame is by itself")
+    assert (latents[0] != latents[1]).any(), "after that their order counts"
+
+
+@torch.no_grad()
+def test_the_norm_adapts_to_the_tokens():
+    torch.manual_seed(0)
+    block, x = ResidualBlock(8, condition_channels=4), torch.rand(1, 8, 3, 3)
+    modulation = block.modulation
+    assert modulation is not None
+    modulation.weight.zero_()
+    modulation.bias.zero_()
+    plain = ResidualBlock(8)
+    plain.load_state_dict(block.state_dict(), strict=False)
+    torch.testing.assert_close(block(x, torch.zeros(1, 4, 3, 3)), plain(x), msg="scale 1 and shift 0 at rest")
+    modulation.weight[:8, 0] = 1.0  # the scale of every channel is 1 + the first channel of the condition
+    modulation.weight[8:, 1] = 1.0  # the shift is the second
+    condition = torch.zeros(1, 4, 3, 3)
+    condition[:, 0], condition[:, 1] = 0.5, 0.25
+    normed = block.norm2(block.conv1(F.silu(block.norm1(x))))
+    torch.testing.assert_close(block(x, condition), x + block.conv2(F.silu(1.5 * normed + 0.25)))
+    assert all(part.modulation is not None for part in small_model().decoder.later.blocks)
 
 
 def test_tokens_are_local():
@@ -337,6 +376,21 @@ def test_entropy_terms_at_their_extremes():
     assert float(certainty) == pytest.approx(math.log(2), rel=1e-3)
     certainty, diversity = entropy_terms(torch.full((1, 12, 8, 8), 5.0))
     assert float(diversity) < 1e-3, "one code for all has no entropy"
+
+
+def test_groups_see_bits_that_depend_on_each_other():
+    first = torch.tensor([5.0, 5.0, -5.0, -5.0]).view(4, 1, 1, 1)
+    second = torch.tensor([5.0, -5.0, 5.0, -5.0]).view(4, 1, 1, 1)
+    independent, dependent = torch.cat([first, second], dim=1), torch.cat([first, first], dim=1)
+    for latents, joint in ((independent, 2.0), (dependent, 1.0)):
+        alone, together = (entropy_terms(latents, group=group) for group in (1, 2))
+        assert float(alone[1]) == pytest.approx(math.log(2), abs=1e-3), "each bit is even"
+        assert float(together[1]) == pytest.approx(joint * math.log(2) / 2, abs=1e-3), "two bits, four or two codes"
+        assert float(together[0]) == float(alone[0]) < 1e-3
+    three = torch.cat([first, first, first], dim=1)
+    assert float(entropy_terms(three, group=2)[1]) == pytest.approx(2 * math.log(2) / 3, abs=1e-3), (
+        "a group of two, one"
+    )
 
 
 def test_configuration_round_trip_and_refusals():

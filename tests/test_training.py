@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from media import make_video
+from tiny_model import write_weights
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import VGG, Lpips
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
-from tokcodec.tokenizer.model import Forecast, Tokenizer
-from tokcodec.training import meter
+from tokcodec.tokenizer.lfq import signs
+from tokcodec.tokenizer.model import Forecast, Past, Tokenizer
+from tokcodec.tokenizer.search import search_clip
+from tokcodec.training import loop, meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.export import export
@@ -28,6 +31,7 @@ from tokcodec.training.meter import ComputeClock, Meter, Progress, peak_flops
 from tokcodec.training.objective import (
     Allocations,
     Steps,
+    allocations_of,
     clip_losses,
     inflate,
     kept_from_levels,
@@ -86,6 +90,29 @@ def test_allocation_maps_of_training():
     assert bool((kept[:, :, :-1] >= kept[:, :, 1:]).all()), "prefixes"
 
 
+def test_what_each_stage_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = TrainConfig(usual_level=6, full_rate_share=0.0)
+    full = allocations_of("full", config, (2, 3, 4, 5), top=11)
+    assert full.levels.shape == (2, 3, 4, 5)
+    assert bool((full.levels[:, 0] == 11).all()), "a first step keeps everything"
+    assert bool((full.levels[:, 1:] == 6).all()), "later ones what the encoder gives them at most"
+    assert not full.still.any()
+    assert bool((allocations_of("full", config, (2, 3, 4, 5), top=4).levels == 4).all())
+    assert bool((allocations_of("continuous", config, (2, 3, 4, 5), top=11).levels == 11).all())
+    assert len(allocations_of("nested", config, (9, 3, 4, 5), top=11).levels[:, 1:].unique()) > 2
+    seen = []
+
+    def clip_losses_seen(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
+        seen.append(arguments[2])
+        return clip_losses(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "clip_losses", clip_losses_seen)
+    phase = Phase(share=1.0, frames=9, side=32, batch=1, stage="full")
+    run = Trainer(model_config=SMALL, config=TrainConfig(phases=(phase,), usual_level=2), checkpoint=tmp_path / "c.pt")
+    run.run(some_frames(), max_minutes=0.0001, total_minutes=0.0001, log=lambda _: None)
+    assert seen[0].levels[0, :, 0, 0].tolist() == [6, 2, 2]
+
+
 def test_blocks_that_are_good_already_keep_nothing():
     still = Allocations(levels=torch.full((2, 2, 9, 5), 4), still=torch.tensor([0.1, 0.0]))
     past = Forecast(
@@ -107,7 +134,16 @@ def test_inflation_starts_video_from_the_image_model():
     model = Tokenizer(SMALL)
     assert needs_inflation(model)
     model.encoder.merge_first.bias.fill_(0.5)
+    for part in (model.encoder, model.decoder):
+        for tensor in part.first.state_dict().values():
+            tensor.normal_()
+        assert any((tensor != part.later.state_dict()[name]).any() for name, tensor in part.first.state_dict().items())
     inflate(model)
+    for part in (model.encoder, model.decoder):
+        torch.testing.assert_close(part.later.state_dict(), part.first.state_dict(), rtol=0, atol=0)
+        assert all(
+            a.data_ptr() != b.data_ptr() for a, b in zip(part.later.parameters(), part.first.parameters(), strict=True)
+        )
     assert not needs_inflation(model), "what was trained is not overwritten"
     features = torch.rand(1, 32, 4, 4)
     torch.testing.assert_close(
@@ -125,6 +161,10 @@ def test_losses():
     assert psnr_of_mse(0.25) == pytest.approx(12.04, abs=0.01)
     z = torch.tensor([1.0, -1.0, 1.0, 1.0]).view(1, 4, 1, 1)
     assert float(latent_terms(z, diversity=1.0)["commitment"]) == 0
+    assert float(latent_terms(0.4 * z, diversity=1.0)["commitment"]) == pytest.approx(0.36)
+    even = latent_terms(torch.zeros(1, 4, 1, 1), diversity=1.0, group=2)["entropy"]
+    assert float(even) == pytest.approx(0.0, abs=1e-5), "undecided, but diverse"
+    assert float(latent_terms(z, diversity=0.0)["entropy"]) < 0.02, "decided"
 
 
 def test_the_perceptual_term_looks_at_some_frames():
@@ -226,6 +266,28 @@ def test_a_run_is_logged_saved_and_taken_up_again(tmp_path: Path):
     assert trainer(tmp_path / "light.pt").step == second.step, "weights alone are enough to go on"
 
 
+def test_the_average_follows_the_weights(tmp_path: Path):
+    run = trainer(tmp_path / "c.pt", ema=0.15, learning_rate=0.1, warmup_steps=1)
+    name = "decoder.first.token_in.weight"
+    expected = run.average.state_dict()[name].clone()
+    decays = []
+
+    def follow(progress: Progress) -> None:
+        nonlocal expected
+        decays.append(min(0.15, progress.step / (9 + progress.step)))  # little of the beginning stays
+        expected = decays[-1] * expected + (1 - decays[-1]) * run.model.state_dict()[name]
+        torch.testing.assert_close(run.average.state_dict()[name], expected)
+        assert (run.average.state_dict()[name] != run.model.state_dict()[name]).any(), "it lags behind"
+        if len(decays) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(some_frames(), max_minutes=9.0, total_minutes=9.0, log=follow, log_seconds=0.0)
+    assert decays == pytest.approx([1 / 10, 0.15, 0.15, 0.15])
+    exported = load_tokenizer(export(tmp_path / "c.pt", tmp_path, name="own"))
+    torch.testing.assert_close(exported.state_dict()[name].float(), expected.bfloat16().float())
+
+
 def test_an_interrupted_run_is_saved(tmp_path: Path):
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
@@ -276,17 +338,58 @@ def test_starting_from_weights(tmp_path: Path):
     assert report is not None
     assert "encoder.first.blocks.0.conv1.weight" in report.taken
     assert "encoder.first.blocks.1.conv1.weight" in report.fresh, "a new one"
-    assert "decoder.first.token_in.weight" in report.fresh, "one of another shape"
-    assert "as initialised: " in str(report)
+    assert "decoder.first.token_in.weight" in report.widened, "one of fewer bits"
+    assert "; widened: encoder.first.latent_out.weight, " in str(report)
+    assert "; as initialised: " in str(report)
     torch.testing.assert_close(
         run.average.encoder.first.blocks[0].conv1.weight, small.encoder.first.blocks[0].conv1.weight.bfloat16().float()
     )
     run.save()
     again = Tokenizer(larger)
-    assert not initialise(again, tmp_path / "c.pt").fresh
+    report = initialise(again, tmp_path / "c.pt")
+    assert (report.fresh, report.widened, report.unused) == ((), (), ())
     torch.testing.assert_close(again.state_dict(), run.average.state_dict())
+    other = Tokenizer(dataclasses.replace(SMALL, latent_channels=32))
+    assert "decoder.first.token_in.weight" in initialise(other, entry.path).fresh, "one of another shape"
     with pytest.raises(ModelError, match="not a checkpoint"):
         initialise(again, entry.path.with_name("none.pt"))
+
+
+@torch.no_grad()
+def test_wider_tokens_start_from_what_narrow_ones_say(tmp_path: Path):
+    weights = write_weights(tmp_path)
+    narrow = load_tokenizer(find_by_name(str(weights)))
+    torch.manual_seed(2)
+    wide = Tokenizer(dataclasses.replace(narrow.config, bits_per_token=54, level_bits=(0, 9, 18, 36, 54)))
+    report = initialise(wide, weights)
+    layers = [f"{part}.weight" for part in ("encoder.{}.latent_out", "decoder.{}.token_in")]
+    layers.append("encoder.{}.latent_out.bias")
+    assert set(report.widened) == {layer.format(trunk) for layer in layers for trunk in ("first", "later")}
+    assert (report.fresh, report.unused) == ((), ())
+    frames = torch.rand(1, 9, 3, 32, 32) * 2 - 1
+    for kept_bits, same in ((18, True), (9, True), (54, False)):
+        shown = []
+        for model in (narrow, wide):
+            bits = model.config.bits_per_token
+            past, state, found, pictures = None, None, search_clip(frames), []
+            for step in range(3):
+                part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
+                z, encoder_state = model.encoder.step(part, past)
+                kept = (torch.arange(bits) < kept_bits).float().view(1, bits, 1, 1).expand(1, bits, 4, 4)
+                pixels, state = model.decoder.step(signs(z), kept, state)
+                pictures.append(pixels)
+                if step < 2:
+                    past = Past(state=encoder_state, forecast=model.decoder.forecast(state), motion=found[:, step])
+            shown.append(torch.cat(pictures, dim=1))
+        difference = float((shown[0] - shown[1]).abs().max())
+        assert (difference < 1e-4) == same, f"{kept_bits} bits differ by {difference}"
+    fresh = Tokenizer(wide.config).decoder.first.token_in.weight.std()
+    started = wide.decoder.first.token_in.weight
+    assert float(started[:, 18:54].std() / fresh) == pytest.approx(0.1, rel=0.2)
+    assert float(started[:, 72:].std() / fresh) == pytest.approx(0.01, rel=0.2)
+    assert not initialise(
+        Tokenizer(dataclasses.replace(narrow.config, bits_per_token=9, level_bits=())), weights
+    ).widened
 
 
 def test_time_is_that_of_computing(monkeypatch: pytest.MonkeyPatch):
@@ -349,6 +452,65 @@ def test_from_a_folder_to_weights_that_code(tmp_path: Path, bits: int):
     assert codec.decode_frames(data).frames.shape == frames.shape
     assert find_by_name(str(entry.path)).sha256.encode() not in data, "the digest is binary"
     assert bytes.fromhex(entry.sha256) in data
+
+
+def train_a_moment(folder: Path, run: RunConfig, *, exclude: tuple[str, ...] = ()) -> list[str]:
+    """Train on `folder/media` into `folder/run`; gives the lines of the log."""
+    lines: list[str] = []
+    train_folder(
+        folder / "media",
+        folder / "run",
+        max_minutes=0.0001,
+        total_minutes=0.0001,
+        name="own",
+        device="cpu",
+        workers=1,
+        exclude=exclude,
+        log=lines.append,
+        run=run,
+    )
+    return lines
+
+
+def test_phases_are_compared_with_the_pack_before_anything_is_done(tmp_path: Path):
+    (tmp_path / "media").mkdir()
+    make_video(tmp_path / "media" / "a.mp4", count=8)
+    small = RunConfig(
+        model=SMALL,
+        train=TrainConfig(phases=PHASES, source="packed"),
+        pack=PackConfig(clip_frames=1, side=40, clips=6),
+    )
+    with pytest.raises(UsageError, match="phase 2 takes 5 frames of 32x32, but packed clips have 1 of 40x40") as found:
+        train_a_moment(tmp_path, small)
+    assert '"pack": {"clip_frames": 5, "side": 40}' in (found.value.hint or "")
+    assert not (tmp_path / "run" / "packed").exists()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    fitting = dataclasses.replace(small, pack=PackConfig(clip_frames=5, side=32, clips=6))
+    assert any(line.startswith("packed {'clips': 6") for line in train_a_moment(tmp_path, fitting))
+    larger = TrainConfig(phases=(dataclasses.replace(PHASES[1], share=1.0, side=40),), source="packed")
+    with pytest.raises(UsageError, match=r"phase 1 .*5 of 32x32") as found:
+        train_a_moment(tmp_path, dataclasses.replace(small, train=larger))
+    assert found.value.where == str(tmp_path / "run" / "packed"), "what is there counts, not what would be packed"
+    assert "remove the folder first" in (found.value.hint or "")
+
+
+def test_a_run_leaves_out_what_it_is_told_to(tmp_path: Path):
+    (tmp_path / "media").mkdir()
+    for name in ("a", "b", "c"):
+        make_video(tmp_path / "media" / f"{name}.mp4", count=8)
+    pack_config = PackConfig(clip_frames=5, side=32, clips=6)
+    packed, store = (
+        RunConfig(model=SMALL, train=TrainConfig(phases=PHASES, source=source), pack=pack_config)
+        for source in ("packed", "store")
+    )
+    assert "1 of 3 videos and photographs excluded" in train_a_moment(tmp_path, store, exclude=("b*",))
+    lines = train_a_moment(tmp_path, packed, exclude=("b*", "c.mp4"))
+    assert "2 of 3 videos and photographs excluded" in lines
+    assert any("'excluded': 2" in line for line in lines)
+    with pytest.raises(UsageError, match=r"packed with b\* c.mp4 excluded"):
+        train_a_moment(tmp_path, packed, exclude=("a*",))
+    lines = train_a_moment(tmp_path, store, exclude=("c.mp4", "b*"))
+    assert any(line.startswith("6 packed clips") for line in lines), "a store reads what is packed"
 
 
 def test_nothing_above_imports_training():

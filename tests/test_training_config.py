@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,13 @@ from tokcodec.errors import ModelError, UsageError
 from tokcodec.training.checkpoint import INDEX_NAME, PART_BYTES, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig, read_run_config
 from tokcodec.training.presets import CPU, GPU, PRESETS
+
+DOCS = Path(__file__).parent.parent / "docs"
+EXAMPLES = [
+    block
+    for name in ("training.md", "training-log.md")
+    for block in re.findall(r"^```json\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+]
 
 
 def read(tmp_path: Path, text: str) -> RunConfig:
@@ -38,6 +46,36 @@ def test_what_is_left_out_comes_from_the_preset(tmp_path: Path):
     assert read(tmp_path, f'{{"train": {{"phases": {phases}}}}}').train.phases == (
         Phase(share=1.0, frames=1, side=64, batch=2, stage="full"),
     )
+
+
+def test_another_width_has_levels_of_its_own(tmp_path: Path):
+    run = read(tmp_path, '{"preset": "gpu", "model": {"bits_per_token": 36}}')
+    assert run.model.geometry.level_bits == (0, 6, 12, 18, 24, 30, 36)
+    assert read(tmp_path, '{"preset": "gpu", "model": {"decoder_blocks": 2}}').model.level_bits == GPU.model.level_bits
+    table = '{"model": {"bits_per_token": 9, "level_bits": [0, 1, 9]}}'
+    assert read(tmp_path, table).model.level_bits == (0, 1, 9)
+    with pytest.raises(UsageError, match="model: the levels"):
+        read(tmp_path, '{"model": {"level_bits": [0, 9]}}')
+
+
+def test_the_documentation_has_examples():
+    assert len(EXAMPLES) >= 3
+
+
+def test_the_tests_that_the_documentation_names_exist():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "training.md").read_text(encoding="utf-8")))
+    defined = {
+        name
+        for path in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) >= 12
+    assert named <= defined
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_examples_of_the_documentation_are_read(tmp_path: Path, text: str):
+    assert read(tmp_path, text) != CPU
 
 
 @pytest.mark.parametrize(
@@ -122,6 +160,10 @@ def test_the_command_line(tmp_path: Path):
     assert "train.sed: unknown key" in done.stderr
     assert tokcodec(*train, "--preset", "tpu").returncode == 2
     assert tokcodec(*train, "--quantizer", "vq").returncode == 2
+    (tmp_path / "a.png").write_bytes(b"")
+    done = tokcodec(*train, "--exclude", "b*", "--exclude", "a.*")
+    assert done.returncode == 3
+    assert "all 1 videos and photographs are excluded" in done.stderr
     torch.save({"model": {}}, tmp_path / "c.pt")
     assert tokcodec("checkpoint", "split", "c.pt", "parts", "--optimizer", "all").returncode == 2
     assert tokcodec("checkpoint", "split", "c.pt", "parts").returncode == 0

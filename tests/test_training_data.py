@@ -12,8 +12,9 @@ from media import make_video
 
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.training.camera import CameraConfig, camera_move
-from tokcodec.training.media import decode_all, default_workers, find_media
-from tokcodec.training.packed import PackConfig, Sampler, pack
+from tokcodec.training.media import decode_all, default_workers, find_media, leave_out
+from tokcodec.training.packed import PackConfig, Sampler, pack, read_index
+from tokcodec.training.shards import HEADER_BYTES, SHARD_BYTES, Shards
 from tokcodec.training.source import AugmentConfig, draw_window
 from tokcodec.training.store import FrameStore
 
@@ -68,9 +69,11 @@ def test_a_pool_of_processes_decodes_the_same(media: Path):
 
 def test_packing_a_folder(media: Path, tmp_path: Path):
     counts = pack(media, tmp_path, PACK)
-    assert counts == {"clips": 4 + 3, "camera_moves": 3, "images": 1, "passed_over": 2}
-    clips = np.load(tmp_path / "clips.npy", mmap_mode="r")
-    assert clips.shape[1:] == (5, 32, 32, 3)
+    assert counts == {"clips": 4 + 3, "camera_moves": 3, "images": 1, "excluded": 0, "passed_over": 2}
+    index = read_index(tmp_path)
+    assert (index.clip_frames, index.side, index.counts) == (5, 32, counts)
+    clips = np.load(tmp_path / "clips-00000.npy", mmap_mode="r")
+    assert clips.shape == (7, 5, 32, 32, 3)
     assert clips.dtype == np.uint8
     assert not list(tmp_path.glob("*.part*"))
     batch = Sampler(tmp_path, seed=1).batch(3, 5, 24)
@@ -81,6 +84,71 @@ def test_packing_a_folder(media: Path, tmp_path: Path):
         Sampler(tmp_path, seed=1).batch(1, 9, 24)
     with pytest.raises(UsageError, match="not packed"):
         Sampler(media, seed=1)
+
+
+def test_packed_files_are_small_and_give_the_same_batches(media: Path, tmp_path: Path):
+    limit = 2 * 5 * 32 * 32 * 3 + HEADER_BYTES
+    pack(media, tmp_path / "one", PACK)
+    pack(media, tmp_path / "many", PACK, shard_bytes=limit)
+    assert [path.name for path in sorted((tmp_path / "one").glob("*.npy"))] == ["clips-00000.npy", "images-00000.npy"]
+    files = sorted((tmp_path / "many").glob("clips-*.npy"))
+    assert [len(np.load(file)) for file in files] == [2, 2, 2, 1]
+    assert max(file.stat().st_size for file in files) <= limit
+    assert SHARD_BYTES <= 60 << 20
+    one, many = (Sampler(tmp_path / name, seed=1) for name in ("one", "many"))
+    for frames in (5, 1):
+        assert torch.equal(many.batch(20, frames, 24), one.batch(20, frames, 24))
+    index = read_index(tmp_path / "many")
+    shards, stored = Shards(tmp_path / "many", index.clips), np.load(tmp_path / "one" / "clips-00000.npy")
+    assert len(shards) == len(stored) == 7
+    assert all((shards[number] == stored[number]).all() for number in range(7))
+    assert isinstance(shards[6].base, np.memmap), "nothing is read before it is wanted"
+    with pytest.raises(UsageError, match="larger than a file"):
+        pack(media, tmp_path / "none", PACK, shard_bytes=limit // 2 - HEADER_BYTES)
+
+
+def test_a_folder_packed_by_an_earlier_version(tmp_path: Path):
+    (tmp_path / "pack.json").write_text('{"clips": 7, "camera_moves": 3, "images": 1, "passed_over": 2}')
+    with pytest.raises(UsageError, match="earlier version") as found:
+        Sampler(tmp_path, seed=1)
+    assert "packs again" in (found.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        (["a.*"], ["broken.mp4", "more.tar/more/b.mkv", "more.tar/more/p.png", "short.mp4"]),
+        (["*.mp4", "*/b.mkv"], ["more.tar/more/p.png"]),
+        (["more.tar", "A.mp4"], ["a.mp4", "broken.mp4", "short.mp4"]),
+        (["mor"], ["a.mp4", "broken.mp4", "more.tar/more/b.mkv", "more.tar/more/p.png", "short.mp4"]),
+    ],
+)
+def test_what_is_left_out(media: Path, patterns: list[str], kept: list[str]):
+    items = find_media(media)
+    assert [item.name for item in leave_out(items, patterns)] == kept
+    with pytest.raises(MediaError, match="all 5"):
+        leave_out(items, ["*"])
+
+
+def test_packs_and_stores_leave_out(media: Path, tmp_path: Path):
+    counts = pack(media, tmp_path, PACK, exclude=["more.tar", "broken*"])
+    assert counts == {"clips": 3, "camera_moves": 0, "images": 0, "excluded": 3, "passed_over": 1}
+    assert read_index(tmp_path).exclude == ("more.tar", "broken*")
+    store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, exclude=["more.tar", "short.mp4"])
+    assert store.size_bytes == 8 * 48 * 64 * 3
+
+
+def test_a_packed_folder_on_a_device(media: Path, tmp_path: Path):
+    pack(media, tmp_path, PACK, shard_bytes=3 * 5 * 32 * 32 * 3 + HEADER_BYTES)
+    lines: list[str] = []
+    store = FrameStore.load_packed(tmp_path, device=torch.device("cpu"), seed=3, log=lines.append)
+    assert store.size_bytes == (7 * 5 + 1) * 32 * 32 * 3
+    assert "7 packed clips and 1 images" in lines[0]
+    stored = {crop.tobytes() for crop in np.load(tmp_path / "clips-00000.npy")}
+    for clip in (store.batch(30, 5, 32) + 1).mul(127.5).round().byte().permute(0, 1, 3, 4, 2):
+        stored -= {clip.numpy().tobytes(), clip.flip(2).numpy().tobytes()}
+    assert not stored, "every clip comes, as it was stored or mirrored"
+    assert store.batch(3, 1, 24).shape == (3, 1, 3, 24, 24)
 
 
 def test_windows_stay_inside_and_strides_are_drawn():

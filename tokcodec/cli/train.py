@@ -39,6 +39,10 @@ def train(
     quantizer: Annotated[
         str | None, typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents.")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Leave out files by their path in the folder; may be repeated."),
+    ] = None,
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="Clips to pack.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that decode.")] = None,
@@ -78,6 +82,7 @@ def train(
         total_minutes=max_minutes if total_minutes is None else total_minutes,
         name=name,
         run=run,
+        exclude=exclude or (),
         init=init,
         lpips_weights=lpips_weights,
         device=device,

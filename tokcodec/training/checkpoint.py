@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.training.widen import widen
 
 PART_BYTES = 15 << 20
 """Largest part of a split checkpoint: below the 16 MiB that some places allow a file."""
@@ -58,17 +59,19 @@ class InitReport:
 
     Attributes:
         taken: Tensors that fit.
+        widened: Tensors of fewer bits a token that were filled up, see :func:`tokcodec.training.widen.widen`.
         fresh: Tensors of the model that stay as initialised: new ones, and those of another shape.
         unused: Tensors of the file that the model has no place for.
     """
 
     taken: tuple[str, ...]
+    widened: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
         text = f"{len(self.taken)} tensors taken"
-        for label, names in (("as initialised", self.fresh), ("not used", self.unused)):
+        for label, names in (("widened", self.widened), ("as initialised", self.fresh), ("not used", self.unused)):
             if names:
                 text += f"; {label}: {', '.join(names)}"
         return text
@@ -98,24 +101,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def initialise(model: Tokenizer, path: Path) -> InitReport:
-    """Take the tensors of a file that fit by name and shape.
+    """Take the tensors of a file that fit by name and shape, and widen those of fewer bits a token.
 
     Raises:
         ModelError: The file cannot be read, or nothing in it fits.
     """
     tensors = read_weights(path)
     taken, fresh = [], []
+    widened = widen(model, tensors)
     with torch.no_grad():
         for name, target in model.state_dict().items():
             if name in tensors and tensors[name].shape == target.shape:
                 target.copy_(tensors[name])
                 taken.append(name)
-            else:
+            elif name not in widened:
                 fresh.append(name)
     if not taken:
         raise ModelError("no tensor fits the model", where=str(path))
-    unused = set(tensors) - set(taken)
-    return InitReport(taken=tuple(taken), fresh=tuple(fresh), unused=tuple(sorted(unused)))
+    unused = set(tensors) - set(taken) - set(widened)
+    return InitReport(taken=tuple(taken), widened=widened, fresh=tuple(fresh), unused=tuple(sorted(unused)))
 
 
 def _halved(value: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,7 +34,8 @@ class Phase:
         frames: Frames a clip, 1 + 4t; 1 trains on images.
         side: Pixels along each side of a crop, a multiple of 8.
         batch: Clips a step of the optimizer, on each device.
-        stage: "continuous" latents, "full" rate bits, or "nested" prefixes and maps.
+        stage: "continuous" latents, "full" rate bits (in later steps those of `usual_level`), or "nested" prefixes
+            and maps.
         lpips: Whether the LPIPS term takes part (where its weight is not 0).
     """
 
@@ -56,6 +57,25 @@ class Phase:
             raise UsageError(f"batch of a phase must be at least 1, not {self.batch}")
 
 
+def check_phases(phases: Sequence[Phase], *, clip_frames: int, side: int) -> None:
+    """Refuse phases that packed clips of `clip_frames` frames of `side` x `side` are too small for.
+
+    Raises:
+        UsageError: With the `"pack"` that would do.
+    """
+    for number, phase in enumerate(phases, start=1):
+        if phase.frames > clip_frames or phase.side > side:
+            wanted = {
+                "clip_frames": max(clip_frames, *(p.frames for p in phases)),
+                "side": max(side, *(p.side for p in phases)),
+            }
+            raise UsageError(
+                f"phase {number} takes {phase.frames} frames of {phase.side}x{phase.side}, "
+                f"but packed clips have {clip_frames} of {side}x{side}",
+                hint=f'pack larger clips: "pack": {json.dumps(wanted)} in the file of --config',
+            )
+
+
 CPU_PHASES = (
     Phase(share=0.03, frames=1, side=96, batch=16, stage="continuous"),
     Phase(share=0.12, frames=1, side=96, batch=16, stage="full"),
@@ -72,8 +92,8 @@ class TrainConfig:
         phases: In order; the shares add up to one.
         learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
         full_rate_share: Share of nested batches that keep every bit.
-        usual_level: Highest level that later steps usually keep; a first step, of which the later ones are made,
-            keeps anything.
+        usual_level: Highest level that later steps usually keep, and the one that they keep at full rate; a first
+            step, of which the later ones are made, keeps anything.
         entropy_group: Axes of each sub-group of the entropy penalty.
         lpips_frames: Frames of each batch, drawn at random, on which the LPIPS term is evaluated.
         ema: Decay of the moving average of the weights, which is what gets exported.
@@ -128,6 +148,8 @@ class RunConfig:
 def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunConfig) -> RunConfig:
     """Read a JSON file; keys that it leaves out are those of its `"preset"`, or of `default`.
 
+    A model whose `bits_per_token` is given without `level_bits` has seven even levels: a table is of one width only.
+
     Raises:
         UsageError: Not JSON, an unknown key, a value of the wrong type or out of range; the message says which key.
     """
@@ -143,9 +165,17 @@ def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunCo
             if not isinstance(name, str) or name not in presets:
                 raise UsageError(f"preset: {name!r} is none of {', '.join(presets)}")
             default = presets[name]
-        return _build(RunConfig, values, "", default)
+        return _build(RunConfig, _with_levels(values), "", default)
     except UsageError as error:
         raise UsageError(error.message, where=str(path), hint=error.hint) from error
+
+
+def _with_levels(values: object) -> object:
+    """The same choices, with even levels for a model of another width, so that it does not get the preset's table."""
+    model = values.get("model") if isinstance(values, dict) else None
+    if isinstance(values, dict) and isinstance(model, dict) and "bits_per_token" in model:
+        return {**values, "model": {"level_bits": [], **model}}
+    return values
 
 
 def _build(kind: type[_Config], values: object, key: str, default: _Config | None) -> _Config:

@@ -23,10 +23,10 @@ from tokcodec.training.meter import ComputeClock, Meter, Progress, device_name, 
 from tokcodec.training.objective import (
     Allocations,
     Steps,
+    allocations_of,
     clip_losses,
     inflate,
     needs_inflation,
-    sample_allocations,
 )
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.source import ClipSource
@@ -131,19 +131,9 @@ class Trainer:
 
     def _allocations(self, phase: Phase) -> Allocations:
         geometry = self.model.config.geometry
-        side, steps, top = phase.side // 8, geometry.steps(phase.frames), len(geometry.level_bits) - 1
-        if phase.stage != "nested":
-            levels = torch.full((phase.batch, steps, side, side), top, device=self.device)
-            return Allocations(levels=levels, still=torch.zeros(phase.batch, device=self.device))
-        return sample_allocations(
-            phase.batch,
-            steps,
-            side,
-            side,
-            top=top,
-            usual=min(top, self.config.usual_level),
-            full_rate_share=self.config.full_rate_share,
-        ).to(self.device)
+        shape = (phase.batch, geometry.steps(phase.frames), phase.side // 8, phase.side // 8)
+        top = len(geometry.level_bits) - 1
+        return allocations_of(phase.stage, self.config, shape, top=top).to(self.device)
 
     def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
         """One step of the optimizer; its loss terms, and whether it was skipped."""

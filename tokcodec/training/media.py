@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -100,6 +101,27 @@ def find_media(folder: Path) -> list[MediaItem]:
             hint=f"put files with these suffixes there, or tar files of them: {suffixes}",
         )
     return items
+
+
+def leave_out(items: Sequence[MediaItem], patterns: Sequence[str]) -> list[MediaItem]:
+    """The items whose path below the folder, or that of a folder or tar file they lie in, matches no pattern.
+
+    Args:
+        items: What :func:`find_media` found.
+        patterns: As of :mod:`fnmatch`, case-sensitive; `*` matches slashes too.
+
+    Raises:
+        MediaError: All of them match.
+    """
+    kept = []
+    for item in items:
+        name = PurePosixPath(item.name)
+        places = [str(place) for place in (name, *name.parents[:-1])]
+        if not any(fnmatchcase(place, pattern) for place in places for pattern in patterns):
+            kept.append(item)
+    if not kept:
+        raise MediaError(f"all {len(items)} videos and photographs are excluded", hint="see --exclude")
+    return kept
 
 
 def _members(path: Path, name: str) -> list[MediaItem]:

@@ -87,6 +87,25 @@ class Allocations:
         return torch.where(error < self.still.view(-1, 1, 1), 0, levels)
 
 
+def allocations_of(stage: Stage, config: TrainConfig, shape: tuple[int, int, int, int], *, top: int) -> Allocations:
+    """The bits that clips of a stage keep.
+
+    Args:
+        stage: "nested" draws at random. "full" keeps `config.usual_level` in later steps, which get no more from the
+            encoder either, and everything in first ones. "continuous" latents are whole.
+        config: The run.
+        shape: Clips, steps, rows and columns.
+        top: Highest level.
+    """
+    usual = min(top, config.usual_level)
+    if stage == "nested":
+        return sample_allocations(*shape, top=top, usual=usual, full_rate_share=config.full_rate_share)
+    levels = torch.full(shape, top)
+    if stage == "full":
+        levels[:, 1:] = usual
+    return Allocations(levels=levels, still=torch.zeros(shape[0]))
+
+
 def sample_allocations(
     batch: int, steps: int, rows: int, columns: int, *, top: int, usual: int, full_rate_share: float
 ) -> Allocations:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -14,8 +15,12 @@ from torch import Tensor
 
 from tokcodec.errors import UsageError
 from tokcodec.training.camera import CameraConfig, camera_move
-from tokcodec.training.media import MediaItem, Pixels, decode_all, find_media, read_whole
+from tokcodec.training.checkpoint import write_atomically
+from tokcodec.training.media import MediaItem, Pixels, decode_all, find_media, leave_out, read_whole
+from tokcodec.training.shards import SHARD_BYTES, Shard, Shards, ShardWriter
 from tokcodec.training.source import AugmentConfig, draw_window
+
+INDEX_NAME = "pack.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,50 +63,124 @@ def _crops(item: MediaItem, *, count: int, frames: int, side: int, seed: int) ->
     return np.stack(found)
 
 
-def pack(folder: Path, out: Path, config: PackConfig, *, workers: int = 1) -> dict[str, int]:
-    """Decode every item once and store crops as `clips.npy` and `images.npy` under `out`.
+@dataclass(frozen=True, kw_only=True)
+class PackIndex:
+    """What a packed folder holds; its `pack.json`.
+
+    Attributes:
+        clip_frames: Frames of each clip.
+        side: Pixels along each side of clips and images.
+        exclude: Patterns of what was left out.
+        counts: Clips (camera moves included), camera moves and images stored, items excluded, and items passed over
+            as too small or unreadable.
+        clips: The files of the clips, each item uint8 `(clip_frames, side, side, 3)`.
+        images: The files of the images, each item uint8 `(side, side, 3)`.
+    """
+
+    clip_frames: int
+    side: int
+    exclude: tuple[str, ...]
+    counts: dict[str, int]
+    clips: list[Shard]
+    images: list[Shard]
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether there is something to read for :func:`read_index`."""
+    return (folder / INDEX_NAME).exists()
+
+
+def read_index(folder: Path) -> PackIndex:
+    """The index of a packed folder.
+
+    Raises:
+        UsageError: It is not packed, or in the way of an earlier version.
+    """
+    if not is_packed(folder):
+        raise UsageError("not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it")
+    try:
+        index = PackIndex(**json.loads((folder / INDEX_NAME).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            "packed by an earlier version, or damaged",
+            where=str(folder),
+            hint="remove the folder; the next call packs again",
+        ) from error
+    return replace(index, exclude=tuple(index.exclude))
+
+
+def pack(
+    folder: Path,
+    out: Path,
+    config: PackConfig,
+    *,
+    workers: int = 1,
+    exclude: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, int]:
+    """Decode every item once and store crops under `out`, in `clips-*.npy`, `images-*.npy` and an index of them.
+
+    Args:
+        folder: See :func:`tokcodec.training.media.find_media`.
+        out: Where to; made if it is not there. The index comes last: without one the folder is not packed.
+        config: What to store.
+        workers: Processes that decode.
+        exclude: Patterns of what to leave out, see :func:`tokcodec.training.media.leave_out`.
+        shard_bytes: Largest file.
 
     Returns:
-        The number of clips (camera moves included), camera moves and images stored, and of items passed over as
-        too small or unreadable.
+        The counts of the index.
     """
-    items = find_media(folder)
+    found = find_media(folder)
+    items = leave_out(found, exclude)
     videos = [item for item in items if item.kind == "video"]
     photographs = [item for item in items if item.kind == "photograph"]
     random = np.random.default_rng(config.seed)
     out.mkdir(parents=True, exist_ok=True)
+    (out / INDEX_NAME).unlink(missing_ok=True)
     each = -(-config.clips // max(1, len(videos)))
     moves = config.camera_share * config.clips / max(1, len(photographs))
-    most = each * len(videos) + int(np.ceil(moves)) * len(photographs)
-    shape = (most, config.clip_frames, config.side, config.side, 3)
-    clips = np.lib.format.open_memmap(out / "clips.part.npy", mode="w+", dtype=np.uint8, shape=shape)
-    stored = passed_over = 0
-    images = []
+    size = (config.side, config.side, 3)
+    clips = ShardWriter(out, "clips", (config.clip_frames, *size), shard_bytes=shard_bytes)
+    images = ShardWriter(out, "images", size, shard_bytes=shard_bytes)
+    passed_over = camera_moves = 0
     for _, photograph in decode_all(photographs, workers=workers):
         window = None if photograph is None else draw_window(photograph.shape[:3], 1, config.side, _AS_IT_IS, random)
         if photograph is None or window is None:
             passed_over += 1
             continue
-        images.append(photograph[0, window.top :, window.left :][: config.side, : config.side].copy())
+        images.add(photograph[0, window.top :, window.left :][: config.side, : config.side])
         for _ in range(int(moves + random.random())):
             moved = camera_move(torch.from_numpy(photograph[0]), config.clip_frames, config.side, random, config.camera)
             if moved is not None:
-                clips[stored] = moved.numpy()
-                stored += 1
-    camera_moves = stored
+                clips.add(moved.numpy())
+                camera_moves += 1
+    stored = camera_moves
     task = partial(_crops, count=each, frames=config.clip_frames, side=config.side, seed=config.seed)
     for _, crops in decode_all(videos, workers=workers, task=task):
         if crops is None:
             passed_over += 1
             continue
-        clips[stored : stored + each] = crops
+        for crop in crops:
+            clips.add(crop)
         stored += each
-    clips.flush()
-    np.save(out / "images.npy", np.stack(images) if images else np.zeros((0, config.side, config.side, 3), np.uint8))
-    (out / "clips.part.npy").replace(out / "clips.npy")
-    counts = {"clips": stored, "camera_moves": camera_moves, "images": len(images), "passed_over": passed_over}
-    (out / "pack.json").write_text(json.dumps(counts))
-    return counts
+    image_shards = images.finish()
+    index = PackIndex(
+        clip_frames=config.clip_frames,
+        side=config.side,
+        exclude=tuple(exclude),
+        counts={
+            "clips": stored,
+            "camera_moves": camera_moves,
+            "images": sum(shard["items"] for shard in image_shards),
+            "excluded": len(found) - len(items),
+            "passed_over": passed_over,
+        },
+        clips=clips.finish(),
+        images=image_shards,
+    )
+    write_atomically(out / INDEX_NAME, json.dumps(asdict(index), indent=1).encode())
+    return index.counts
 
 
 class Sampler:
@@ -109,16 +188,14 @@ class Sampler:
 
     Args:
         folder: What :func:`pack` wrote.
-        seed: Seed of the order; two samplers of one seed give the same batches.
+        seed: Seed of the order; two samplers of one seed give the same batches, whatever the sizes of the files.
         augment: How to draw.
     """
 
     def __init__(self, folder: Path, *, seed: int, augment: AugmentConfig | None = None) -> None:
-        if not (folder / "pack.json").exists():
-            raise UsageError("not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it")
-        counts = json.loads((folder / "pack.json").read_text())
-        self._clips = np.load(folder / "clips.npy", mmap_mode="r")[: counts["clips"]]
-        self._images = np.load(folder / "images.npy", mmap_mode="r")
+        index = read_index(folder)
+        self._clips = Shards(folder, index.clips)
+        self._images = Shards(folder, index.images)
         self._augment = augment or AugmentConfig()
         self._random = np.random.default_rng(seed)
 
@@ -131,9 +208,9 @@ class Sampler:
             if photograph and len(self._clips):
                 photograph = random.random() < augment.photograph_share
             if photograph:
-                source = self._images[random.integers(len(self._images))][None]
+                source = self._images[int(random.integers(len(self._images)))][None]
             elif len(self._clips):
-                source = self._clips[random.integers(len(self._clips))]
+                source = self._clips[int(random.integers(len(self._clips)))]
             else:
                 raise UsageError(
                     "the packed folder holds no clips", hint="pack videos, or photographs with camera moves"

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from tokcodec.errors import ModelError, OutputError
+from tokcodec.errors import ModelError, OutputError, UsageError
 from tokcodec.metrics.lpips_network import VGG, load_lpips
 from tokcodec.tokenizer.stream import choose_device
 from tokcodec.training.checkpoint import INDEX_NAME, join_checkpoint
-from tokcodec.training.config import RunConfig
+from tokcodec.training.config import RunConfig, check_phases
 from tokcodec.training.distributed import Group, join_group, leave_group
 from tokcodec.training.export import export
 from tokcodec.training.loop import Trainer
-from tokcodec.training.media import default_workers
+from tokcodec.training.media import default_workers, find_media, leave_out
 from tokcodec.training.meter import device_name
-from tokcodec.training.packed import Sampler, pack
+from tokcodec.training.packed import PackIndex, Sampler, is_packed, pack, read_index
 from tokcodec.training.presets import PRESETS
 from tokcodec.training.source import ClipSource
 from tokcodec.training.store import FrameStore
@@ -40,6 +40,7 @@ def train_folder(
     total_minutes: float,
     name: str,
     run: RunConfig | None = None,
+    exclude: Sequence[str] = (),
     init: Path | None = None,
     lpips_weights: Path | None = None,
     device: str = "auto",
@@ -49,13 +50,14 @@ def train_folder(
     """Read or pack the folder, train, save the checkpoint, and export the averaged weights.
 
     Args:
-        data: Folder of videos and photographs, or of tar files of them.
+        data: Folder of videos and photographs, or of tar files of them; not read where `packed/` is there.
         out: Folder for `packed/`, `checkpoint.pt`, `log.jsonl` and the weights; where `parts/` holds a split
             checkpoint and there is no whole one, it is joined first.
         max_minutes: Minutes of training in this call; reading the data comes on top.
         total_minutes: Length of the whole run, which sets its phases and its learning rate.
         name: Name of the exported model.
         run: All choices; the preset of the device where there are none.
+        exclude: Patterns of what in `data` is left out, see :func:`tokcodec.training.media.leave_out`.
         init: Weights to start from, where there is no checkpoint in `out`.
         lpips_weights: Folder of the backbone of LPIPS, where the run has that term.
         device: "auto", "cpu" or "cuda".
@@ -67,6 +69,7 @@ def train_folder(
 
     Raises:
         MediaError: There is nothing to train on.
+        UsageError: The phases do not fit into the packed clips, or those were packed with other things left out.
         ModelError: The checkpoint in `out` is of another model, or weights cannot be read.
     """
     group = join_group(choose_device(device))
@@ -78,6 +81,7 @@ def train_folder(
             total_minutes=total_minutes,
             name=name,
             run=run or default_run(group.device),
+            exclude=exclude,
             init=init,
             lpips_weights=lpips_weights,
             group=group,
@@ -96,6 +100,7 @@ def _train(
     total_minutes: float,
     name: str,
     run: RunConfig,
+    exclude: Sequence[str],
     init: Path | None,
     lpips_weights: Path | None,
     group: Group,
@@ -127,7 +132,7 @@ def _train(
         lpips=lpips,
         group=group,
     )
-    source = _open_source(data, out / "packed", run, trainer, workers=workers, log=log)
+    source = _open_source(data, out / "packed", run, trainer, exclude=exclude, workers=workers, log=log)
     with contextlib.ExitStack() as stack:
         record = stack.enter_context((out / "log.jsonl").open("a", encoding="utf-8")) if group.first else None
 
@@ -166,18 +171,53 @@ def _first_line(run: RunConfig, trainer: Trainer, init: Path | None) -> str:
 
 
 def _open_source(
-    data: Path, packed: Path, run: RunConfig, trainer: Trainer, *, workers: int, log: Callable[[str], None]
+    data: Path,
+    packed: Path,
+    run: RunConfig,
+    trainer: Trainer,
+    *,
+    exclude: Sequence[str],
+    workers: int,
+    log: Callable[[str], None],
 ) -> ClipSource:
-    """All frames on the device, or packed crops, as the configuration says."""
+    """All frames on the device, or packed crops, as the configuration says; both read what is packed already."""
     group, config = trainer.group, run.train
     seed = config.seed + trainer.step + 1000 * group.rank
     kind = config.source
     if kind == "auto":
         kind = "store" if group.device.type == "cuda" else "packed"
+    here = is_packed(packed)
+    if here:
+        _check_pack(read_index(packed), packed, run, exclude)
+    if exclude and not here:
+        found = find_media(data)
+        log(f"{len(found) - len(leave_out(found, exclude))} of {len(found)} videos and photographs excluded")
+    if kind == "store" and here:
+        return FrameStore.load_packed(packed, device=group.device, seed=seed, augment=config.augment, log=log)
     if kind == "store":
-        return FrameStore.load(data, device=group.device, seed=seed, workers=workers, augment=config.augment, log=log)
-    if group.first and not (packed / "pack.json").exists():
+        return FrameStore.load(
+            data, device=group.device, seed=seed, workers=workers, exclude=exclude, augment=config.augment, log=log
+        )
+    if not here:
+        check_phases(config.phases, clip_frames=run.pack.clip_frames, side=run.pack.side)
+    group.agree([0.0])  # all have looked before the first packs
+    if group.first and not here:
         log(f"packing {data}")
-        log(f"packed {pack(data, packed, replace(run.pack, seed=config.seed), workers=workers)}")
+        choice = replace(run.pack, seed=config.seed)
+        log(f"packed {pack(data, packed, choice, workers=workers, exclude=exclude)}")
     group.agree([0.0])
     return Sampler(packed, seed=seed, augment=config.augment)
+
+
+def _check_pack(index: PackIndex, packed: Path, run: RunConfig, exclude: Sequence[str]) -> None:
+    """Refuse a packed folder that is not what the call asks for."""
+    try:
+        check_phases(run.train.phases, clip_frames=index.clip_frames, side=index.side)
+    except UsageError as error:
+        raise UsageError(error.message, where=str(packed), hint=f"{error.hint}; remove the folder first") from error
+    if exclude and set(exclude) != set(index.exclude):
+        raise UsageError(
+            f"was packed with {' '.join(index.exclude) or 'nothing'} excluded",
+            where=str(packed),
+            hint="remove the folder; the next call packs again",
+        )

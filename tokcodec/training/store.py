@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.training.camera import camera_move
-from tokcodec.training.media import decode_all, find_media
+from tokcodec.training.media import decode_all, find_media, leave_out
+from tokcodec.training.packed import read_index
+from tokcodec.training.shards import Shards
 from tokcodec.training.source import AugmentConfig, draw_window
 
 
@@ -48,17 +51,18 @@ class FrameStore:
         device: torch.device,
         seed: int,
         workers: int,
+        exclude: Sequence[str] = (),
         augment: AugmentConfig | None = None,
         log: Callable[[str], None] = lambda _: None,
     ) -> FrameStore:
-        """Decode a folder (:func:`tokcodec.training.media.find_media`) onto a device.
+        """Decode a folder (:func:`tokcodec.training.media.find_media`), less what is excluded, onto a device.
 
         Raises:
             MediaError: Nothing in it can be decoded.
         """
         kept: dict[str, list[Tensor]] = {"video": [], "photograph": []}
         unreadable = 0
-        for item, pixels in decode_all(find_media(folder), workers=workers):
+        for item, pixels in decode_all(leave_out(find_media(folder), exclude), workers=workers):
             if pixels is None:
                 unreadable += 1
             else:
@@ -68,6 +72,33 @@ class FrameStore:
             f"{len(kept['video'])} videos and {len(kept['photograph'])} photographs on {device}, "
             f"{store.size_bytes / 1e9:.2f} GB; {unreadable} unreadable"
         )
+        return store
+
+    @classmethod
+    def load_packed(
+        cls,
+        folder: Path,
+        *,
+        device: torch.device,
+        seed: int,
+        augment: AugmentConfig | None = None,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> FrameStore:
+        """Read a packed folder (:func:`tokcodec.training.packed.pack`) onto a device: nothing is decoded.
+
+        Camera moves are those of the pack; none are made as it goes.
+
+        Raises:
+            UsageError: It is not packed, or cannot be read.
+        """
+        index = read_index(folder)
+        clips, images = (
+            [item for pixels in Shards(folder, shards).files() for item in torch.tensor(pixels, device=device)]
+            for shards in (index.clips, index.images)
+        )
+        without_moves = replace(augment or AugmentConfig(), camera_share=0.0)
+        store = cls(clips, [image.unsqueeze(0) for image in images], seed=seed, augment=without_moves)
+        log(f"{len(clips)} packed clips and {len(images)} images on {device}, {store.size_bytes / 1e9:.2f} GB")
         return store
 
     @property
