@@ -86,6 +86,8 @@ GAIN_SCALE_BITS = 0.4
 tried."""
 CALM = 0.8
 """A block is calm whose error without bits was there a step before, but for a fifth."""
+CALM_SHARE = 0.2
+"""Of the blocks of a step, from which on it is worth the time to decode it as it was decided."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing."""
 SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
@@ -153,7 +155,7 @@ class RateDistortionAllocator:
         levels = cost.argmin(axis=0)
         chosen: Levels = levels.astype(np.uint8)
         left = np.take_along_axis(expected, levels[None], axis=0)[0]
-        if not trial.first and ((stays > CALM) & (chosen > 0)).any():
+        if not trial.first and np.mean(stays > CALM) > CALM_SHARE and ((stays > CALM) & (chosen > 0)).any():
             # Among blocks without bits, bits do less good than where all have them: what does none is taken back.
             left = np.maximum(trial.distortion(chosen), 1.0)
             paid = config.slope * np.take_along_axis(coded, levels[None], axis=0)[0]
