@@ -112,7 +112,7 @@ class Codec:
             quality: 1 (smallest file) to 6 (best picture); None is 6, or what the rate needs.
             rate: How large the file shall be, instead of a quality; the result's `rate` says what became of it.
             effort: 0 keeps the same number of bits everywhere (level `quality`); 1 tries where bits do most good; 2 and
-                3 also refine the tokens, and take 4 and 10 times as long.
+                3 also refine the tokens, and take about 3 and 6 times as long.
             chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
             start_seconds: Leave out what comes before.
             duration_seconds: Leave out what comes so long after the start.
