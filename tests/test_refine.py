@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from network_helpers import clip, small_model
 
-from tests.test_tokenizer import clip, small_model
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import DecoderState, Tokenizer

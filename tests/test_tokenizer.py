@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from network_helpers import CPU, SMALL, clip, small_model
 
 from tokcodec.errors import DeviceError, ModelError
 from tokcodec.tokenizer.allocation import UniformAllocator
@@ -32,23 +33,6 @@ from tokcodec.tokenizer.stream import (
     to_signed_unit,
 )
 from tokcodec.weights import default_entry, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
-
-CPU = torch.device("cpu")
-SMALL = TokenizerConfig(frame_channels=8, latent_channels=16, encoder_blocks=2, decoder_blocks=2)
-
-
-def small_model(config: TokenizerConfig = SMALL, seed: int = 0) -> Tokenizer:
-    torch.manual_seed(seed)
-    model = Tokenizer(config)
-    with torch.no_grad():  # the small gains of the start would hide what depends on what
-        for parameter in model.parameters():
-            if parameter.dim() == 4:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
-    return prepare(model, CPU, torch.float32)
-
-
-def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
 def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np.ndarray:

@@ -1,0 +1,27 @@
+"""A small network with weights large enough to tell what depends on what, and clips of noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.stream import prepare
+
+CPU = torch.device("cpu")
+SMALL = TokenizerConfig(frame_channels=8, latent_channels=16, encoder_blocks=2, decoder_blocks=2)
+
+
+def small_model(config: TokenizerConfig = SMALL, seed: int = 0) -> Tokenizer:
+    torch.manual_seed(seed)
+    model = Tokenizer(config)
+    with torch.no_grad():  # the small gains of the start would hide what depends on what
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return prepare(model, CPU, torch.float32)
+
+
+def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
