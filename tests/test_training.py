@@ -193,7 +193,9 @@ def test_losses_of_a_clip_reach_every_weight(quantizer: str, bits: int):
             if not parameter.any():
                 parameter.normal_(std=0.1)
     frames = torch.rand(1, 9, 3, 16, 16) * 2 - 1
-    terms = clip_losses(model, frames, everything(1, 3, 2), TrainConfig(entropy_group=9), "full")
+    terms = clip_losses(
+        model, frames, everything(1, 3, 2), TrainConfig(entropy_group=9), "full", motion=search_clip(frames)
+    )
     assert ("entropy" in terms) == (quantizer == "lfq")
     sum(terms.values(), torch.zeros(())).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
@@ -204,9 +206,11 @@ def test_compiled_steps_are_the_same_function():
     torch.manual_seed(0)
     model = Tokenizer(SMALL)
     frames, kept = torch.rand(1, 9, 3, 16, 16) * 2 - 1, everything(1, 3, 2)
-    plain = clip_losses(model, frames, kept, TrainConfig(), "full")
+    motion = search_clip(frames)
+    plain = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion)
     graphs = Steps.of(model, compiled=True, backend="eager")  # captures graphs, compiles nothing
-    for name, term in clip_losses(model, frames, kept, TrainConfig(), "full", steps=graphs).items():
+    other = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion, steps=graphs)
+    for name, term in other.items():
         torch.testing.assert_close(term, plain[name])
 
 
@@ -215,12 +219,12 @@ def test_the_optimizer_learns_and_its_kernels_share_memory():
     model = Tokenizer(SMALL).to(memory_format=torch.channels_last)
     optimizer = HybridOptimizer(model, learning_rate=1e-3, weight_decay=0.0)
     frames = torch.rand(2, 1, 3, 16, 16) * 2 - 1
-    kept = everything(2, 1, 2)
+    kept, motion = everything(2, 1, 2), search_clip(frames)
     before = model.decoder.first.blocks[0].conv1.weight.detach().clone()
     losses = []
     for _ in range(30):
         model.zero_grad()
-        loss = clip_losses(model, frames, kept, TrainConfig(), "continuous")["mse"]
+        loss = clip_losses(model, frames, kept, TrainConfig(), "continuous", motion=motion)["mse"]
         loss.backward()
         optimizer.step(learning_rate=2e-3)
         losses.append(float(loss.detach()))

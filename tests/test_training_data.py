@@ -12,7 +12,7 @@ from media import make_video
 
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.training.camera import CameraConfig, camera_move
-from tokcodec.training.media import decode_all, default_workers, find_media, leave_out
+from tokcodec.training.media import decode_all, default_workers, find_media, leave_out, read_whole
 from tokcodec.training.packed import PackConfig, Sampler, pack, read_index
 from tokcodec.training.shards import HEADER_BYTES, SHARD_BYTES, Shards
 from tokcodec.training.source import AugmentConfig, draw_window
@@ -49,7 +49,7 @@ def test_a_folder_and_its_tar_files(media: Path, tmp_path: Path):
         ("more.tar/more/p.png", "photograph"),
         ("short.mp4", "video"),
     ]
-    shapes = [None if pixels is None else pixels.shape for _, pixels in decode_all(items, workers=1)]
+    shapes = [None if pixels is None else pixels.shape for _, pixels in decode_all(items, read_whole, workers=1)]
     assert shapes == [(8, 48, 64, 3), None, (9, 48, 64, 3), (1, 40, 50, 3), (2, 48, 64, 3)]
     with pytest.raises(MediaError, match="no videos"):
         find_media(tmp_path)
@@ -61,7 +61,9 @@ def test_a_folder_and_its_tar_files(media: Path, tmp_path: Path):
 
 def test_a_pool_of_processes_decodes_the_same(media: Path):
     items = find_media(media)
-    for (_, one), (_, other) in zip(decode_all(items, workers=1), decode_all(items, workers=2), strict=True):
+    for (_, one), (_, other) in zip(
+        decode_all(items, read_whole, workers=1), decode_all(items, read_whole, workers=2), strict=True
+    ):
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_array_equal(one, other)
@@ -76,10 +78,12 @@ def test_packing_a_folder(media: Path, tmp_path: Path):
     assert clips.shape == (7, 5, 32, 32, 3)
     assert clips.dtype == np.uint8
     assert not list(tmp_path.glob("*.part*"))
-    batch = Sampler(tmp_path, seed=1).batch(3, 5, 24)
+    motion = np.load(tmp_path / "motion-00000.npy")
+    assert (motion.shape, motion.dtype) == ((7, 4, 6, 2, 4, 4), np.int8)
+    batch = Sampler(tmp_path, seed=1).batch(3, 5, 24).frames
     assert batch.shape == (3, 5, 3, 24, 24)
     assert -1 <= float(batch.min()) < float(batch.max()) <= 1
-    torch.testing.assert_close(Sampler(tmp_path, seed=1).batch(3, 5, 24), batch)
+    torch.testing.assert_close(Sampler(tmp_path, seed=1).batch(3, 5, 24).frames, batch)
     with pytest.raises(UsageError, match="smaller"):
         Sampler(tmp_path, seed=1).batch(1, 9, 24)
     with pytest.raises(UsageError, match="not packed"):
@@ -90,14 +94,16 @@ def test_packed_files_are_small_and_give_the_same_batches(media: Path, tmp_path:
     limit = 2 * 5 * 32 * 32 * 3 + HEADER_BYTES
     pack(media, tmp_path / "one", PACK)
     pack(media, tmp_path / "many", PACK, shard_bytes=limit)
-    assert [path.name for path in sorted((tmp_path / "one").glob("*.npy"))] == ["clips-00000.npy", "images-00000.npy"]
+    names = [path.name for path in sorted((tmp_path / "one").glob("*.npy"))]
+    assert names == ["clips-00000.npy", "images-00000.npy", "motion-00000.npy"]
     files = sorted((tmp_path / "many").glob("clips-*.npy"))
     assert [len(np.load(file)) for file in files] == [2, 2, 2, 1]
     assert max(file.stat().st_size for file in files) <= limit
     assert SHARD_BYTES <= 60 << 20
     one, many = (Sampler(tmp_path / name, seed=1) for name in ("one", "many"))
     for frames in (5, 1):
-        assert torch.equal(many.batch(20, frames, 24), one.batch(20, frames, 24))
+        for a, b in zip(many.batch(20, frames, 24), one.batch(20, frames, 24), strict=True):
+            assert torch.equal(a, b)
     index = read_index(tmp_path / "many")
     shards, stored = Shards(tmp_path / "many", index.clips), np.load(tmp_path / "one" / "clips-00000.npy")
     assert len(shards) == len(stored) == 7
@@ -135,20 +141,20 @@ def test_packs_and_stores_leave_out(media: Path, tmp_path: Path):
     assert counts == {"clips": 3, "camera_moves": 0, "images": 0, "excluded": 3, "passed_over": 1}
     assert read_index(tmp_path).exclude == ("more.tar", "broken*")
     store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, exclude=["more.tar", "short.mp4"])
-    assert store.size_bytes == 8 * 48 * 64 * 3
+    assert store.size_bytes == 8 * 48 * 64 * 3 + 7 * 6 * 2 * 6 * 8
 
 
 def test_a_packed_folder_on_a_device(media: Path, tmp_path: Path):
     pack(media, tmp_path, PACK, shard_bytes=3 * 5 * 32 * 32 * 3 + HEADER_BYTES)
     lines: list[str] = []
     store = FrameStore.load_packed(tmp_path, device=torch.device("cpu"), seed=3, log=lines.append)
-    assert store.size_bytes == (7 * 5 + 1) * 32 * 32 * 3
+    assert store.size_bytes == (7 * 5 + 1) * 32 * 32 * 3 + 7 * 4 * 6 * 2 * 4 * 4
     assert "7 packed clips and 1 images" in lines[0]
     stored = {crop.tobytes() for crop in np.load(tmp_path / "clips-00000.npy")}
-    for clip in (store.batch(30, 5, 32) + 1).mul(127.5).round().byte().permute(0, 1, 3, 4, 2):
+    for clip in (store.batch(30, 5, 32).frames + 1).mul(127.5).round().byte().permute(0, 1, 3, 4, 2):
         stored -= {clip.numpy().tobytes(), clip.flip(2).numpy().tobytes()}
     assert not stored, "every clip comes, as it was stored or mirrored"
-    assert store.batch(3, 1, 24).shape == (3, 1, 3, 24, 24)
+    assert store.batch(3, 1, 24).frames.shape == (3, 1, 3, 24, 24)
 
 
 def test_windows_stay_inside_and_strides_are_drawn():
@@ -175,9 +181,10 @@ def test_a_camera_that_stands_still_gives_the_same_picture_again():
     still = CameraConfig(still_share=1.0, scale=(1.0, 1.0))
     clip = camera_move(gradient(100, 120), 5, 64, np.random.default_rng(0), still)
     assert clip is not None
-    assert clip.shape == (5, 64, 64, 3)
-    assert bool((clip == clip[:1]).all())
-    steps = clip[0, :, 1:, 0].float() - clip[0, :, :-1, 0].float()
+    pixels = clip.pixels
+    assert pixels.shape == (5, 64, 64, 3)
+    assert bool((pixels == pixels[:1]).all())
+    steps = pixels[0, :, 1:, 0].float() - pixels[0, :, :-1, 0].float()
     assert float(steps.mean()) == pytest.approx(1.0, abs=0.01), "at scale one a pixel is a pixel"
 
 
@@ -188,7 +195,7 @@ def test_a_camera_moves_smoothly_and_stays_inside():
     for _ in range(20):
         clip = camera_move(gradient(100, 120), 9, 48, random, moving)
         assert clip is not None
-        centre = clip[:, 20:28, 20:28, :2].float().mean(dim=(1, 2))
+        centre = clip.pixels[:, 20:28, 20:28, :2].float().mean(dim=(1, 2))
         steps = (centre[1:] - centre[:-1]).norm(dim=1)
         assert float(steps.max()) <= 6.0 * 1.6 + 1.0, "no faster than the configuration says"
         assert float(steps.max() - steps.min()) < 1.5, "at an even speed"
@@ -200,11 +207,11 @@ def test_a_camera_moves_smoothly_and_stays_inside():
 def test_frames_on_a_device(media: Path):
     lines: list[str] = []
     store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, log=lines.append)
-    assert store.size_bytes == (8 + 9 + 2) * 48 * 64 * 3 + 40 * 50 * 3
+    assert store.size_bytes == (8 + 9 + 2) * 48 * 64 * 3 + 40 * 50 * 3 + (7 + 8 + 1) * 6 * 2 * 6 * 8
     assert "3 videos and 1 photographs" in lines[0]
     assert "1 unreadable" in lines[0]
     for frames, side in ((1, 32), (5, 32), (9, 48)):
-        batch = store.batch(6, frames, side)
+        batch = store.batch(6, frames, side).frames
         assert batch.shape == (6, frames, 3, side, side)
         assert batch.dtype == torch.float32
         assert -1 <= float(batch.min()) < float(batch.max()) <= 1
@@ -215,11 +222,11 @@ def test_frames_on_a_device(media: Path):
 def test_a_batch_is_cut_out_of_the_frames():
     video = torch.arange(12).view(12, 1, 1, 1) * 10 + torch.zeros(12, 40, 40, 3)
     store = FrameStore([video.to(torch.uint8)], [], seed=0, augment=AugmentConfig(stride_two_share=0.5))
-    clips = (store.batch(40, 5, 16)[:, :, 0, 0, 0] + 1).mul(127.5).round().long()
+    clips = (store.batch(40, 5, 16).frames[:, :, 0, 0, 0] + 1).mul(127.5).round().long()
     steps = clips[:, 1:] - clips[:, :-1]
     assert set(steps.flatten().tolist()) == {10, 20}
     assert bool((steps == steps[:, :1]).all()), "one stride a clip"
     photograph = torch.randint(0, 256, (1, 60, 60, 3), dtype=torch.uint8)
-    assert FrameStore([], [photograph], seed=0).batch(2, 5, 32).shape == (2, 5, 3, 32, 32)
+    assert FrameStore([], [photograph], seed=0).batch(2, 5, 32).frames.shape == (2, 5, 3, 32, 32)
     with pytest.raises(MediaError, match="nothing"):
         FrameStore([], [], seed=0)

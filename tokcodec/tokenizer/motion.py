@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOTION_UNIT = 2.0
-"""Pixels for each unit of motion."""
-MOTION_LIMIT = 5.0
-"""Largest code of motion; it stands for 148 pixels."""
+from tokcodec.tokenizer.dis import MOTION_LIMIT, MOTION_UNIT
 
 
 def motion_of_code(code: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The motion that an encoder codes: dense inverse search (Kroeger et al. 2016), by OpenCV.
+"""The motion that an encoder codes: what dense inverse search finds, as means of 8x8 pixels.
 
 Only encoders search; a decoder makes its motion from the tokens. A search that finds other motion changes which tokens
 are chosen, never what they mean.
@@ -12,10 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokcodec.geometry import SPATIAL_FACTOR
-from tokcodec.tokenizer.motion import MOTION_UNIT
-
-SMALLEST_SIDE = 32
-"""Pixels; smaller pictures have no room for a search, and are taken to stand still."""
+from tokcodec.tokenizer.dis import MOTION_UNIT, SMALLEST_SIDE, flows
 
 
 def search(frames: Tensor, before: Tensor) -> Tensor:
@@ -31,16 +28,11 @@ def search(frames: Tensor, before: Tensor) -> Tensor:
     batch, count, _, height, width = frames.shape
     if min(height, width) < SMALLEST_SIDE:
         return frames.new_zeros(batch, count, 2, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR, dtype=torch.float32)
-    import cv2  # late: decoding never needs it
-
-    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     pictures = _grey(torch.cat([before.unsqueeze(1), frames], dim=1))
     found = np.empty((batch, count, height, width, 2), np.float32)
-    for flows, (first, *rest) in zip(found, pictures, strict=True):
-        guess = np.zeros((height, width, 2), np.float32)
-        for number, picture in enumerate(rest, start=1):
-            flows[number - 1] = finder.calc(picture, first, guess)
-            guess = flows[number - 1] * np.float32((number + 1) / number)
+    for result, (first, *later) in zip(found, pictures, strict=True):
+        for number, flow in enumerate(flows(first, later, range(1, count + 1))):
+            result[number] = flow
     motion = torch.from_numpy(found).flatten(0, 1).permute(0, 3, 1, 2)
     motion = F.avg_pool2d(motion, SPATIAL_FACTOR) / MOTION_UNIT
     return motion.view(batch, count, *motion.shape[1:]).to(frames.device)

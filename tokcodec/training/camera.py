@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from tokcodec.geometry import SPATIAL_FACTOR
+from tokcodec.tokenizer.dis import MOTION_UNIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,40 @@ class CameraConfig:
     zoom_per_frame: float = 1.015
     roll_degrees: float = 0.3
     scale: tuple[float, float] = (0.7, 1.6)
+
+
+class CameraMove(NamedTuple):
+    """A clip that a moving camera took of a photograph.
+
+    Attributes:
+        pixels: uint8 `(frames, side, side, 3)`.
+        centre: Of each frame's window, x + iy in pixels of the photograph.
+        turn: Of each frame's window: what its coordinates, x + iy from -1 to 1, are multiplied with: half its side,
+            turned.
+    """
+
+    pixels: Tensor
+    centre: NDArray[np.complex128]
+    turn: NDArray[np.complex128]
+
+    def motion(self, frames: ArrayLike, since: ArrayLike) -> NDArray[np.float64]:
+        """How frames have moved since others: `(..., 2, side/8, side/8)` in units of `MOTION_UNIT`, x before y.
+
+        Nothing is searched: it is known where a camera was.
+
+        Args:
+            frames: Numbers of frames, of any shape `(...)`.
+            since: Numbers of the frames that they are compared with.
+        """
+        side = self.pixels.shape[1]
+        cells = (2 * np.arange(side // SPATIAL_FACTOR) + 1) * SPATIAL_FACTOR / side - 1
+        here = cells + 1j * cells[:, np.newaxis]
+        (now, then), (turn, turned) = (
+            [values[np.asarray(numbers), np.newaxis, np.newaxis] for numbers in (frames, since)]
+            for values in (self.centre, self.turn)
+        )
+        moved = ((now - then + turn * here) / turned - here) * (side / 2 / MOTION_UNIT)
+        return np.stack([moved.real, moved.imag], axis=-3)
 
 
 def _path(
@@ -57,7 +96,7 @@ def _path(
 
 def camera_move(
     photograph: Tensor, frames: int, side: int, random: np.random.Generator, config: CameraConfig
-) -> Tensor | None:
+) -> CameraMove | None:
     """A clip that a moving camera would take of a photograph.
 
     Args:
@@ -68,7 +107,7 @@ def camera_move(
         config: How far the camera moves.
 
     Returns:
-        uint8 `(frames, side, side, 3)` on the photograph's device; None of a photograph that is too small.
+        The clip on the photograph's device; None of a photograph that is too small.
     """
     height, width = photograph.shape[:2]
     path = _path(frames, side, height, width, config, random)
@@ -97,4 +136,5 @@ def camera_move(
     grid = F.affine_grid(matrices, [frames, 3, side, side], align_corners=False)
     source = part.permute(2, 0, 1).float().unsqueeze(0).expand(frames, -1, -1, -1)
     moved = F.grid_sample(source, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return moved.permute(0, 2, 3, 1).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = moved.permute(0, 2, 3, 1).round_().clamp_(0, 255).to(torch.uint8)
+    return CameraMove(pixels, x + 1j * y, cosine + 1j * sine)

@@ -138,14 +138,21 @@ class Trainer:
     def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
         """One step of the optimizer; its loss terms, and whether it was skipped."""
         config, weights = self.config, self.config.weights
-        frames = source.batch(phase.batch, phase.frames, phase.side).to(self.device)
+        batch = source.batch(phase.batch, phase.frames, phase.side).to(self.device)
         precision: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if config.precision == "bf16":
             precision = torch.autocast(self.device.type, dtype=torch.bfloat16)
         lpips = self._lpips if phase.lpips and weights.lpips else None
         with precision:
             terms = clip_losses(
-                self.model, frames, self._allocations(phase), config, phase.stage, steps=self._steps, lpips=lpips
+                self.model,
+                batch.frames,
+                self._allocations(phase),
+                config,
+                phase.stage,
+                motion=batch.motion,
+                steps=self._steps,
+                lpips=lpips,
             )
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         self.model.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import pickle
 import tarfile
 import tempfile
 from collections import deque
@@ -16,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,8 +146,7 @@ def _members(path: Path, name: str) -> list[MediaItem]:
     return sorted(found, key=lambda item: item.name)
 
 
-Task = Callable[[MediaItem], Pixels | None]
-"""What a process of the pool does with an item; it must be picklable."""
+_Result = TypeVar("_Result")
 
 
 def read_whole(item: MediaItem) -> Pixels | None:
@@ -157,40 +157,36 @@ def read_whole(item: MediaItem) -> Pixels | None:
         return None
 
 
-def _to_file(task: Task, item: MediaItem, folder: str) -> str | None:
-    """Run a task and leave its array in a file: a pipe between processes is many times as slow."""
-    pixels = task(item)
-    if pixels is None:
-        return None
-    handle, name = tempfile.mkstemp(suffix=".npy", dir=folder)
+def _to_file(task: Callable[[MediaItem], object], item: MediaItem, folder: str) -> str:
+    """Run a task and leave its arrays in a file: a pipe between processes is many times as slow."""
+    handle, name = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "wb") as out:
-        np.save(out, pixels)
+        pickle.dump(task(item), out, protocol=5)
     return name
 
 
-def _take(name: str | None) -> Pixels | None:
-    if name is None:
-        return None
-    pixels: Pixels = np.load(name)
+def _take(name: str) -> object:
+    with Path(name).open("rb") as file:
+        result: object = pickle.load(file)  # written by a process of the pool, for this one
     Path(name).unlink()
-    return pixels
+    return result
 
 
 def decode_all(
-    items: Sequence[MediaItem], *, workers: int, task: Task = read_whole
-) -> Iterator[tuple[MediaItem, Pixels | None]]:
-    """Each item with what `task` makes of it, in order; None for those that cannot be read.
+    items: Sequence[MediaItem], task: Callable[[MediaItem], _Result], *, workers: int
+) -> Iterator[tuple[MediaItem, _Result]]:
+    """Each item with what `task` makes of it, in order.
 
     Args:
         items: What to decode.
+        task: A function of a module (:func:`read_whole`, for example), or a `functools.partial` of one.
         workers: Processes; 1 or less decodes in this one.
-        task: A function of a module, or a `functools.partial` of one.
     """
     if workers <= 1:
         for item in items:
             yield item, task(item)
         return
-    waiting: deque[tuple[MediaItem, Future[str | None]]] = deque()
+    waiting: deque[tuple[MediaItem, Future[str]]] = deque()
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="tokcodec-") as folder,
@@ -201,9 +197,9 @@ def decode_all(
                 waiting.append((item, pool.submit(_to_file, task, item, folder)))
                 if len(waiting) >= 3 * workers:
                     first, result = waiting.popleft()
-                    yield first, _take(result.result())
+                    yield first, cast(_Result, _take(result.result()))
             for first, result in waiting:
-                yield first, _take(result.result())
+                yield first, cast(_Result, _take(result.result()))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -13,7 +13,6 @@ from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
-from tokcodec.tokenizer.search import search_clip
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 
@@ -155,6 +154,7 @@ def clip_losses(
     config: TrainConfig,
     stage: Stage,
     *,
+    motion: Tensor,
     steps: Steps | None = None,
     lpips: Lpips | None = None,
 ) -> dict[str, Tensor]:
@@ -166,6 +166,7 @@ def clip_losses(
         allocations: The bits kept, for 1 + t steps.
         config: The run.
         stage: Continuous latents skip the signs and the latent terms.
+        motion: float32 `(N, t, 4, 2, H/8, W/8)`, that of each later step since the step before.
         steps: Those of the model, where they are not compiled.
         lpips: Adds the LPIPS term.
     """
@@ -174,7 +175,6 @@ def clip_losses(
     decoder_state: DecoderState | None = None
     latents, decoded, moved, motions = [], [], [], []
     geometry = model.config.geometry
-    found = search_clip(frames)
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past)
@@ -190,12 +190,12 @@ def clip_losses(
         if step + 1 < allocations.levels.shape[1]:
             # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
             forecast = steps.forecast(decoder_state).detach()
-            past = Past(state=encoder_state, forecast=forecast, motion=found[:, step])
+            past = Past(state=encoder_state, forecast=forecast, motion=motion[:, step])
     result = torch.cat(decoded, dim=1)
     terms = reconstruction_terms(result, frames)
     if moved:
         terms["moved"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
-        terms["motion"] = (code_of_motion(torch.stack(motions, dim=1)) - code_of_motion(found)).abs().mean()
+        terms["motion"] = (code_of_motion(torch.stack(motions, dim=1)) - code_of_motion(motion)).abs().mean()
     if lpips is not None:
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
     if stage != "continuous" and model.config.quantizer == "lfq":

@@ -1,4 +1,4 @@
-"""Packed crops: a folder of media, decoded once into arrays on disk, for machines whose memory is small."""
+"""Packed crops: a folder of media, decoded and searched for motion once, as arrays on disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tokcodec.errors import UsageError
-from tokcodec.training.camera import CameraConfig, camera_move
+from tokcodec.geometry import SPATIAL_FACTOR
+from tokcodec.training.camera import CameraConfig, CameraMove, camera_move
 from tokcodec.training.checkpoint import write_atomically
-from tokcodec.training.media import MediaItem, Pixels, decode_all, find_media, leave_out, read_whole
+from tokcodec.training.media import MediaItem, decode_all, find_media, leave_out, read_whole
+from tokcodec.training.motion import LAGS, Clip, Motion, find_motion, stored_motion
 from tokcodec.training.shards import SHARD_BYTES, Shard, Shards, ShardWriter
-from tokcodec.training.source import AugmentConfig, draw_window
+from tokcodec.training.source import (
+    GRID,
+    AugmentConfig,
+    Batch,
+    draw_window,
+    empty_batch,
+    finish_batch,
+    motion_of_stored,
+)
 
 INDEX_NAME = "pack.json"
 
@@ -47,8 +56,8 @@ class PackConfig:
 _AS_IT_IS = AugmentConfig(stride_two_share=0.0)
 
 
-def _crops(item: MediaItem, *, count: int, frames: int, side: int, seed: int) -> Pixels | None:
-    """Random crops of one item, uint8 `(count, frames, side, side, 3)`; None of one that is unreadable or small."""
+def _crops(item: MediaItem, *, count: int, frames: int, side: int, seed: int) -> list[Clip] | None:
+    """Random crops of one item, of `frames` frames each; None of one that is unreadable or small."""
     pixels = read_whole(item)
     if pixels is None:
         return None
@@ -58,9 +67,19 @@ def _crops(item: MediaItem, *, count: int, frames: int, side: int, seed: int) ->
         window = draw_window(pixels.shape[:3], frames, side, _AS_IT_IS, random)
         if window is None:
             return None
-        first, _, top, left = window
-        found.append(pixels[first : first + frames, top : top + side, left : left + side])
-    return np.stack(found)
+        crop = np.ascontiguousarray(pixels[window.pixels])
+        found.append(Clip(crop, find_motion(crop)))
+    return found
+
+
+def _motion_of(move: CameraMove) -> Motion:
+    """The motion of a camera move as it is stored."""
+    frames = len(move.pixels)
+    since = np.arange(frames - 1)[:, np.newaxis]
+    after = since + np.array(LAGS)
+    found = move.motion(np.minimum(after, frames - 1), since)
+    found[after >= frames] = 0
+    return stored_motion(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +93,8 @@ class PackIndex:
         counts: Clips (camera moves included), camera moves and images stored, items excluded, and items passed over
             as too small or unreadable.
         clips: The files of the clips, each item uint8 `(clip_frames, side, side, 3)`.
+        motion: The files of their motion, each item int8 `(clip_frames - 1, 6, 2, side/8, side/8)`, as
+            :func:`tokcodec.training.motion.find_motion` gives it.
         images: The files of the images, each item uint8 `(side, side, 3)`.
     """
 
@@ -82,6 +103,7 @@ class PackIndex:
     exclude: tuple[str, ...]
     counts: dict[str, int]
     clips: list[Shard]
+    motion: list[Shard]
     images: list[Shard]
 
 
@@ -118,7 +140,9 @@ def pack(
     exclude: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, int]:
-    """Decode every item once and store crops under `out`, in `clips-*.npy`, `images-*.npy` and an index of them.
+    """Decode every item once and store crops and their motion under `out`.
+
+    The files are `clips-*.npy`, `motion-*.npy` and `images-*.npy`, with an index of them.
 
     Args:
         folder: See :func:`tokcodec.training.media.find_media`.
@@ -142,27 +166,32 @@ def pack(
     moves = config.camera_share * config.clips / max(1, len(photographs))
     size = (config.side, config.side, 3)
     clips = ShardWriter(out, "clips", (config.clip_frames, *size), shard_bytes=shard_bytes)
+    cells = config.side // SPATIAL_FACTOR
+    grids = (config.clip_frames - 1, len(LAGS), 2, cells, cells)
+    motion = ShardWriter(out, "motion", grids, dtype=np.int8, shard_bytes=shard_bytes)
     images = ShardWriter(out, "images", size, shard_bytes=shard_bytes)
     passed_over = camera_moves = 0
-    for _, photograph in decode_all(photographs, workers=workers):
+    for _, photograph in decode_all(photographs, read_whole, workers=workers):
         window = None if photograph is None else draw_window(photograph.shape[:3], 1, config.side, _AS_IT_IS, random)
         if photograph is None or window is None:
             passed_over += 1
             continue
-        images.add(photograph[0, window.top :, window.left :][: config.side, : config.side])
+        images.add(photograph[window.pixels][0])
         for _ in range(int(moves + random.random())):
             moved = camera_move(torch.from_numpy(photograph[0]), config.clip_frames, config.side, random, config.camera)
             if moved is not None:
-                clips.add(moved.numpy())
+                clips.add(moved.pixels.numpy())
+                motion.add(_motion_of(moved))
                 camera_moves += 1
     stored = camera_moves
     task = partial(_crops, count=each, frames=config.clip_frames, side=config.side, seed=config.seed)
-    for _, crops in decode_all(videos, workers=workers, task=task):
+    for _, crops in decode_all(videos, task, workers=workers):
         if crops is None:
             passed_over += 1
             continue
         for crop in crops:
-            clips.add(crop)
+            clips.add(crop.pixels)
+            motion.add(crop.motion)
         stored += each
     image_shards = images.finish()
     index = PackIndex(
@@ -177,6 +206,7 @@ def pack(
             "passed_over": passed_over,
         },
         clips=clips.finish(),
+        motion=motion.finish(),
         images=image_shards,
     )
     write_atomically(out / INDEX_NAME, json.dumps(asdict(index), indent=1).encode())
@@ -195,31 +225,36 @@ class Sampler:
     def __init__(self, folder: Path, *, seed: int, augment: AugmentConfig | None = None) -> None:
         index = read_index(folder)
         self._clips = Shards(folder, index.clips)
+        self._motion = Shards(folder, index.motion)
         self._images = Shards(folder, index.images)
         self._augment = augment or AugmentConfig()
         self._random = np.random.default_rng(seed)
 
-    def batch(self, size: int, frames: int, side: int) -> Tensor:
-        """float32 `(size, frames, 3, side, side)` in [-1, 1]; photographs take part where `frames` is 1."""
+    def batch(self, size: int, frames: int, side: int) -> Batch:
+        """Clips on the CPU; photographs take part where `frames` is 1."""
         random, augment = self._random, self._augment
-        out = np.empty((size, frames, side, side, 3), np.uint8)
+        pixels, motion = empty_batch(size, frames, side)
+        mirrored = []
         for i in range(size):
             photograph = frames == 1 and len(self._images)
             if photograph and len(self._clips):
                 photograph = random.random() < augment.photograph_share
             if photograph:
-                source = self._images[int(random.integers(len(self._images)))][None]
+                number = int(random.integers(len(self._images)))
+                source = self._images[number][None]
             elif len(self._clips):
-                source = self._clips[int(random.integers(len(self._clips)))]
+                number = int(random.integers(len(self._clips)))
+                source = self._clips[number]
             else:
                 raise UsageError(
                     "the packed folder holds no clips", hint="pack videos, or photographs with camera moves"
                 )
-            window = draw_window(source.shape[:3], frames, side, augment, random)
+            window = draw_window(source.shape[:3], frames, side, augment, random, grid=GRID if frames > 1 else 1)
             if window is None:
                 raise UsageError(f"packed clips are smaller than {frames} frames of {side}x{side}")
-            first, stride, top, left = window
-            part = source[first::stride, top : top + side, left : left + side][:frames]
-            out[i] = part[:, :, ::-1] if random.random() < augment.flip_share else part
-        pixels = torch.from_numpy(out).permute(0, 1, 4, 2, 3)
-        return pixels.float().div_(127.5).sub_(1.0)
+            pixels[i].numpy()[:] = source[window.pixels]
+            if frames > 1:
+                for k, place in enumerate(window.motion):
+                    motion[i, :, k].numpy()[:] = self._motion[number][place]
+            mirrored.append(random.random() < augment.flip_share)
+        return finish_batch(pixels, motion_of_stored(motion), mirrored)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from tokcodec.errors import UsageError
-from tokcodec.training.media import Pixels
 
 SHARD_BYTES = 60 << 20
 """Largest file: small enough for places that refuse large ones."""
@@ -20,6 +20,10 @@ HEADER_BYTES = 1024
 """Room for the header of a `.npy` file."""
 OPEN_SHARDS = 256
 """Files that a reader keeps mapped: each holds a file descriptor, of which a process often has 1024."""
+
+
+Item = NDArray[Any]
+"""An array of the type that its writer was given."""
 
 
 class Shard(TypedDict):
@@ -35,25 +39,34 @@ class ShardWriter:
     Args:
         folder: Where to.
         name: Start of the files' names.
-        shape: Of an item, uint8.
+        shape: Of an item.
+        dtype: Of an item; one byte each.
         shard_bytes: Largest file.
 
     Raises:
         UsageError: An item alone is larger than that.
     """
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], *, shard_bytes: int = SHARD_BYTES) -> None:
-        each = (shard_bytes - HEADER_BYTES) // int(np.prod(shape))
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        dtype: DTypeLike = np.uint8,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        each = (shard_bytes - HEADER_BYTES) // max(1, int(np.prod(shape)))
         if each < 1:
             raise UsageError(
                 f"one of the {name} is larger than a file of {shard_bytes} bytes", hint="pack fewer frames, or smaller"
             )
         self._folder, self._name = folder, name
-        self._waiting = np.empty((each, *shape), np.uint8)
+        self._waiting = np.empty((each, *shape), dtype)
         self._count = 0
         self._shards: list[Shard] = []
 
-    def add(self, item: Pixels) -> None:
+    def add(self, item: Item) -> None:
         """Store one item."""
         self._waiting[self._count] = item
         self._count += 1
@@ -77,7 +90,7 @@ class ShardWriter:
 
 
 class Shards:
-    """All items of an index, uint8, by number; a file is mapped when an item of it is first wanted.
+    """All items of an index by number; a file is mapped when an item of it is first wanted.
 
     Args:
         folder: Of the files.
@@ -92,25 +105,25 @@ class Shards:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, number: int) -> Pixels:
+    def __getitem__(self, number: int) -> Item:
         """An item, a view of its file."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         shard = bisect_right(self._ends, number)
         first = self._ends[shard - 1] if shard else 0
-        item: Pixels = self._open(self._files[shard])[number - first]
+        item: Item = self._open(self._files[shard])[number - first]
         return item
 
-    def files(self) -> Iterator[Pixels]:
+    def files(self) -> Iterator[Item]:
         """The items of each file, `(n, ...)`."""
         return map(self._open, self._files)
 
 
-def _mapped(path: Path) -> Pixels:
+def _mapped(path: Path) -> Item:
     try:
-        pixels: Pixels = np.load(path, mmap_mode="r")
+        items: Item = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"packed data cannot be read: {error}", where=str(path), hint="remove the folder; it is packed again"
         ) from error
-    return pixels
+    return items

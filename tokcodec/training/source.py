@@ -1,21 +1,46 @@
-"""Where batches come from: one protocol, and the choices that every source shares."""
+"""Where batches come from: one protocol, and what every source shares."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from tokcodec.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
+from tokcodec.tokenizer.motion import motion_of_code
 from tokcodec.training.camera import CameraConfig
+from tokcodec.training.motion import CODE_STEP, LAGS_OF_STRIDE
+
+GRID = SPATIAL_FACTOR
+"""Pixels between the places where a crop of a video may begin: its motion is stored for cells of that size."""
+
+
+class Batch(NamedTuple):
+    """Clips and their motion.
+
+    Attributes:
+        frames: float32 `(N, F, 3, S, S)` RGB in [-1, 1].
+        motion: float32 `(N, t, 4, 2, S/8, S/8)`: of each later step since the end of the step before, in the form of
+            :func:`tokcodec.tokenizer.search.search_clip`; it was found once, and in more of the clip than the crop.
+    """
+
+    frames: Tensor
+    motion: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(self.frames.to(device), self.motion.to(device))
 
 
 class ClipSource(Protocol):
     """Random batches of clips, without end."""
 
-    def batch(self, size: int, frames: int, side: int) -> Tensor:
-        """float32 `(size, frames, 3, side, side)` RGB in [-1, 1]; photographs take part where `frames` is 1.
+    def batch(self, size: int, frames: int, side: int) -> Batch:
+        """`size` clips of 1 + 4t `frames` of `side` x `side`; photographs take part where `frames` is 1.
 
         Raises:
             UsageError: The data holds nothing of that size.
@@ -43,23 +68,76 @@ class AugmentConfig:
 
 
 class Window(NamedTuple):
-    """A part of a clip: frames `first::stride`, rows from `top`, columns from `left`."""
+    """A part of a clip: every `stride`-th frame from `first`, rows from `top`, columns from `left`."""
 
     first: int
     stride: int
     top: int
     left: int
+    frames: int
+    side: int
+
+    @property
+    def pixels(self) -> tuple[slice, slice, slice]:
+        """Where it is in pixels `(T, H, W, 3)`."""
+        last = self.first + self.stride * (self.frames - 1)
+        return (
+            slice(self.first, last + 1, self.stride),
+            slice(self.top, self.top + self.side),
+            slice(self.left, self.left + self.side),
+        )
+
+    @property
+    def motion(self) -> list[tuple[slice, int, slice, slice, slice]]:
+        """Where the motion of each of the four frames of its steps is, in :data:`tokcodec.training.motion.Motion`."""
+        step, steps = TEMPORAL_FACTOR * self.stride, (self.frames - 1) // TEMPORAL_FACTOR
+        starts = slice(self.first, self.first + step * steps, step)
+        top, left, side = (pixels // SPATIAL_FACTOR for pixels in (self.top, self.left, self.side))
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        return [(starts, lag, slice(None), rows, columns) for lag in LAGS_OF_STRIDE[self.stride]]
 
 
 def draw_window(
-    shape: tuple[int, int, int], frames: int, side: int, augment: AugmentConfig, random: np.random.Generator
+    shape: tuple[int, int, int],
+    frames: int,
+    side: int,
+    augment: AugmentConfig,
+    random: np.random.Generator,
+    *,
+    grid: int = 1,
 ) -> Window | None:
-    """A random window of `frames` x `side` x `side` in a clip of `shape` (T, H, W); None where it does not fit."""
+    """A random window of `frames` x `side` x `side` in a clip of `shape` (T, H, W); None where it does not fit.
+
+    Rows and columns begin at multiples of `grid`.
+    """
     length, height, width = shape
     if length < frames or height < side or width < side:
         return None
     twice = frames > 1 and 2 * frames - 1 <= length and random.random() < augment.stride_two_share
     stride = 2 if twice else 1
-    room = (length - stride * (frames - 1) - 1, height - side, width - side)
-    first, top, left = (int(random.integers(0, n + 1)) for n in room)
-    return Window(first, stride, top, left)
+    first = int(random.integers(0, length - stride * (frames - 1)))
+    top, left = (grid * int(random.integers(0, (room - side) // grid + 1)) for room in (height, width))
+    return Window(first, stride, top, left, frames, side)
+
+
+def empty_batch(size: int, frames: int, side: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Room for a batch as it is stored: uint8 `(N, F, S, S, 3)` and int8 `(N, t, 4, 2, S/8, S/8)`, the latter zero."""
+    cells = side // SPATIAL_FACTOR
+    pixels = torch.empty(size, frames, side, side, 3, dtype=torch.uint8, device=device)
+    shape = size, (frames - 1) // TEMPORAL_FACTOR, TEMPORAL_FACTOR, 2, cells, cells
+    return pixels, torch.zeros(shape, dtype=torch.int8, device=device)
+
+
+def motion_of_stored(motion: Tensor) -> Tensor:
+    """float32 motion in units of `MOTION_UNIT`, of int8."""
+    return motion_of_code(motion.float().mul_(CODE_STEP))
+
+
+def finish_batch(pixels: Tensor, motion: Tensor, mirrored: Sequence[bool]) -> Batch:
+    """A batch of uint8 pixels `(N, F, S, S, 3)` and float32 motion, of which some clips are mirrored (in place)."""
+    for i, mirror in enumerate(mirrored):
+        if mirror:
+            pixels[i] = pixels[i].flip(2)
+            motion[i] = motion[i].flip(-1)
+            motion[i, :, :, 0].neg_()
+    return Batch(pixels.permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1.0), motion)

@@ -1,0 +1,88 @@
+"""The motion that clips are trained with: searched once, when they are packed or loaded, never in the loop.
+
+Of each frame of a clip it is stored how the frames soon after have moved since; so a part of the clip may begin
+anywhere, at either stride. Nothing here imports torch: the processes of a pool start in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.geometry import SPATIAL_FACTOR
+from tokcodec.tokenizer.dis import MOTION_LIMIT, MOTION_UNIT, SMALLEST_SIDE, flows
+from tokcodec.training.media import MediaItem, Pixels, read_whole
+
+LAGS = (1, 2, 3, 4, 6, 8)
+"""Frames since the one that motion is stored of: those of a step at stride one and at stride two."""
+LAGS_OF_STRIDE = {stride: tuple(LAGS.index(stride * n) for n in (1, 2, 3, 4)) for stride in (1, 2)}
+"""Which of `LAGS` the four frames of a step take."""
+CODE_STEP = MOTION_LIMIT / 127
+"""What one unit of stored motion is of the code of motion: 0.08 pixels about rest, 4% of motion that is fast."""
+
+Motion = NDArray[np.int8]
+"""Stored motion, `(T - 1, 6, 2, H/8, W/8)`: of each frame but the last, after each of `LAGS`, x before y; 0 where the
+clip has ended by then."""
+
+
+class Clip(NamedTuple):
+    """A clip and its motion: uint8 `(T, H, W, 3)` RGB, and int8 as of :data:`Motion`."""
+
+    pixels: Pixels
+    motion: Motion
+
+
+def stored_motion(motion: NDArray[np.floating]) -> Motion:
+    """Motion in units of `MOTION_UNIT` as it is stored: its code, asinh, in steps of `CODE_STEP`."""
+    code = np.arcsinh(motion).clip(-MOTION_LIMIT, MOTION_LIMIT)
+    stored: Motion = np.rint(code / CODE_STEP).astype(np.int8)
+    return stored
+
+
+def find_motion(pixels: Pixels) -> Motion:
+    """Search for the motion of a clip, as the encoder does, in one thread.
+
+    Args:
+        pixels: uint8 `(T, H, W, 3)` RGB.
+
+    Returns:
+        int8 `(T - 1, 6, 2, H/8, W/8)`; 0 where the pictures are smaller than a search takes.
+    """
+    length, height, width, _ = pixels.shape
+    rows, columns = height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
+    found = np.zeros((max(0, length - 1), len(LAGS), 2, rows, columns), np.float32)
+    if length > 1 and min(height, width) >= SMALLEST_SIDE:
+        import cv2
+
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the processes of a pool share the processors
+        try:
+            _search(_grey(pixels), found)
+        finally:
+            cv2.setNumThreads(threads)
+    return stored_motion(found)
+
+
+def _search(pictures: NDArray[np.uint8], found: NDArray[np.float32]) -> None:
+    rows, columns = found.shape[-2:]
+    for start, results in enumerate(found):
+        lags = [lag for lag in LAGS if start + lag < len(pictures)]
+        later = [pictures[start + lag] for lag in lags]
+        for result, flow in zip(results, flows(pictures[start], later, lags), strict=False):
+            cells = flow[: rows * SPATIAL_FACTOR, : columns * SPATIAL_FACTOR]
+            cells = cells.reshape(rows, SPATIAL_FACTOR, columns, SPATIAL_FACTOR, 2)
+            result[:] = cells.mean(axis=(1, 3)).transpose(2, 0, 1) / MOTION_UNIT
+
+
+def _grey(pixels: Pixels) -> NDArray[np.uint8]:
+    """Luma of uint8 `(T, H, W, 3)`, as the encoder's search takes it."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.stack([np.rint(picture @ weights).astype(np.uint8) for picture in pixels])
+
+
+def read_clip(item: MediaItem) -> Clip | None:
+    """All frames of an item and their motion, or None of one that cannot be read."""
+    pixels = read_whole(item)
+    return None if pixels is None else Clip(pixels, find_motion(pixels))
