@@ -13,6 +13,7 @@ from media import make_video
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.training.camera import CameraConfig, camera_move
 from tokcodec.training.media import decode_all, default_workers, find_media, leave_out, read_whole
+from tokcodec.training.motion import read_clip
 from tokcodec.training.packed import PackConfig, Sampler, pack, read_index
 from tokcodec.training.shards import HEADER_BYTES, SHARD_BYTES, Shards
 from tokcodec.training.source import AugmentConfig, draw_window
@@ -61,12 +62,11 @@ def test_a_folder_and_its_tar_files(media: Path, tmp_path: Path):
 
 def test_a_pool_of_processes_decodes_the_same(media: Path):
     items = find_media(media)
-    for (_, one), (_, other) in zip(
-        decode_all(items, read_whole, workers=1), decode_all(items, read_whole, workers=2), strict=True
-    ):
+    alone, pool = (decode_all(items, read_clip, workers=workers) for workers in (1, 2))
+    for (_, one), (_, other) in zip(alone, pool, strict=True):
         assert (one is None) == (other is None)
-        if one is not None:
-            np.testing.assert_array_equal(one, other)
+        for a, b in zip(one or (), other or (), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_packing_a_folder(media: Path, tmp_path: Path):
@@ -79,7 +79,7 @@ def test_packing_a_folder(media: Path, tmp_path: Path):
     assert clips.dtype == np.uint8
     assert not list(tmp_path.glob("*.part*"))
     motion = np.load(tmp_path / "motion-00000.npy")
-    assert (motion.shape, motion.dtype) == ((7, 4, 6, 2, 4, 4), np.int8)
+    assert (motion.shape, motion.dtype) == ((7, 4, 6, 3, 4, 4), np.int8)
     batch = Sampler(tmp_path, seed=1).batch(3, 5, 24).frames
     assert batch.shape == (3, 5, 3, 24, 24)
     assert -1 <= float(batch.min()) < float(batch.max()) <= 1
@@ -141,14 +141,14 @@ def test_packs_and_stores_leave_out(media: Path, tmp_path: Path):
     assert counts == {"clips": 3, "camera_moves": 0, "images": 0, "excluded": 3, "passed_over": 1}
     assert read_index(tmp_path).exclude == ("more.tar", "broken*")
     store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, exclude=["more.tar", "short.mp4"])
-    assert store.size_bytes == 8 * 48 * 64 * 3 + 7 * 6 * 2 * 6 * 8
+    assert store.size_bytes == 8 * 48 * 64 * 3 + 7 * 6 * 3 * 6 * 8
 
 
 def test_a_packed_folder_on_a_device(media: Path, tmp_path: Path):
     pack(media, tmp_path, PACK, shard_bytes=3 * 5 * 32 * 32 * 3 + HEADER_BYTES)
     lines: list[str] = []
     store = FrameStore.load_packed(tmp_path, device=torch.device("cpu"), seed=3, log=lines.append)
-    assert store.size_bytes == (7 * 5 + 1) * 32 * 32 * 3 + 7 * 4 * 6 * 2 * 4 * 4
+    assert store.size_bytes == (7 * 5 + 1) * 32 * 32 * 3 + 7 * 4 * 6 * 3 * 4 * 4
     assert "7 packed clips and 1 images" in lines[0]
     stored = {crop.tobytes() for crop in np.load(tmp_path / "clips-00000.npy")}
     for clip in (store.batch(30, 5, 32).frames + 1).mul(127.5).round().byte().permute(0, 1, 3, 4, 2):
@@ -207,7 +207,7 @@ def test_a_camera_moves_smoothly_and_stays_inside():
 def test_frames_on_a_device(media: Path):
     lines: list[str] = []
     store = FrameStore.load(media, device=torch.device("cpu"), seed=3, workers=1, log=lines.append)
-    assert store.size_bytes == (8 + 9 + 2) * 48 * 64 * 3 + 40 * 50 * 3 + (7 + 8 + 1) * 6 * 2 * 6 * 8
+    assert store.size_bytes == (8 + 9 + 2) * 48 * 64 * 3 + 40 * 50 * 3 + (7 + 8 + 1) * 6 * 3 * 6 * 8
     assert "3 videos and 1 photographs" in lines[0]
     assert "1 unreadable" in lines[0]
     for frames, side in ((1, 32), (5, 32), (9, 48)):

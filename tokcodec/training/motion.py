@@ -19,12 +19,15 @@ LAGS = (1, 2, 3, 4, 6, 8)
 """Frames since the one that motion is stored of: those of a step at stride one and at stride two."""
 LAGS_OF_STRIDE = {stride: tuple(LAGS.index(stride * n) for n in (1, 2, 3, 4)) for stride in (1, 2)}
 """Which of `LAGS` the four frames of a step take."""
-CODE_STEP = MOTION_LIMIT / 127
-"""What one unit of stored motion is of the code of motion: 0.08 pixels about rest, 4% of motion that is fast."""
+CODE_STEP = MOTION_LIMIT / 2047
+"""What one unit of stored motion is of the code of motion: 0.005 pixels about rest, 0.25% of motion that is fast."""
+PLANES = 3
+"""Bytes of one stored motion: the high eight of 12 bits of x, those of y, and the low four of both, x below y."""
 
 Motion = NDArray[np.int8]
-"""Stored motion, `(T - 1, 6, 2, H/8, W/8)`: of each frame but the last, after each of `LAGS`, x before y; 0 where the
-clip has ended by then."""
+"""Stored motion, `(T - 1, 6, 3, H/8, W/8)`: of each frame but the last, after each of `LAGS`; 0 where the clip has
+ended by then. It is 9.4% of the clip's bytes. In 8 bits (6.3%) the pictures that it moves along came out up to
+0.2 dB worse; float16 would be 12.5%."""
 
 
 class Clip(NamedTuple):
@@ -35,10 +38,12 @@ class Clip(NamedTuple):
 
 
 def stored_motion(motion: NDArray[np.floating]) -> Motion:
-    """Motion in units of `MOTION_UNIT` as it is stored: its code, asinh, in steps of `CODE_STEP`."""
+    """Motion `(..., 2, H/8, W/8)` in units of `MOTION_UNIT` as it is stored: its code in steps of `CODE_STEP`."""
     code = np.arcsinh(motion).clip(-MOTION_LIMIT, MOTION_LIMIT)
-    stored: Motion = np.rint(code / CODE_STEP).astype(np.int8)
-    return stored
+    steps = np.rint(code / CODE_STEP).astype(np.int16)
+    low = steps & 15
+    planes = np.concatenate([steps >> 4, low[..., :1, :, :] | low[..., 1:, :, :] << 4], axis=-3)
+    return planes.astype(np.int8)
 
 
 def find_motion(pixels: Pixels) -> Motion:
@@ -48,7 +53,7 @@ def find_motion(pixels: Pixels) -> Motion:
         pixels: uint8 `(T, H, W, 3)` RGB.
 
     Returns:
-        int8 `(T - 1, 6, 2, H/8, W/8)`; 0 where the pictures are smaller than a search takes.
+        int8 `(T - 1, 6, 3, H/8, W/8)`; 0 where the pictures are smaller than a search takes.
     """
     length, height, width, _ = pixels.shape
     rows, columns = height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
@@ -77,9 +82,13 @@ def _search(pictures: NDArray[np.uint8], found: NDArray[np.float32]) -> None:
 
 
 def _grey(pixels: Pixels) -> NDArray[np.uint8]:
-    """Luma of uint8 `(T, H, W, 3)`, as the encoder's search takes it."""
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.stack([np.rint(picture @ weights).astype(np.uint8) for picture in pixels])
+    """Luma of uint8 `(T, H, W, 3)` by the operations of the encoder's search, so that it rounds alike."""
+    grey = np.empty(pixels.shape[:3], np.uint8)
+    for result, picture in zip(grey, pixels, strict=True):
+        red, green, blue = np.moveaxis(picture.astype(np.float32) / np.float32(127.5) - 1, -1, 0)
+        luma = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+        result[:] = np.rint((luma + 1) * np.float32(127.5)).clip(0, 255)
+    return grey
 
 
 def read_clip(item: MediaItem) -> Clip | None:

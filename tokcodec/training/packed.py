@@ -17,7 +17,7 @@ from tokcodec.geometry import SPATIAL_FACTOR
 from tokcodec.training.camera import CameraConfig, CameraMove, camera_move
 from tokcodec.training.checkpoint import write_atomically
 from tokcodec.training.media import MediaItem, decode_all, find_media, leave_out, read_whole
-from tokcodec.training.motion import LAGS, Clip, Motion, find_motion, stored_motion
+from tokcodec.training.motion import LAGS, PLANES, Clip, Motion, find_motion, stored_motion
 from tokcodec.training.shards import SHARD_BYTES, Shard, Shards, ShardWriter
 from tokcodec.training.source import (
     GRID,
@@ -93,7 +93,7 @@ class PackIndex:
         counts: Clips (camera moves included), camera moves and images stored, items excluded, and items passed over
             as too small or unreadable.
         clips: The files of the clips, each item uint8 `(clip_frames, side, side, 3)`.
-        motion: The files of their motion, each item int8 `(clip_frames - 1, 6, 2, side/8, side/8)`, as
+        motion: The files of their motion, each item int8 `(clip_frames - 1, 6, 3, side/8, side/8)`, as
             :func:`tokcodec.training.motion.find_motion` gives it.
         images: The files of the images, each item uint8 `(side, side, 3)`.
     """
@@ -167,7 +167,7 @@ def pack(
     size = (config.side, config.side, 3)
     clips = ShardWriter(out, "clips", (config.clip_frames, *size), shard_bytes=shard_bytes)
     cells = config.side // SPATIAL_FACTOR
-    grids = (config.clip_frames - 1, len(LAGS), 2, cells, cells)
+    grids = (config.clip_frames - 1, len(LAGS), PLANES, cells, cells)
     motion = ShardWriter(out, "motion", grids, dtype=np.int8, shard_bytes=shard_bytes)
     images = ShardWriter(out, "images", size, shard_bytes=shard_bytes)
     passed_over = camera_moves = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokcodec.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
 from tokcodec.tokenizer.motion import motion_of_code
 from tokcodec.training.camera import CameraConfig
-from tokcodec.training.motion import CODE_STEP, LAGS_OF_STRIDE
+from tokcodec.training.motion import CODE_STEP, LAGS_OF_STRIDE, PLANES
 
 GRID = SPATIAL_FACTOR
 """Pixels between the places where a crop of a video may begin: its motion is stored for cells of that size."""
@@ -121,16 +121,18 @@ def draw_window(
 
 
 def empty_batch(size: int, frames: int, side: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Room for a batch as it is stored: uint8 `(N, F, S, S, 3)` and int8 `(N, t, 4, 2, S/8, S/8)`, the latter zero."""
+    """Room for a batch as it is stored: uint8 `(N, F, S, S, 3)` and int8 `(N, t, 4, 3, S/8, S/8)`, the latter zero."""
     cells = side // SPATIAL_FACTOR
     pixels = torch.empty(size, frames, side, side, 3, dtype=torch.uint8, device=device)
-    shape = size, (frames - 1) // TEMPORAL_FACTOR, TEMPORAL_FACTOR, 2, cells, cells
+    shape = size, (frames - 1) // TEMPORAL_FACTOR, TEMPORAL_FACTOR, PLANES, cells, cells
     return pixels, torch.zeros(shape, dtype=torch.int8, device=device)
 
 
 def motion_of_stored(motion: Tensor) -> Tensor:
-    """float32 motion in units of `MOTION_UNIT`, of int8."""
-    return motion_of_code(motion.float().mul_(CODE_STEP))
+    """float32 motion `(..., 2, H/8, W/8)` in units of `MOTION_UNIT`, of int8 `(..., 3, H/8, W/8)`."""
+    high, low = motion.split([2, 1], dim=-3)
+    low = torch.cat([low, low >> 4], dim=-3) & 15
+    return motion_of_code((high.float().mul_(16) + low) * CODE_STEP)
 
 
 def finish_batch(pixels: Tensor, motion: Tensor, mirrored: Sequence[bool]) -> Batch:
