@@ -57,7 +57,7 @@ def find_motion(pixels: Pixels) -> Motion:
     """
     length, height, width, _ = pixels.shape
     rows, columns = height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
-    found = np.zeros((max(0, length - 1), len(LAGS), 2, rows, columns), np.float32)
+    found = np.zeros((max(0, length - 1), len(LAGS), PLANES, rows, columns), np.int8)
     if length > 1 and min(height, width) >= SMALLEST_SIDE:
         import cv2
 
@@ -67,10 +67,10 @@ def find_motion(pixels: Pixels) -> Motion:
             _search(_grey(pixels), found)
         finally:
             cv2.setNumThreads(threads)
-    return stored_motion(found)
+    return found
 
 
-def _search(pictures: NDArray[np.uint8], found: NDArray[np.float32]) -> None:
+def _search(pictures: NDArray[np.uint8], found: Motion) -> None:
     rows, columns = found.shape[-2:]
     for start, results in enumerate(found):
         lags = [lag for lag in LAGS if start + lag < len(pictures)]
@@ -78,7 +78,7 @@ def _search(pictures: NDArray[np.uint8], found: NDArray[np.float32]) -> None:
         for result, flow in zip(results, flows(pictures[start], later, lags), strict=False):
             cells = flow[: rows * SPATIAL_FACTOR, : columns * SPATIAL_FACTOR]
             cells = cells.reshape(rows, SPATIAL_FACTOR, columns, SPATIAL_FACTOR, 2)
-            result[:] = cells.mean(axis=(1, 3)).transpose(2, 0, 1) / MOTION_UNIT
+            result[:] = stored_motion(cells.mean(axis=(1, 3)).transpose(2, 0, 1) / MOTION_UNIT)
 
 
 def _grey(pixels: Pixels) -> NDArray[np.uint8]:
