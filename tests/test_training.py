@@ -41,6 +41,7 @@ from tokcodec.training.objective import (
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.packed import PackConfig
 from tokcodec.training.run import train_folder
+from tokcodec.training.source import Batch
 from tokcodec.training.store import FrameStore
 from tokcodec.weights import find_by_name, load_tokenizer, save_tokenizer
 
@@ -304,8 +305,8 @@ def test_an_interrupted_run_is_saved(tmp_path: Path):
 
 def test_steps_without_finite_gradients_are_skipped(tmp_path: Path):
     class Broken:
-        def batch(self, size: int, frames: int, side: int) -> torch.Tensor:
-            return torch.full((size, frames, 3, side, side), float("nan"))
+        def batch(self, size: int, frames: int, side: int) -> Batch:
+            return Batch(torch.full((size, frames, 3, side, side), float("nan")), torch.zeros(size, 0, 4, 2, 4, 4))
 
     run = trainer(tmp_path / "c.pt", max_skipped_steps=3)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
