@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tokcodec.bench.rates import TOLERANCE
+from tokcodec.bench.report.equal_table import equal_groups, equal_notes
 from tokcodec.bench.report.load import ORIGINAL, ExampleFrame, Results
 from tokcodec.bench.report.paper import PAPER_METRICS, differences, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
-from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_of, setting_text
+from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, drawn_points, look_of, setting_text
 from tokcodec.bench.report.tables import (
     bd_table,
     clip_tables,
@@ -64,6 +65,9 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "absent": {look_of(codec).label: reason for codec, reason in results.absent.items()},
         "codecs": [(codec, look_of(codec)) for codec in comparison.codecs],
         "verdicts": verdicts(comparison),
+        "levels": comparison.levels,
+        "equal_groups": equal_groups(comparison),
+        "equal_notes": equal_notes(comparison),
         "bd_tables": tables,
         "bd_notes": notes,
         "speed_tables": speed_tables(results, comparison),
@@ -111,7 +115,10 @@ def _chart_data(results: Results, comparison: Comparison) -> dict[str, Any]:
                     {
                         "codec": codec,
                         "label": series.label,
-                        "mean": [[rate, _drawable(value)] for rate, value in series.mean],
+                        "mean": [
+                            [point.bits_per_pixel, _drawable(point.value), point.text, point.part]
+                            for point in drawn_points(series)
+                        ],
                         "clips": {
                             clip: [
                                 [rate, _drawable(value), setting]
