@@ -4,7 +4,7 @@
 
 Means over clips, as in the report: tokcodec at each quality, another codec interpolated at tokcodec's rate on each clip
 (PCHIP in the logarithm of the rate), never extrapolated. Where a codec does not reach the rate on every clip, its mean
-is over the clips that both have, with a mark, and a line below the table says which they are and what tokcodec has there.
+is over the clips that both have, with a mark, and lines below the table say which they are and what tokcodec has there.
 Of VVenC the better of its two curves is taken for each metric.
 """
 

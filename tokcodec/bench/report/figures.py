@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokcodec.bench.report.load import Results
 from tokcodec.bench.report.paper import PAPER_METRICS, read_paper
 from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, drawn_points, look_of
-from tokcodec.bench.report.tables import bd_value
+from tokcodec.bench.report.tables import MINUS, bd_value, percent
 from tokcodec.errors import OutputError, UsageError
 from tokcodec.output import atomic, write_error
 
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 130
-HOLLOW = "Hollow: mean over fewer clips, their number beside it; the others lie outside that codec's rates or have no value."
-_PUBLISHED = {"HEVC": ("#0072b2", "s"), "VVC": ("#cc79a7", "v"), "MAGVIT": ("#444444", "*"), "MAGVIT-v2": ("k", "*")}
+HOLLOW = (
+    "Hollow: mean over fewer clips, their number beside it; the others lie outside that codec's rates or have no value."
+)
+_PUBLISHED = {
+    "HEVC": ("#0072b2", "s"),
+    "VVC": ("#cc79a7", "v"),
+    "MAGVIT": ("#bbbbbb", "*"),
+    "MAGVIT-v2": ("#f0e442", "*"),
+}
 
 
 def check_matplotlib() -> None:
@@ -51,7 +58,7 @@ def draw_figures(results: Results, comparison: Comparison, folder: Path) -> dict
     made = {
         "rate_quality": _rate_quality(results, comparison),
         "bd_rate": _bd_rate(comparison),
-        "paper": _paper(comparison),
+        "paper": _paper(results, comparison),
     }
     written = {}
     for name, figure in made.items():
@@ -189,31 +196,36 @@ def draw_summary(results: Results, comparison: Comparison, metrics: Sequence[str
 
 def _bd_rate(comparison: Comparison) -> Figure | None:
     bars = {
-        metric: {
-            codec: value
-            for codec, row in rows.items()
-            if codec != ANCHOR and (value := bd_value(row, "pchip")) is not None
-        }
+        metric: {codec: bd_value(row, "pchip") for codec, row in rows.items() if codec != ANCHOR}
         for metric, rows in comparison.bd.items()
     }
-    bars = {metric: some for metric, some in bars.items() if some}
+    bars = {metric: some for metric, some in bars.items() if any(value is not None for value in some.values())}
     if not bars:
         return None
     figure, axes = _panels(len(bars), height=2.2)
     for axis, (metric, some) in zip(axes, bars.items(), strict=True):
         names = list(reversed(some))
         labels = [look_of(codec).label for codec in names]
-        drawn = axis.barh(labels, [some[codec] for codec in names], color=[look_of(codec).colour for codec in names])
-        axis.bar_label(drawn, fmt="%+.0f%%", fontsize=7, padding=2)
+        lengths = [value if (value := some[codec]) is not None else 0.0 for codec in names]
+        texts = [
+            "none" if some[codec] is None else percent(length, digits=0)
+            for codec, length in zip(names, lengths, strict=True)
+        ]
+        drawn = axis.barh(labels, lengths, color=[look_of(codec).colour for codec in names])
+        axis.bar_label(drawn, labels=texts, fontsize=8, padding=3)
         axis.axvline(0, color="k", linewidth=0.8)
-        axis.margins(x=0.25)
-        axis.set_title(f"BD-rate against x265, {METRIC_LOOKS[metric].label}", fontsize=9)
+        low, high = min(lengths), max(lengths)
+        room = 0.22 * ((high - low) or 1)
+        axis.set_xlim(min(low, 0) - room, max(high, 0) + room)
+        axis.set_title(METRIC_LOOKS[metric].label, fontsize=10, fontweight="bold", loc="left")
         axis.tick_params(labelsize=8)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}%".replace("-", MINUS))
         axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("BD-rate against x265 (less is better)", fontsize=9.5)
     return figure
 
 
-def _paper(comparison: Comparison) -> Figure | None:
+def _paper(results: Results, comparison: Comparison) -> Figure | None:
     pairs = [(theirs, name) for theirs, ours in PAPER_METRICS.items() for name in ours if name in comparison.series]
     if not pairs:
         return None
@@ -228,15 +240,16 @@ def _paper(comparison: Comparison) -> Figure | None:
                 if point.name == published and (value := point.values[theirs]) is not None
             ]
             if found:
-                style = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}
-                axis.plot(
-                    *zip(*found, strict=True), marker, color=colour, label=f"{published}, published", zorder=4, **style
-                )
+                style = {"color": colour, "markeredgecolor": "black", "markersize": 11 if marker == "*" else 8}
+                axis.plot(*zip(*found, strict=True), marker, label=f"{published}, published", zorder=4, **style)
         _dress(axis, name)
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label.split(", qpa")[0], handle)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    figure.suptitle("Hollow: published points of the MAGVIT-v2 paper (MCL-JCV). Lines: measured here.", fontsize=9)
+    figure.suptitle(
+        f"Black edge: published in the MAGVIT-v2 paper (MCL-JCV, 640x360). Lines: measured here ({_facts(results)}).",
+        fontsize=9,
+    )
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +22,8 @@ from tokcodec.bench.report.tables import (
     clip_tables,
     machine_text,
     speed_tables,
-    verdicts,
 )
+from tokcodec.bench.report.verdicts import overlaps, verdicts
 
 PAGE_NAME = "report.html"
 _ASSETS = "assets"
@@ -70,6 +71,7 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "equal_notes": equal_notes(comparison),
         "bd_tables": tables,
         "bd_notes": notes,
+        "overlaps": overlaps(comparison),
         "speed_tables": speed_tables(results, comparison),
         "clip_tables": clip_tables(results, comparison),
         "paper": paper,
@@ -167,7 +169,7 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
     for codec in comparison.codecs:
         own = [record for record in results.records if record.codec == codec]
         example = own[len(own) // 2]
-        versions = sorted({f"{name} {version}" for record in own for name, version in record.versions.items()})
+        versions = sorted({f"{name} {_cut(version)}" for record in own for name, version in record.versions.items()})
         rows.append(
             {
                 "label": look_of(codec).label,
@@ -177,6 +179,11 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
             }
         )
     return rows
+
+
+def _cut(version: str) -> str:
+    """A version whose digests are cut to twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", version)
 
 
 def _sampling(results: Results) -> list[str]:

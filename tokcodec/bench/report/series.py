@@ -93,7 +93,7 @@ class Series:
         variant: Which of the codec's ways of coding; "" where it has one. The better one by this metric.
         clips: Rate and quality of each point by clip.
         settings: What the codec was told, in the order of those points, by clip.
-        levels: The mean over clips at each of tokcodec's levels, at tokcodec's rate on each clip; empty without tokcodec.
+        levels: The mean over clips at each of tokcodec's levels, at its rate on each clip; empty without tokcodec.
         mean: Those of them that all clips count in, by rising rate. Without tokcodec the mean at rates that all clips
             reach.
     """
@@ -230,9 +230,7 @@ def _variant(
     first, *others = sorted(curves)
     for other in others:
         clips = sorted(curves[first].keys() & curves[other].keys())
-        values = _at_common_rates(
-            *(averaged_curve(curves[name], levels, clips, codec) for name in (first, other))
-        )
+        values = _at_common_rates(*(averaged_curve(curves[name], levels, clips, codec) for name in (first, other)))
         if values is not None and is_better(metric, values[1], values[0]):
             first = other
     return first
