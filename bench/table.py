@@ -44,7 +44,11 @@ def markdown(comparison: Comparison, codecs: list[str], metrics: list[str]) -> s
                     below.setdefault(f"{head}, {METRIC_LOOKS[metric].label}", []).append(f"{own} at {level.name}")
         lines.append(f"| {level.name.removeprefix('quality ')} | {level.bits_per_pixel:.4f} | {' | '.join(cells)} |")
     shown = {series.label for metric in metrics for name, series in comparison.series[metric].items() if name in codecs}
-    notes = [note for note in equal_notes(comparison) if any(note.startswith(label) for label in shown)]
+    notes = [
+        note
+        for note in equal_notes(comparison)
+        if note.startswith(tuple(f"{label}{end}" for label in shown for end in (",", " (")))
+    ]
     texts = [*notes, *(f"{head}: {', '.join(values)}" for head, values in below.items())]
     return "\n".join(lines) + "".join(f"\n\n{MARK} {text}." for text in texts)
 
