@@ -172,7 +172,8 @@ def encode_clip(job: EncodeJob) -> Encoded:
     """
     job.target.parent.mkdir(parents=True, exist_ok=True)
     command = job.codec.encode_command(job.task(job.clip, job.target))
-    ran = run_measured(command, threads=job.threads, name=f"{job.codec.name}, encoding")
+    setting = " ".join(f"{key} {value}" for key, value in job.setting.items())
+    ran = run_measured(command, threads=job.threads, name=f"{job.codec.name} {setting}, encoding")
     return Encoded(coded_bytes=job.target.stat().st_size, speed=_speed(ran, job), machine=this_machine().key)
 
 
