@@ -41,24 +41,6 @@ class Steps:
         )
 
 
-def needs_inflation(model: Tokenizer) -> bool:
-    """Whether the four-frame layers were never trained: their biases are still all zero."""
-    biases = (model.encoder.merge_rest.bias, model.decoder.split_rest.bias)
-    return not any(bool(bias.any()) for bias in biases if bias is not None)
-
-
-def inflate(model: Tokenizer) -> None:
-    """Start what serves the later steps from what serves the first (the paper inflates an image model)."""
-    encoder, decoder = model.encoder, model.decoder
-    with torch.no_grad():
-        encoder.later.load_state_dict(encoder.first.state_dict())
-        decoder.later.load_state_dict(decoder.first.state_dict())
-        encoder.merge_rest.weight.copy_(encoder.merge_first.weight.repeat(1, 4, 1, 1) / 4)
-        encoder.merge_rest.bias.copy_(encoder.merge_first.bias)  # type: ignore[union-attr, arg-type]
-        decoder.split_rest.weight.copy_(decoder.split_first.weight.repeat(4, 1, 1, 1))
-        decoder.split_rest.bias.copy_(decoder.split_first.bias.repeat(4))  # type: ignore[union-attr]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Allocations:
     """Which bits each clip of a batch keeps.
@@ -174,7 +156,7 @@ def clip_losses(
     decoder_state: DecoderState | None = None
     latents, decoded, moved, motions = [], [], [], []
     geometry = model.config.geometry
-    found = search_clip(frames)
+    found = search_clip(frames) if model.config.recurrent else None
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past)
@@ -190,10 +172,11 @@ def clip_losses(
         if step + 1 < allocations.levels.shape[1]:
             # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
             forecast = steps.forecast(decoder_state).detach()
-            past = Past(state=encoder_state, forecast=forecast, motion=found[:, step])
+            motion = forecast.motion if found is None else found[:, step]
+            past = Past(state=encoder_state, forecast=forecast, motion=motion)
     result = torch.cat(decoded, dim=1)
     terms = reconstruction_terms(result, frames)
-    if moved:
+    if moved and found is not None:
         terms["moved"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()
         terms["motion"] = (code_of_motion(torch.stack(motions, dim=1)) - code_of_motion(found)).abs().mean()
     if lpips is not None:
