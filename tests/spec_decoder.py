@@ -1,7 +1,7 @@
 """An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
 
-The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) was
-written, by authors of tokcodec.
+The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
+the variants of the network (8.4) were written, by authors of tokcodec.
 
 It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
 favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
