@@ -2,133 +2,87 @@
 
     python bench/table.py bench/results/dev [--plot FILE.png]
 
-Means over clips. Another codec's value is interpolated clip by clip at the rate of tokcodec's point, linearly in the
-logarithm of the rate, never extrapolated: where a clip's points do not reach the rate, the cell says so. Of VVenC the
-better of its two curves is taken for each metric.
+Means over clips, as in the report: tokcodec at each quality, another codec interpolated at tokcodec's rate on each clip
+(PCHIP in the logarithm of the rate), never extrapolated. Where a codec does not reach the rate on every clip, its mean
+is over the clips that both have, with a mark, and lines below the table say which they are and what tokcodec has there.
+Of VVenC the better of its two curves is taken for each metric.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
-
-from tokcodec.bench.curves import Points, clip_curves, is_better
-from tokcodec.bench.record import BenchRecord
+from tokcodec.bench.equal import OWN
+from tokcodec.bench.report.equal_table import EqualCell, equal_groups, equal_notes
+from tokcodec.bench.report.figures import draw_summary
 from tokcodec.bench.report.load import load_results
-from tokcodec.bench.report.series import look_of
+from tokcodec.bench.report.series import METRIC_LOOKS, Comparison, look_of, make_comparison
+from tokcodec.errors import TokcodecError
 
-COLUMNS = {
-    "psnr_rgb": "PSNR RGB, dB",
-    "ms_ssim_rgb": "MS-SSIM",
-    "lpips_alex": "LPIPS (AlexNet)",
-    "lpips_vgg": "LPIPS (VGG)",
-}
-DIGITS = {"psnr_rgb": 2, "ms_ssim_rgb": 3, "lpips_alex": 3, "lpips_vgg": 3}
+MARK = "\N{DAGGER}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One quality of tokcodec; values by metric, then by codec, None where a clip does not reach the rate."""
-
-    quality: int
-    bits_per_pixel: float
-    values: dict[str, dict[str, float | None]]
-
-
-def at_rates(clips: Mapping[str, Points], rates: Mapping[str, float]) -> float | None:
-    """Mean over clips of a codec's quality, each at its rate; None where one clip does not reach it."""
-    values = []
-    for clip, rate in rates.items():
-        points = sorted(clips.get(clip, []))
-        if not points or not points[0][0] <= rate <= points[-1][0]:
-            return None
-        values.append(float(np.interp(math.log(rate), [math.log(r) for r, _ in points], [q for _, q in points])))
-    return fmean(values)
-
-
-def beside(records: list[BenchRecord], codec: str, metric: str, rates: Mapping[str, float]) -> float | None:
-    """The better of a codec's curves at these rates."""
-    best: float | None = None
-    for clips in clip_curves(records, codec, metric).values():
-        value = at_rates(clips, rates)
-        if value is not None and (best is None or is_better(metric, value, best)):
-            best = value
-    return best
-
-
-def rows(records: list[BenchRecord], others: list[str], metrics: list[str]) -> list[Row]:
-    """One row for each quality of tokcodec."""
-    found = []
-    ours = [record for record in records if record.codec == "tokcodec"]
-    for quality in sorted({int(record.setting["quality"]) for record in ours}):
-        level = [record for record in ours if record.setting["quality"] == quality]
-        rates = {record.clip: record.bits_per_pixel for record in level}
-        values = {
-            metric: {
-                "tokcodec": fmean(float(record.metrics[metric] or math.nan) for record in level),
-                **{codec: beside(records, codec, metric, rates) for codec in others},
-            }
-            for metric in metrics
-        }
-        found.append(Row(quality=quality, bits_per_pixel=fmean(rates.values()), values=values))
-    return found
-
-
-def markdown(found: list[Row], others: list[str], metrics: list[str]) -> str:
-    """The rows as a table."""
-    heads = [f"{COLUMNS[metric]}: tokcodec, {', '.join(others)}" for metric in metrics]
+def markdown(comparison: Comparison, codecs: list[str], metrics: list[str]) -> str:
+    """The comparison as a table, a row for each level of tokcodec."""
+    groups = dict(zip(comparison.series, equal_groups(comparison), strict=True))
+    labels = ", ".join(look_of(codec).label for codec in codecs)
+    units = {metric: f", {unit}" if (unit := METRIC_LOOKS[metric].unit) else "" for metric in metrics}
+    heads = [f"{METRIC_LOOKS[metric].label}{units[metric]}: {labels}" for metric in metrics]
     lines = ["| quality | bits per pixel | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
-    for row in found:
+    below: dict[str, list[str]] = {}
+    for number, level in enumerate(comparison.levels):
         cells = []
         for metric in metrics:
-            texts = {
-                codec: "out of reach" if value is None else f"{value:.{DIGITS[metric]}f}"
-                for codec, value in row.values[metric].items()
-            }
-            cells.append(", ".join([f"**{texts['tokcodec']}**", *(texts[codec] for codec in others)]))
-        lines.append(f"| {row.quality} | {row.bits_per_pixel:.4f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            found = {row.codec: row.cells[number] for row in groups[metric].rows}
+            cells.append(", ".join(_text(found.get(codec), is_own=codec == OWN) for codec in codecs))
+            for codec in codecs:
+                if codec in found and found[codec].own:
+                    head = f"{look_of(OWN).label} over the clips that count for {look_of(codec).label}"
+                    own = found[codec].own.removeprefix(f"{look_of(OWN).label} ")
+                    below.setdefault(f"{head}, {METRIC_LOOKS[metric].label}", []).append(f"{own} at {level.name}")
+        lines.append(f"| {level.name.removeprefix('quality ')} | {level.bits_per_pixel:.4f} | {' | '.join(cells)} |")
+    shown = {series.label for metric in metrics for name, series in comparison.series[metric].items() if name in codecs}
+    notes = [
+        note
+        for note in equal_notes(comparison)
+        if note.startswith(tuple(f"{label}{end}" for label in shown for end in (",", " (")))
+    ]
+    texts = [*notes, *(f"{head}: {', '.join(values)}" for head, values in below.items())]
+    return "\n".join(lines) + "".join(f"\n\n{MARK} {text}." for text in texts)
 
 
-def plot(found: list[Row], others: list[str], metrics: list[str], target: Path) -> None:
-    """The rows as curves, a panel for each metric."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(metrics), 3.6), layout="constrained")
-    for axis, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
-        for codec in ["tokcodec", *others]:
-            points = [(row.bits_per_pixel, row.values[metric][codec]) for row in found]
-            known = [point for point in points if point[1] is not None]
-            look = look_of(codec)
-            axis.plot(*zip(*known, strict=True), color=look.colour, marker=look.marker, label=look.label)
-        axis.set(title=COLUMNS[metric], xlabel="bits per pixel")
-        axis.grid(alpha=0.3)
-        axis.legend()
-        if metric.startswith("lpips"):
-            axis.invert_yaxis()
-    figure.savefig(target, dpi=110)
+def _text(cell: EqualCell | None, *, is_own: bool) -> str:
+    if cell is None:
+        return "not measured"
+    value = f"{cell.value}{MARK if cell.clips else ''}"
+    return f"**{value}**" if is_own else value
 
 
-def main() -> None:
+def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="what `tokcodec bench --out` wrote")
     parser.add_argument("--others", default="x265,svtav1,vvenc", help="codecs beside tokcodec")
-    parser.add_argument("--metrics", default="psnr_rgb,lpips_alex", help=", ".join(COLUMNS))
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the rows too, better is up")
+    parser.add_argument("--metrics", default="psnr_rgb,lpips_alex", help=", ".join(METRIC_LOOKS))
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the metrics too, with all codecs")
     arguments = parser.parse_args()
-    others, metrics = arguments.others.split(","), arguments.metrics.split(",")
-    found = rows(list(load_results(arguments.results).records), others, metrics)
-    print(markdown(found, others, metrics))
-    if arguments.plot is not None:
-        plot(found, others, metrics, arguments.plot)
+    metrics = arguments.metrics.split(",")
+    try:
+        results = load_results(arguments.results)
+        comparison = make_comparison(results.records)
+        missing = [metric for metric in metrics if OWN not in comparison.series.get(metric, {})]
+        if missing:
+            parser.error(f"{OWN} was not measured by {', '.join(missing)}")
+        print(markdown(comparison, [OWN, *arguments.others.split(",")], metrics))
+        if arguments.plot is not None:
+            draw_summary(results, comparison, metrics, arguments.plot)
+    except TokcodecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

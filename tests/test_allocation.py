@@ -41,6 +41,9 @@ class MadeUpTrial:
     def tokens(self) -> NDArray[np.int64]:
         return np.full(self.worst.shape, 16)
 
+    def coded_bits(self, levels: int) -> NDArray[np.float64]:
+        return 0.75 * np.asarray(self.geometry.level_bits[:levels])[:, None, None] * self.tokens
+
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         self.asked.append(tuple(levels))
         gains = np.log1p(np.asarray(self.geometry.level_bits) / GAIN_SCALE_BITS)

@@ -237,6 +237,8 @@ def test_units_without_pictures_are_taken_out():
     stream = b"\0\0\0\1\x67abc\0\0\1\x06settings\0\0\0\1\x65data"
     assert without_units(stream, lambda head: head[0] & 31 == 6) == b"\0\0\0\1\x67abc\0\0\0\1\x65data"
     assert without_units(stream, lambda _: False) == stream
+    with pytest.raises(MediaError, match="no start codes"):
+        without_units(b"", lambda _: False)
     obus = [b"\x12\0", b"\x0a\x02hi", b"\x12\0", b"\x32\x81\x01" + bytes(129), b"\x36\x08\x01x"]
     assert without_delimiters(b"".join(obus)) == obus[1] + obus[3] + obus[4]
     with pytest.raises(ValueError, match="size"):

@@ -132,6 +132,31 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     assert np.array_equal(back.indices, held_out[0].indices)
 
 
+def test_a_run_may_start_from_another(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    first = small_trainer(tmp_path / "one")
+    with torch.no_grad():
+        first.model.out.weight.fill_(0.25)
+    first.save()
+    whole = tmp_path / "tokenizer.pt"
+    torch.save(
+        {"model": {}, "prior_config": SMALL.to_json(), "prior": first.model.state_dict(), "step": 9, "minutes": 3.0},
+        whole,
+    )
+    train = PriorTrainConfig(batch=2, steps=3, rows=8, columns=8)
+    for init in (tmp_path / "one" / "checkpoint.pt", whole):
+        checkpoint = tmp_path / "two" / "checkpoint.pt"
+        second = PriorTrainer(
+            SMALL, train, level_bits=LEVELS, checkpoint=checkpoint, device=torch.device("cpu"), init=init
+        )
+        assert bool((second.model.out.weight == 0.25).all())
+        assert (second.step, second.minutes) == (0, 0.0), "the run is a new one"
+    torch.save({"model": {}}, whole)
+    with pytest.raises(ModelError, match="no prior in the checkpoint"):
+        PriorTrainer(SMALL, train, level_bits=LEVELS, checkpoint=checkpoint, device=torch.device("cpu"), init=whole)
+
+
 def test_scales_fall_until_sums_are_exact() -> None:
     torch.manual_seed(0)
     model = PriorModel(SMALL)

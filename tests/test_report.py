@@ -20,7 +20,8 @@ from tokcodec.bench.report.load import load_results
 from tokcodec.bench.report.paper import differences, nearest, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
 from tokcodec.bench.report.series import make_comparison
-from tokcodec.bench.report.tables import MINUS, NONE, bd_table, clip_tables, machine_text, speed_tables, verdicts
+from tokcodec.bench.report.tables import MINUS, NONE, bd_table, clip_tables, machine_text, speed_tables
+from tokcodec.bench.report.verdicts import overlaps, verdicts
 from tokcodec.errors import MediaError
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -79,7 +80,7 @@ def test_a_dash_says_why():
     cell = cells(bd_table(comparison, "pchip"), "tokcodec")["psnr_rgb"]
     assert (cell.per_clip, cell.curve, cell.sign) == (NONE, NONE, 0)
     assert any("below the anchor" in note for note in cell.notes)
-    assert any(text.startswith("not comparable by PSNR RGB") for text in verdicts(comparison))
+    assert any(text.startswith("none by PSNR RGB (3 of 3 clips have none") for text in verdicts(comparison))
     without = make_comparison([one for one in records() if one.codec != "x265"])
     cell = cells(bd_table(without, "pchip"), "tokcodec")["psnr_rgb"]
     assert cell.per_clip == NONE
@@ -137,8 +138,9 @@ def test_the_paper_is_beside_ours(folder: Path):
     assert rows["x265"].rate == "0.0384"
     point = nearest(comparison.series["psnr_rgb"]["x265"], 0.0384)
     assert point is not None
-    # The records are linear in log2 of the rate; the mean over clips a, b, c lies half a step down.
-    assert point[1] == pytest.approx(30 - 0.5 + 3 * np.log2(0.0384 / 0.02), abs=1e-9)
+    # The records are linear in log2 of the rate, and the clips' rates are 1, 1.05 and 1.1 times 0.0384 / 1.05.
+    mean = np.mean(np.log2(0.0384 / 0.02 * np.array([1, 1.05, 1.1]) / 1.05))
+    assert point[1] == pytest.approx(30 - 0.5 + 3 * mean, abs=1e-9)
     assert rows["x265"].cells["psnr_rgb"] == f"{point[1]:.2f}"
     assert rows["x265"].cells["lpips_vgg"] == ""
     assert any("the dataset here is synthetic" in text for text in differences(paper, results))
@@ -261,7 +263,7 @@ def browser(folder: Path) -> Iterator[Any]:
         yield session
 
 
-def test_browser_reads_the_table(browser: Any):
+def test_browser_reads_the_table(folder: Path, browser: Any):
     table = browser.execute_script(
         "return Object.fromEntries([...document.querySelectorAll('#bd-pchip tbody tr')].map(row =>"
         "[row.dataset.codec, Object.fromEntries([...row.querySelectorAll('td')].map(cell =>"
@@ -274,7 +276,9 @@ def test_browser_reads_the_table(browser: Any):
         "lpips_alex": f"{MINUS}50.0%",
     }
     assert table["vvenc"]["lpips_alex"] == f"{MINUS}25.0%"
+    assert overlaps(make_comparison(load_results(folder).records))[0] == "tokcodec 60% to 75%"
     assert "50% less at equal LPIPS AlexNet" in browser.find_element("id", "verdict").text
+    assert "tokcodec 60% to 75%" in browser.find_element("id", "overlaps").text
     assert "x265 veryslow: no <libx265> here" in browser.find_element("id", "absent").text
     assert "VMAF not measured: no libvmaf in the ffmpeg at hand" in browser.find_element("id", "missing").text
     assert complaints(browser) == []
@@ -303,7 +307,9 @@ def test_browser_draws_each_codecs_points(browser: Any):
     assert (points("tokcodec"), points("x265")) == (5, 0)
     browser.find_element("css selector", "#legend input[value=x265]").click()
     Select(browser.find_element("id", "curve-clip")).select_by_visible_text("mean over clips")
-    assert points("x265") == 8
+    assert (points("x265"), points("vvenc")) == (5, 5)
+    tip = browser.execute_script("return document.querySelector('.point[data-codec=x265]').dataset.tip")
+    assert tip.split("\n")[:3] == ["x265", "mean over clips", "quality 1, 3 of 3 clips"]
 
 
 def colours(browser: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -34,6 +34,8 @@ from tokcodec.tokenfiles import read_arrays, tok_bytes, token_arrays, write_arra
 from tokcodec.tokens import DEFAULT_GEOMETRY, TokenChunk, TokenGeometry, truncate
 from tokcodec.tokenset import TokenDataset, factorize, join_subtokens, read_chunks, subtoken_bits
 from tokcodec.trim import trim
+from tokcodec.weights import priors
+from tokcodec.weights.priors import PriorEntry
 from tokcodec.weights.registry import entry_of_file
 
 ROWS, COLUMNS, FRAMES = 8, 12, 9
@@ -360,6 +362,17 @@ def test_the_example_learns_two_classes(tmp_path: Path, geometry: TokenGeometry)
     example = Path(__file__).parent.parent / "examples" / "classify_tokens.py"
     done = subprocess.run([sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "12 pieces, 2 classes, 100% of them learned\n"
+
+
+def test_auto_is_the_prior_of_the_tokenizer_and_else_adaptive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny_prior.write_prior(tmp_path)
+    assert choose_entropy("auto", None, tokenizer="00") == ADAPTIVE
+    assert choose_entropy("auto", str(path), tokenizer="00").digest.hex() == tiny_prior.SHA256
+    installed = PriorEntry(name="own", sha256=tiny_prior.SHA256, path=path, tokenizer="00")
+    monkeypatch.setattr(priors, "prior_entries", lambda: (installed,))
+    chosen = choose_entropy("auto", None, tokenizer="00")
+    assert (chosen.model, chosen.digest.hex()) == ("prior", tiny_prior.SHA256)
+    assert choose_entropy("auto", None, tokenizer="01") == ADAPTIVE
 
 
 def test_choice_of_entropy(tmp_path: Path) -> None:

@@ -63,13 +63,15 @@ class Entropy:
 
 
 ADAPTIVE = Entropy()
+AUTO = "auto"
+"""Stands for `prior` where there is one for the tokenizer, else for `adaptive`."""
 
 
 def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
     """A way to code tokens by names that a person gives.
 
     Args:
-        model: Name of the probability model.
+        model: Name of the probability model, or `AUTO`.
         prior: Name or path of its weights; None takes what was trained for the tokenizer.
         tokenizer: SHA-256 of the tokenizer.
 
@@ -77,8 +79,13 @@ def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
         UsageError: No such model, or weights for one that has none.
         ModelError: The weights are not there.
     """
+    if model == AUTO:
+        from tokcodec.weights.priors import prior_entries
+
+        has_prior = prior is not None or any(entry.tokenizer == tokenizer for entry in prior_entries())
+        model = "prior" if has_prior else ADAPTIVE.model
     if model not in WIRE_MODELS:
-        raise UsageError(f"no probability model is called {model!r}", hint=f"use {' or '.join(WIRE_MODELS)}")
+        raise UsageError(f"no probability model is called {model!r}", hint=f"use {' or '.join((AUTO, *WIRE_MODELS))}")
     if model == "adaptive":
         if prior is not None:
             raise UsageError("the model adaptive has no weights", hint="add --entropy prior")

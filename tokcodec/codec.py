@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import mapping
-from tokcodec.chunks import ADAPTIVE, Entropy, choose_entropy
+from tokcodec.chunks import ADAPTIVE, AUTO, Entropy, choose_entropy
 from tokcodec.concealment import concealer_for, read_index
 from tokcodec.container import (
     ContainerWriter,
@@ -50,8 +50,8 @@ class Codec:
             Decoding takes the model that the file names.
         weights: A weights file to decode with, beside those that come with the package.
         device: "auto", "cpu" or "cuda".
-        entropy: Probability model to encode with: `adaptive`, `prior` or `prior-autoregressive`. Decoding takes what
-            the file names.
+        entropy: Probability model to encode with: `adaptive`, `prior` or `prior-autoregressive`; `auto` is `prior`
+            where a prior comes with the model, or one is named. Decoding takes what the file names.
         prior: Name or path of the weights of a prior, to encode and to decode with, and to conceal by; None takes
             those that are installed.
 
@@ -66,7 +66,7 @@ class Codec:
         model: str | None = None,
         weights: str | Path | None = None,
         device: str = "auto",
-        entropy: str = "adaptive",
+        entropy: str = AUTO,
         prior: str | Path | None = None,
     ) -> None:
         self.device = choose_device(device)
@@ -75,14 +75,21 @@ class Codec:
         self._models: dict[str, Tokenizer] = {}
         self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
         self._prior_name = None if prior is None else str(prior)
-        self._entropy = ADAPTIVE
-        if entropy != ADAPTIVE.model:
-            self._entropy = choose_entropy(entropy, self._prior_name, tokenizer=self._entry.sha256)
+        self._entropy_name = entropy
+        if entropy != AUTO:  # which may never be asked for
+            _ = self.entropy
 
     @property
     def entropy(self) -> Entropy:
-        """The probability model to encode with."""
-        return self._entropy
+        """The probability model to encode with.
+
+        Raises:
+            UsageError: There is none of that name.
+            ModelError: Its weights are not there.
+        """
+        if self._entropy_name == ADAPTIVE.model:  # a prior may be named for decoding
+            return ADAPTIVE
+        return choose_entropy(self._entropy_name, self._prior_name, tokenizer=self._entry.sha256)
 
     @property
     def prior_file(self) -> Path | None:
@@ -127,7 +134,7 @@ class Codec:
                 would have to be read again.
         """
         settings = EncodeSettings(
-            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy, rate=rate
+            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self.entropy, rate=rate
         )
         if rate is not None and rate.is_whole and not can_open_again(source):
             raise UsageError(
@@ -189,7 +196,7 @@ class Codec:
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
         settings = EncodeSettings(
-            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self._entropy, rate=rate
+            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self.entropy, rate=rate
         )
         sink = io.BytesIO()
         array = ArraySource(frames, frame_rate=_rate(frame_rate))

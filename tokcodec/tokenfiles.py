@@ -169,6 +169,11 @@ def tok_bytes(arrays: Arrays, *, entropy: Entropy) -> io.BytesIO:
     return sink
 
 
+def tokenizer_of(arrays: Arrays) -> str:
+    """SHA-256 of the weights whose tokens these are; "" where nothing says."""
+    return _header(arrays["header"]).tokenizer_digest.hex() if "header" in arrays else ""
+
+
 def _header(data: NDArray[Any]) -> StreamHeader:
     try:
         return parse_header(data.astype(np.uint8).tobytes(), offset=0, limits=DEFAULT_LIMITS, understood=())

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokcodec.bench.bdrate import METHODS, BdRate, Method, bd_rate
+from tokcodec.bench.equal import OWN, Level, Points, at_rate, full_points, levels_of, mean_points
 from tokcodec.bench.record import BETTER_IF_LESS, METRICS, BenchRecord
 
-Points = list[tuple[float, float]]
-
 GRID_POINTS = 8
-"""Rates at which curves are averaged."""
+"""Rates at which curves are averaged where tokcodec was not measured."""
 
 
 def variant_of(record: BenchRecord) -> str:
@@ -34,10 +33,10 @@ def clip_curves(records: Iterable[BenchRecord], codec: str, metric: str) -> dict
 
 
 def mean_curve(clips: Mapping[str, Points]) -> Points:
-    """The mean over clips, at rates that every clip reaches.
+    """The mean over clips at rates that every clip reaches, for results without tokcodec, whose rates give no levels.
 
-    Quantizers are searched clip by clip, so that clips share no settings: each clip's quality is interpolated linearly
-    in the logarithm of the rate, at rates spaced evenly in it; nothing is extrapolated. Empty where no rate is common.
+    Quantizers are searched clip by clip, so that clips share no settings: each clip's quality is interpolated at rates
+    spaced evenly in their logarithm; nothing is extrapolated. Empty where no rate is common.
     """
     curves = [sorted(points) for points in clips.values() if points]
     if not curves:
@@ -46,9 +45,22 @@ def mean_curve(clips: Mapping[str, Points]) -> Points:
     if low > high:
         return []
     grid = np.linspace(math.log(low), math.log(high), GRID_POINTS if high > low else 1)
-    values = [np.interp(grid, [math.log(rate) for rate, _ in curve], [q for _, q in curve]) for curve in curves]
-    means = np.mean(np.array(values), axis=0)
-    return [(math.exp(rate), float(value)) for rate, value in zip(grid.tolist(), means.tolist(), strict=True)]
+    means = []
+    for rate in (min(max(math.exp(one), low), high) for one in grid.tolist()):
+        values = [value for curve in curves if (value := at_rate(curve, rate)) is not None]
+        means.append((rate, sum(values) / len(values)))
+    return means
+
+
+def averaged_curve(curves: Mapping[str, Points], levels: Sequence[Level], clips: Sequence[str], codec: str) -> Points:
+    """The mean over these clips: at tokcodec's rate of every level on each clip, else at rates that all clips reach.
+
+    A level at which a clip does not count has no point. Clips that tokcodec was not measured on are left out.
+    """
+    if not levels:
+        return mean_curve({clip: curves[clip] for clip in clips if clip in curves})
+    known = [clip for clip in clips if any(clip in level.rates for level in levels)]
+    return full_points(mean_points(curves, levels, known, is_own=codec == OWN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +74,7 @@ class BdRow:
         per_clip: BD-rate of each clip by each method.
         mean_per_clip: Mean of those that there are, by method; None where a clip has none.
         clips: Clips that both codecs have.
-        from_mean_curve: BD-rate between the two averaged curves, by method.
+        from_mean_curve: BD-rate between the two averaged curves (:func:`averaged_curve`), by method.
     """
 
     codec: str
@@ -85,16 +97,24 @@ class BdRow:
 def bd_rows(records: Sequence[BenchRecord], *, anchor: str = "x265") -> list[BdRow]:
     """Every codec against the anchor by every metric that was measured."""
     rows = []
+    levels = levels_of(records)
     codecs = sorted({record.codec for record in records} - {anchor})
     for metric in METRICS:
         base = clip_curves(records, anchor, metric).get("", {})
         for codec in codecs:
             for variant, clips in sorted(clip_curves(records, codec, metric).items()):
-                rows.append(_row(codec, variant, metric, base, clips))
+                rows.append(_row((anchor, codec), variant, metric, (base, clips), levels))
     return rows
 
 
-def _row(codec: str, variant: str, metric: str, base: dict[str, Points], clips: dict[str, Points]) -> BdRow:
+def _row(
+    codecs: tuple[str, str],
+    variant: str,
+    metric: str,
+    both: tuple[dict[str, Points], dict[str, Points]],
+    levels: Sequence[Level],
+) -> BdRow:
+    base, clips = both
     common = sorted(base.keys() & clips.keys())
     per_clip: dict[str, dict[Method, BdRate]] = {
         clip: {method: bd_rate(base[clip], clips[clip], method) for method in METHODS} for clip in common
@@ -104,10 +124,10 @@ def _row(codec: str, variant: str, metric: str, base: dict[str, Points], clips: 
         values = [found[method].percent for found in per_clip.values()]
         there = [value for value in values if value is not None]
         means[method] = sum(there) / len(there) if there and len(there) == len(values) else None
-    curves = [mean_curve({clip: some[clip] for clip in common}) for some in (base, clips)]
+    curves = [averaged_curve(some, levels, common, name) for name, some in zip(codecs, both, strict=True)]
     averaged: dict[Method, BdRate] = {method: bd_rate(curves[0], curves[1], method) for method in METHODS}
     return BdRow(
-        codec=codec,
+        codec=codecs[1],
         variant=variant,
         metric=metric,
         per_clip=per_clip,

@@ -42,7 +42,7 @@ def bench(
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
-    entropy: Entropy = "adaptive",
+    entropy: Entropy = "auto",
     prior: Prior = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Tasks at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of every codec.")] = 1,

@@ -93,7 +93,7 @@ def encode(
     chunk_frames: Annotated[
         int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
     ] = 65,
-    entropy: Entropy = "adaptive",
+    entropy: Entropy = "auto",
     prior: Prior = None,
     start: Start = 0.0,
     duration: Duration = None,

@@ -39,7 +39,7 @@ def evaluate(
         ),
     ] = None,
     effort: Effort = 1,
-    entropy: Entropy = "adaptive",
+    entropy: Entropy = "auto",
     prior: Prior = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     frames: Annotated[

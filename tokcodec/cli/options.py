@@ -37,7 +37,8 @@ Entropy = Annotated[
     typer.Option(
         "--entropy",
         metavar="MODEL",
-        help="Probability model: adaptive, prior, or prior-autoregressive (a little smaller, many times slower).",
+        help="Probability model: adaptive, prior, prior-autoregressive (a little smaller, many times slower), or auto, "
+        "which is prior where one comes with the model.",
     ),
 ]
 Prior = Annotated[

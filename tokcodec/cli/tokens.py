@@ -91,7 +91,7 @@ def tokens(
         int | None,
         typer.Option("--subtokens", min=1, max=64, help="Sub-tokens of each index; by default of nine bits each."),
     ] = None,
-    entropy: Entropy = "adaptive",
+    entropy: Entropy = "auto",
     prior: Prior = None,
     weights: Weights = None,
     device: Device = "auto",
@@ -109,7 +109,7 @@ def tokens(
     checked_output(str(target), source=str(source), force=force)
     from tokcodec.output import atomic
     from tokcodec.sources import open_tok
-    from tokcodec.tokenfiles import SUFFIXES, read_arrays, tok_bytes, token_arrays, write_arrays
+    from tokcodec.tokenfiles import SUFFIXES, read_arrays, tok_bytes, token_arrays, tokenizer_of, write_arrays
 
     if target.suffix in SUFFIXES:
         with open_tok(source) as stream:
@@ -125,7 +125,7 @@ def tokens(
         from tokcodec.chunks import choose_entropy
 
         arrays = read_arrays(source)
-        data = tok_bytes(arrays, entropy=choose_entropy(entropy, prior, tokenizer=""))
+        data = tok_bytes(arrays, entropy=choose_entropy(entropy, prior, tokenizer=tokenizer_of(arrays)))
         if target.suffix == ".tok":
             with atomic(target, force=force, source=str(source)) as part:
                 part.write_bytes(data.getvalue())

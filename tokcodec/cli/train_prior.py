@@ -19,6 +19,14 @@ def train_prior(
     total_minutes: Annotated[
         float | None, typer.Option("--total-minutes", help="Length of the whole run, over all calls.")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            metavar="FILE",
+            help="Checkpoint to start from: of another prior, or of tokcodec train with a rate term.",
+        ),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported prior.")] = "prior",
     context: Annotated[int, typer.Option("--context", min=1, max=1024, help="Channels of the first layer.")] = 96,
     state: Annotated[int, typer.Option("--state", min=1, max=1024, help="Channels from step to step.")] = 64,
@@ -57,6 +65,7 @@ def train_prior(
             window=window,
         ),
         train=PriorTrainConfig(batch=batch, steps=steps, learning_rate=learning_rate, seed=seed),
+        init=init,
         device=device,
         log=console.note,
     )

@@ -28,6 +28,10 @@ class Trial(Protocol):
     tokens: NDArray[np.int64]
     """Tokens of each block: `(block_rows, block_columns)`; those at the edge have fewer."""
 
+    def coded_bits(self, levels: int) -> NDArray[np.float64]:
+        """What each block's tokens are expected to cost at each of the first levels: `(levels, rows, columns)`."""
+        ...
+
     def distortions(self, levels: Sequence[int]) -> Distortions:
         """Squared error of each block, were all blocks to keep that level: `(len(levels), block_rows, block_columns)`.
 
@@ -102,7 +106,6 @@ class RateDistortionConfig:
         slope: Lambda: squared error (sum over pixels of 8-bit values) that one coded bit must save.
         tried: Levels that are decoded, from 0 on; what lies between is interpolated, what lies above is not chosen but
             for first steps, of which the highest level is tried too.
-        coded_share: Coded bits for each raw bit.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
         first_weight: How often the first step's error counts, for later steps are made of it.
         horizon: Later steps for which an improvement of a still block can count.
@@ -110,7 +113,6 @@ class RateDistortionConfig:
 
     slope: float
     tried: tuple[int, ...] = TRIED[1]
-    coded_share: float = 0.75
     block_bits: float = 2.0
     first_weight: float = 8.0
     horizon: int = 6
@@ -147,7 +149,7 @@ class RateDistortionAllocator:
         else:
             stays = np.clip(self._left * trial.frames / expected[0], 0.0, 0.95)
             weight = (1 - stays**config.horizon) / (1 - stays)
-        coded = config.coded_share * bits[:, None, None] * trial.tokens
+        coded = trial.coded_bits(len(bits))
         coded[1:] += config.block_bits
         cost = weight * expected + config.slope * coded
         if trial.first:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
+from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.refine import refine
@@ -130,6 +131,7 @@ class StreamEncoder:
         self.geometry: TokenGeometry = model.config.geometry
         self._allocator = allocator
         self._iterations = iterations
+        self._cost = CodingCost(self.geometry.bits_per_token)
         self._waiting: list[Tensor] = []
         self._start_chunk()
 
@@ -138,6 +140,7 @@ class StreamEncoder:
         self._decoded: DecoderState | None = None
         self._sent: tuple[Tensor, Tensor] | None = None
         self._last: Tensor | None = None
+        self._cost.start_chunk()
         self._allocator.start_chunk()
 
     def begin(self, allocator: Allocator) -> None:
@@ -171,13 +174,16 @@ class StreamEncoder:
         with _memory_errors():
             past = self._past(pixels)
             z, self._state = self._model.encoder.step(pixels, past)
-            trial = _Trial(self._model, signs(z), self._decoded, frames, None if past is None else past.forecast)
+            forecast = None if past is None else past.forecast
+            trial = _Trial(self._model, signs(z), self._decoded, frames, forecast, self._cost)
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
         with _memory_errors():
             tokens = self._refined(z, kept, pixels)
         self._sent = tokens, kept
+        if trial.was_priced:
+            self._cost.learn((tokens * kept)[0].to(torch.int8).cpu().numpy())
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         return TokenStep(indices=indices, levels=levels)
 
@@ -207,9 +213,11 @@ class _Trial:
         decoded: DecoderState | None,
         source: Tensor,
         forecast: Forecast | None,
+        cost: CodingCost,
     ) -> None:
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
-        self._forecast = forecast
+        self._forecast, self._cost = forecast, cost
+        self.was_priced = False
         self.geometry = model.config.geometry
         self.first, self.frames = decoded is None, len(source)
         self._grid = rows, columns = tokens.shape[-2:]
@@ -221,6 +229,19 @@ class _Trial:
         rows, columns = self._grid
         kept_bits = spread_levels(levels, self.geometry, rows=rows, columns=columns)
         return _kept_mask(kept_bits, self._tokens.shape[1], self._tokens)
+
+    def coded_bits(self, levels: int) -> NDArray[np.float64]:
+        """Expected bits of each block at each of the first levels, by what steps before it cost."""
+        self.was_priced = True
+        table = self.geometry.level_bits[:levels]
+        side = self.geometry.block_tokens
+        bits = self._tokens[0, : table[-1]].to(torch.int8).cpu().numpy()
+        costs = self._cost.estimate(bits)
+        costs = np.add.reduceat(costs, np.arange(0, costs.shape[1], side), axis=1)
+        costs = np.add.reduceat(costs, np.arange(0, costs.shape[2], side), axis=2)
+        sums = np.concatenate([np.zeros_like(costs[:1]), costs.cumsum(axis=0, dtype=np.float64)])
+        found: NDArray[np.float64] = sums[list(table)]
+        return found
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         """Squared error of each block at each level, of a step of four by every second frame."""

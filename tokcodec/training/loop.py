@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import Lpips
+from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel
 from tokcodec.tokenizer.model import Tokenizer
@@ -23,6 +24,7 @@ from tokcodec.training.inflation import inflate, needs_inflation
 from tokcodec.training.meter import ComputeClock, Meter, Progress, device_name, peak_flops
 from tokcodec.training.objective import Allocations, Steps, allocations_of, clip_losses
 from tokcodec.training.optimizer import HybridOptimizer
+from tokcodec.training.prior_model import PriorModel
 from tokcodec.training.source import ClipSource
 
 
@@ -67,11 +69,20 @@ class Trainer:
         self.optimizer = HybridOptimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
+        self.prior: PriorModel | None = None
+        self._prior_optimizer: HybridOptimizer | None = None
+        if config.weights.rate:
+            self.prior = PriorModel(PriorConfig(bits_per_token=model_config.bits_per_token)).to(self.device)
+            self.prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._prior_optimizer = HybridOptimizer(
+                self.prior, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+            )
         self.step = 0
         self.seconds = 0.0
         if checkpoint.exists():
             self._load()
-        self.group.start_alike([*self.model.parameters(), *self.average.parameters()])
+        learned = [] if self.prior is None else list(self.prior.parameters())
+        self.group.start_alike([*self.model.parameters(), *self.average.parameters(), *learned])
         torch.manual_seed(config.seed + self.step + 1000 * self.group.rank)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -93,6 +104,10 @@ class Trainer:
             self.average.load_state_dict(saved["average"])
             if "optimizer" in saved:
                 self.optimizer.load_state_dict(saved["optimizer"])
+            if self.prior is not None and self._prior_optimizer is not None and "prior" in saved:
+                self.prior.load_state_dict(saved["prior"])
+                if "prior_optimizer" in saved:
+                    self._prior_optimizer.load_state_dict(saved["prior_optimizer"])
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ModelError(f"not a checkpoint of tokcodec: {error}", where=str(self.checkpoint)) from error
@@ -108,6 +123,10 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
             }
+            if self.prior is not None and self._prior_optimizer is not None:
+                values["prior_config"] = self.prior.config.to_json()
+                values["prior"] = self.prior.state_dict()
+                values["prior_optimizer"] = self._prior_optimizer.state_dict()
             save_checkpoint(self.checkpoint, values)
 
     def _learning_rate(self, fraction: float) -> float:
@@ -139,16 +158,27 @@ class Trainer:
         lpips = self._lpips if phase.lpips and weights.lpips else None
         with precision:
             terms = clip_losses(
-                self.model, frames, self._allocations(phase), config, phase.stage, steps=self._steps, lpips=lpips
+                self.model,
+                frames,
+                self._allocations(phase),
+                config,
+                phase.stage,
+                steps=self._steps,
+                lpips=lpips,
+                prior=self.prior,
             )
         loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         self.model.zero_grad(set_to_none=True)
+        if self.prior is not None:
+            self.prior.zero_grad(set_to_none=True)
         loss.backward()
         self.group.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimizer.step(learning_rate=rate)
+            if self.prior is not None and self._prior_optimizer is not None and "rate" in terms:
+                self._learn_rate(self.prior, self._prior_optimizer, rate)
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
@@ -159,6 +189,15 @@ class Trainer:
                 hint="go on from the last checkpoint with a lower learning_rate",
             )
         return {name: term.detach() for name, term in terms.items()} | {"gradient_norm": norm}, not finite
+
+    def _learn_rate(self, prior: PriorModel, optimizer: HybridOptimizer, rate: float) -> None:
+        """A step of the prior from the same gradients; how much the rate weighs is none of its business."""
+        self.group.average_gradients(prior)
+        for parameter in prior.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.config.weights.rate
+        if torch.isfinite(torch.nn.utils.clip_grad_norm_(prior.parameters(), self.config.gradient_clip)):
+            optimizer.step(learning_rate=rate)
 
     def run(
         self,

@@ -25,6 +25,7 @@ class LossWeights:
         commitment: Mean squared distance of z to its signs (paper: 0.25).
         entropy: The entropy penalty, E[H] - diversity * H[E] (paper: 0.1).
         diversity: Weight of H[E] inside the entropy penalty.
+        rate: Bits per pixel by a prior that is trained alongside; 0 leaves both out.
     """
 
     l1: float = 0.5
@@ -35,6 +36,7 @@ class LossWeights:
     commitment: float = 0.02
     entropy: float = 0.01
     diversity: float = 1.0
+    rate: float = 0.0
 
 
 def reconstruction_terms(decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ from tokcodec.tokenizer.motion import code_of_motion
 from tokcodec.tokenizer.search import search_clip
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
+from tokcodec.training.prior_model import PriorModel
+from tokcodec.training.rate import rate_term
 
 BLOCK_PIXELS = 32
 """Pixels along each side of a block of 4x4 tokens."""
@@ -139,6 +141,7 @@ def clip_losses(
     *,
     steps: Steps | None = None,
     lpips: Lpips | None = None,
+    prior: PriorModel | None = None,
 ) -> dict[str, Tensor]:
     """Run a batch of clips through the steps of encoder and decoder; every loss term, unweighted.
 
@@ -150,11 +153,12 @@ def clip_losses(
         stage: Continuous latents skip the signs and the latent terms.
         steps: Those of the model, where they are not compiled.
         lpips: Adds the LPIPS term.
+        prior: Adds the rate term.
     """
     steps = steps or Steps.of(model)
     past: Past | None = None
     decoder_state: DecoderState | None = None
-    latents, decoded, moved, motions = [], [], [], []
+    latents, decoded, moved, motions, sent, masks = [], [], [], [], [], []
     geometry = model.config.geometry
     found = search_clip(frames) if model.config.recurrent else None
     for step in range(allocations.levels.shape[1]):
@@ -165,6 +169,8 @@ def clip_losses(
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
         latents.append(z)
+        sent.append(tokens)
+        masks.append(kept)
         decoded.append(pixels)
         if decoder_state.moved is not None and decoder_state.motion is not None:
             moved.append(decoder_state.moved)
@@ -183,4 +189,13 @@ def clip_losses(
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
     if stage != "continuous" and model.config.quantizer == "lfq":
         terms |= latent_terms(torch.cat(latents), diversity=config.weights.diversity, group=config.entropy_group)
+        if prior is not None:
+            terms["rate"] = rate_term(
+                prior,
+                torch.stack(sent),
+                torch.stack(masks),
+                geometry.level_bits,
+                pixels=result[:, :, 0].numel(),
+                seed=int(torch.randint(1 << 31, ())),
+            )
     return terms

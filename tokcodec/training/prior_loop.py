@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,8 @@ class PriorTrainer:
         level_bits: Bits of each level of the tokens.
         checkpoint: Read if it exists, and written.
         device: Where to compute.
+        init: Checkpoint of a prior, or of a tokenizer with a rate term, whose weights to start from where there is no
+            checkpoint.
 
     Raises:
         ModelError: The checkpoint is of another network.
@@ -108,6 +111,7 @@ class PriorTrainer:
         level_bits: tuple[int, ...],
         checkpoint: Path,
         device: torch.device,
+        init: Path | None = None,
     ) -> None:
         torch.manual_seed(train.seed)
         self.model = PriorModel(config).to(device=device)
@@ -120,11 +124,26 @@ class PriorTrainer:
         self._generator = torch.Generator().manual_seed(train.seed)
         if checkpoint.exists():
             self._load()
+        elif init is not None:
+            self._start_from(init)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        saved = read_checkpoint(path, self.device)
+        if "prior_config" not in saved:
+            raise ModelError("there is no prior in the checkpoint", where=str(path))
+        if saved["prior_config"] != self.model.config.to_json():
+            raise ModelError("the checkpoint is of another network", where=str(path))
+        return saved
+
+    def _start_from(self, path: Path) -> None:
+        saved = self._read(path)
+        try:
+            self.model.load_state_dict(saved.get("prior") or saved["model"])
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"not a checkpoint of a prior: {error}", where=str(path)) from error
 
     def _load(self) -> None:
-        saved = read_checkpoint(self._checkpoint, self.device)
-        if saved.get("prior_config") != self.model.config.to_json():
-            raise ModelError("the checkpoint is of another network", where=str(self._checkpoint))
+        saved = self._read(self._checkpoint)
         try:
             self.model.load_state_dict(saved["model"])
             self._optimizer.load_state_dict(saved["optimizer"])

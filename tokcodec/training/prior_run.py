@@ -28,6 +28,7 @@ def train_prior_folder(
     name: str,
     config: PriorConfig | None = None,
     train: PriorTrainConfig | None = None,
+    init: Path | None = None,
     device: str = "auto",
     log: Callable[[str], None],
 ) -> WeightsEntry:
@@ -41,12 +42,13 @@ def train_prior_folder(
         name: Name of the exported prior.
         config: Sizes of the network; by default those of the tokens' bits.
         train: Choices of the run.
+        init: Checkpoint to start from, where `out` has none.
         device: "auto", "cpu" or "cuda".
         log: Called with each line of the log.
 
     Raises:
         UsageError: There are no tokens to train on.
-        ModelError: The checkpoint in `out` is of another network.
+        ModelError: The checkpoint in `out`, or `init`, is of another network.
         OutputError: The folder cannot be made.
     """
     try:
@@ -62,6 +64,7 @@ def train_prior_folder(
         level_bits=geometry.level_bits,
         checkpoint=out / "checkpoint.pt",
         device=choose_device(device),
+        init=init,
     )
     # Seeded by the step too, so that a call that goes on does not draw the same crops again.
     sampler = ChunkSampler(

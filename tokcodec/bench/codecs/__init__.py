@@ -40,7 +40,7 @@ def make_codecs(
     *,
     model: str | None = None,
     device: str = "cpu",
-    entropy: str = "adaptive",
+    entropy: str = "auto",
     prior: str | None = None,
 ) -> list[BenchCodec]:
     """The codecs of these names, in this order; all but the names concerns tokcodec alone.

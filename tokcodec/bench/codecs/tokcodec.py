@@ -47,8 +47,9 @@ class Tokcodec:
         fixed: Setting = {"chunk_frames": CHUNK_FRAMES, "weights": self.sha256[:12]}
         if self.device != "cpu":
             fixed["device"] = self.device
-        if self.entropy != "adaptive":
-            fixed |= {"entropy": self.entropy, "prior": self.prior_sha256[:12]}
+        fixed["entropy"] = self.entropy
+        if self.prior_sha256:
+            fixed["prior"] = self.prior_sha256[:12]
         return [{"quality": level, **fixed} for level in self.levels]
 
     def absent(self) -> str:
@@ -69,8 +70,6 @@ class Tokcodec:
         ]
 
     def _entropy_options(self) -> list[str]:
-        if self.entropy == "adaptive":
-            return []
         return ["--entropy", self.entropy, *([] if self.prior is None else ["--prior", self.prior])]
 
     def decode_command(self, task: CodecTask) -> list[str]:
@@ -111,7 +110,7 @@ class Tokcodec:
 
 
 def make_tokcodec(
-    *, model: str | None = None, device: str = "cpu", entropy: str = "adaptive", prior: str | None = None
+    *, model: str | None = None, device: str = "cpu", entropy: str = "auto", prior: str | None = None
 ) -> Tokcodec:
     """tokcodec with a model of the registry, or a weights file; `entropy` and `prior` as for `tokcodec encode`.
 
@@ -129,7 +128,7 @@ def make_tokcodec(
         model_name=entry.name,
         sha256=entry.sha256,
         device=device,
-        entropy=entropy,
+        entropy=chosen.model,
         prior=prior,
         prior_sha256=chosen.sha256,
     )

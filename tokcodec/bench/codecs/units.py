@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from tokcodec.errors import MediaError
+
 _START = re.compile(rb"\x00?\x00\x00\x01")
 _TEMPORAL_DELIMITER = 2
 
@@ -15,8 +17,13 @@ def without_units(stream: bytes, is_dropped: Callable[[bytes], bool]) -> bytes:
     Args:
         stream: With start codes.
         is_dropped: Takes the first two bytes of a unit.
+
+    Raises:
+        MediaError: It has none.
     """
     starts = [(match.start(), match.end()) for match in _START.finditer(stream)]
+    if not starts:
+        raise MediaError("the encoder's stream has no start codes")
     ends = [start for start, _ in starts[1:]] + [len(stream)]
     return b"".join(
         stream[start:end]

@@ -96,11 +96,12 @@ class Vvenc(ChildCodec):
                 pass  # the program has ended early; what it said follows
             finally:
                 status = process.wait() if process is not None else 0
-            if status != 0 or not target.exists():
+            stream = target.read_bytes() if status == 0 and target.exists() else b""
+            if not stream:
                 said.seek(0)
                 lines = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
-                raise MediaError(f"VVenC failed ({status}): {' / '.join(lines[-3:])}")
-            return without_units(target.read_bytes(), lambda head: head[1] >> 3 == DELIMITER)
+                raise MediaError(f"VVenC failed ({status}): {' / '.join(lines[-3:]) or 'it wrote nothing'}")
+            return without_units(stream, lambda head: head[1] >> 3 == DELIMITER)
 
 
 def _pipe_of(process: subprocess.Popen[bytes]) -> Any:

@@ -1,12 +1,14 @@
 """The report of a results folder: a page that opens from disk, and figures.
 
-load.py      what a run left in its folder
-series.py    curves by codec and metric, with the names, colours and markers of the codecs
-tables.py    BD-rates, speed and memory, and every measurement, as rows of text
-paper.py     the published numbers (paper.toml) beside ours
-pictures.py  example frames as data inside the page
-figures.py   PNG files by matplotlib
-page.py      the page, from assets/
+load.py         what a run left in its folder
+series.py       curves by codec and metric, with the names, colours and markers of the codecs
+equal_table.py  every codec at tokcodec's rates, as rows of text
+tables.py       BD-rates, speed and memory, and every measurement, likewise
+verdicts.py     BD-rates in words
+paper.py        the published numbers (paper.toml) beside ours
+pictures.py     example frames as data inside the page
+figures.py      PNG files by matplotlib
+page.py         the page, from assets/
 """
 
 from __future__ import annotations

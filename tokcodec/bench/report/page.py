@@ -5,23 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tokcodec.bench.rates import TOLERANCE
+from tokcodec.bench.report.equal_table import equal_groups, equal_notes
 from tokcodec.bench.report.load import ORIGINAL, ExampleFrame, Results
 from tokcodec.bench.report.paper import PAPER_METRICS, differences, read_paper, table3_rows
 from tokcodec.bench.report.pictures import embed
-from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_of, setting_text
+from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, drawn_points, look_of, setting_text
 from tokcodec.bench.report.tables import (
     bd_table,
     clip_tables,
     machine_text,
     speed_tables,
-    verdicts,
 )
+from tokcodec.bench.report.verdicts import overlaps, verdicts
 
 PAGE_NAME = "report.html"
 _ASSETS = "assets"
@@ -64,8 +66,12 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "absent": {look_of(codec).label: reason for codec, reason in results.absent.items()},
         "codecs": [(codec, look_of(codec)) for codec in comparison.codecs],
         "verdicts": verdicts(comparison),
+        "levels": comparison.levels,
+        "equal_groups": equal_groups(comparison),
+        "equal_notes": equal_notes(comparison),
         "bd_tables": tables,
         "bd_notes": notes,
+        "overlaps": overlaps(comparison),
         "speed_tables": speed_tables(results, comparison),
         "clip_tables": clip_tables(results, comparison),
         "paper": paper,
@@ -111,7 +117,10 @@ def _chart_data(results: Results, comparison: Comparison) -> dict[str, Any]:
                     {
                         "codec": codec,
                         "label": series.label,
-                        "mean": [[rate, _drawable(value)] for rate, value in series.mean],
+                        "mean": [
+                            [point.bits_per_pixel, _drawable(point.value), point.text, point.part]
+                            for point in drawn_points(series)
+                        ],
                         "clips": {
                             clip: [
                                 [rate, _drawable(value), setting]
@@ -160,7 +169,7 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
     for codec in comparison.codecs:
         own = [record for record in results.records if record.codec == codec]
         example = own[len(own) // 2]
-        versions = sorted({f"{name} {version}" for record in own for name, version in record.versions.items()})
+        versions = sorted({f"{name} {_cut(version)}" for record in own for name, version in record.versions.items()})
         rows.append(
             {
                 "label": look_of(codec).label,
@@ -170,6 +179,11 @@ def _conditions(results: Results, comparison: Comparison) -> list[dict[str, str]
             }
         )
     return rows
+
+
+def _cut(version: str) -> str:
+    """A version whose digests are cut to twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", version)
 
 
 def _sampling(results: Results) -> list[str]:

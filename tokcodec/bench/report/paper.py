@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from tokcodec.bench.equal import at_rate
 from tokcodec.bench.report.load import Results
-from tokcodec.bench.report.series import METRIC_LOOKS, Comparison, Series
+from tokcodec.bench.report.series import METRIC_LOOKS, Comparison, Series, look_of
 
 PAPER_METRICS = {"lpips": ("lpips_alex", "lpips_vgg"), "psnr": ("psnr_rgb", "psnr_y"), "ms_ssim": ("ms_ssim_rgb",)}
 """Ours by theirs: they do not say which LPIPS network and which PSNR, so both stand beside it."""
@@ -112,7 +113,10 @@ class PaperRow:
 
 
 def table3_rows(paper: Paper, comparison: Comparison) -> list[PaperRow]:
-    """The published rows, then ours, each at the point of its averaged curve that is nearest to the paper's rate."""
+    """The published rows, then ours, each at the point of its averaged curve that is nearest to the paper's rate.
+
+    A codec without an averaged curve has a row too, which says why it is empty.
+    """
     rows = []
     for point in paper.table3:
         cells = {}
@@ -123,23 +127,23 @@ def table3_rows(paper: Paper, comparison: Comparison) -> list[PaperRow]:
         rows.append(
             PaperRow(name=point.name, ours=False, rate=f"{point.bits_per_pixel:.4f}", cells=cells, note="published")
         )
-    return rows + [row for codec in comparison.codecs if (row := _our_row(paper, comparison, codec)) is not None]
+    return rows + [_our_row(paper, comparison, codec) for codec in comparison.codecs]
 
 
-def _our_row(paper: Paper, comparison: Comparison, codec: str) -> PaperRow | None:
-    cells, rates, label = {}, [], ""
+def _our_row(paper: Paper, comparison: Comparison, codec: str) -> PaperRow:
+    cells, rates, label = {}, [], look_of(codec).label
     for name in (name for ours in PAPER_METRICS.values() for name in ours):
         series = comparison.series.get(name, {}).get(codec)
         point = None if series is None else nearest(series, paper.bits_per_pixel)
         if series is None or point is None:
             cells[name] = ""
             continue
-        label = label or series.label.split(",")[0]
         variant = f" ({series.variant.replace('=', ' ')})" if series.variant else ""
         cells[name] = f"{point[1]:.{2 if METRIC_LOOKS[name].unit else 3}f}{variant}"
         rates.append(point[0])
     if not rates:
-        return None
+        note = "there is no rate at which all clips count"
+        return PaperRow(name=label, ours=True, rate="", cells=cells, note=note)
     low, high = min(rates), max(rates)
     rate = f"{low:.4f}" if math.isclose(low, high, rel_tol=1e-3) else f"{low:.4f} to {high:.4f}"
     off = max((abs(rate / paper.bits_per_pixel - 1) for rate in rates), default=0.0)
@@ -150,16 +154,13 @@ def _our_row(paper: Paper, comparison: Comparison, codec: str) -> PaperRow | Non
 def nearest(series: Series, bits_per_pixel: float) -> tuple[float, float] | None:
     """Rate and quality of the averaged curve at this rate, or at its end that is nearest; None without a curve.
 
-    Between the averaged curve's points quality is linear in the logarithm of the rate; nothing is extrapolated.
+    Between the averaged curve's points it is interpolated as between those of a clip; nothing is extrapolated.
     """
     if not series.mean:
         return None
     rate = min(max(bits_per_pixel, series.mean[0][0]), series.mean[-1][0])
-    for (left, before), (right, after) in zip(series.mean, series.mean[1:], strict=False):
-        if left <= rate <= right and right > left:
-            share = math.log(rate / left) / math.log(right / left)
-            return rate, before + share * (after - before)
-    return series.mean[0]
+    value = at_rate(series.mean, rate)
+    return None if value is None else (rate, value)
 
 
 def differences(paper: Paper, results: Results) -> list[str]:

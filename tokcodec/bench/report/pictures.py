@@ -40,7 +40,7 @@ def embed(frames: Sequence[ExampleFrame]) -> Pictures:
     return Pictures(
         uris=[_uri("webp", _webp(frame)) for frame in frames],
         note=f"To keep the page light the frames are WebP of quality {WEBP_QUALITY}; "
-        "the lossless ones are in the folder frames beside it.",
+        "the run kept the lossless ones in its folder frames.",
     )
 
 

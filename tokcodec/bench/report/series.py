@@ -10,7 +10,7 @@ import numpy as np
 
 from tokcodec.bench.curves import (
     BdRow,
-    Points,
+    averaged_curve,
     bd_rows,
     better_variant,
     clip_curves,
@@ -18,6 +18,7 @@ from tokcodec.bench.curves import (
     mean_curve,
     variant_of,
 )
+from tokcodec.bench.equal import OWN, Level, MeanPoint, Points, full_points, levels_of, mean_points
 from tokcodec.bench.record import METRICS, BenchRecord
 
 ANCHOR = "x265"
@@ -61,23 +62,25 @@ class Metric:
     Attributes:
         label: For headings.
         unit: Of the axis; "" where it has none.
-        digits: After the point.
+        digits: After the point, of a single measurement.
+        table_digits: Likewise, of a mean over clips.
         less_is_better: Direction.
     """
 
     label: str
     unit: str
     digits: int
+    table_digits: int
     less_is_better: bool = False
 
 
 METRIC_LOOKS = {
-    "psnr_rgb": Metric(label="PSNR RGB", unit="dB", digits=2),
-    "psnr_y": Metric(label="PSNR Y", unit="dB", digits=2),
-    "ms_ssim_rgb": Metric(label="MS-SSIM RGB", unit="", digits=4),
-    "lpips_alex": Metric(label="LPIPS AlexNet", unit="", digits=4, less_is_better=True),
-    "lpips_vgg": Metric(label="LPIPS VGG", unit="", digits=4, less_is_better=True),
-    "vmaf": Metric(label="VMAF", unit="", digits=2),
+    "psnr_rgb": Metric(label="PSNR RGB", unit="dB", digits=2, table_digits=2),
+    "psnr_y": Metric(label="PSNR Y", unit="dB", digits=2, table_digits=2),
+    "ms_ssim_rgb": Metric(label="MS-SSIM RGB", unit="", digits=4, table_digits=3),
+    "lpips_alex": Metric(label="LPIPS AlexNet", unit="", digits=4, table_digits=3, less_is_better=True),
+    "lpips_vgg": Metric(label="LPIPS VGG", unit="", digits=4, table_digits=3, less_is_better=True),
+    "vmaf": Metric(label="VMAF", unit="", digits=2, table_digits=1),
 }
 
 
@@ -90,13 +93,16 @@ class Series:
         variant: Which of the codec's ways of coding; "" where it has one. The better one by this metric.
         clips: Rate and quality of each point by clip.
         settings: What the codec was told, in the order of those points, by clip.
-        mean: Mean over clips at equal rate; empty where the clips share no rate.
+        levels: The mean over clips at each of tokcodec's levels, at its rate on each clip; empty without tokcodec.
+        mean: Those of them that all clips count in, by rising rate. Without tokcodec the mean at rates that all clips
+            reach.
     """
 
     codec: str
     variant: str
     clips: dict[str, Points]
     settings: dict[str, list[str]]
+    levels: Sequence[MeanPoint]
     mean: Points
 
     @property
@@ -107,17 +113,53 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A point of a mean as it is drawn.
+
+    Attributes:
+        bits_per_pixel: Rate.
+        value: Quality.
+        text: At which level, over which clips; "" where there are no levels.
+        part: How many clips count, where not all do: "11/12". Such a point is hollow.
+    """
+
+    bits_per_pixel: float
+    value: float
+    text: str
+    part: str
+
+
+def drawn_points(series: Series) -> list[Drawn]:
+    """The mean over clips by rising rate: all points in which half of the clips or more count."""
+    if not series.levels:
+        return [Drawn(bits_per_pixel=rate, value=value, text="", part="") for rate, value in series.mean]
+    points = [
+        Drawn(
+            bits_per_pixel=point.bits_per_pixel,
+            value=point.value,
+            text=f"{point.level}, {point.clips}",
+            part=point.share if point.missing else "",
+        )
+        for point in series.levels
+        if point.values and len(point.values) >= len(point.missing)
+    ]
+    return sorted(points, key=lambda point: point.bits_per_pixel)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Everything that is drawn and tabled.
 
     Attributes:
         codecs: Names, tokcodec and the anchor first.
+        levels: Of tokcodec, by rising mean rate; empty without it.
         series: By metric, then by codec; a metric that nobody was measured by has none.
         missing: Reasons by metric, where a metric is missing from some records or from all.
         bd: BD-rates by metric, then by codec, of the variant that the series shows.
     """
 
     codecs: Sequence[str]
+    levels: Sequence[Level]
     series: dict[str, dict[str, Series]]
     missing: dict[str, list[str]]
     bd: dict[str, dict[str, BdRow]]
@@ -127,12 +169,13 @@ def make_comparison(records: Sequence[BenchRecord]) -> Comparison:
     """Choose variants, average, and compute BD-rates against x265."""
     codecs = sorted({record.codec for record in records}, key=lambda name: [*LOOKS, name].index(name))
     rows = bd_rows(records, anchor=ANCHOR)
+    levels = levels_of(records)
     series: dict[str, dict[str, Series]] = {}
     bd: dict[str, dict[str, BdRow]] = {}
     missing: dict[str, list[str]] = {}
     for metric in METRICS:
         for codec in codecs:
-            one = _series(records, rows, codec, metric)
+            one = _series(records, rows, levels, codec, metric)
             if one is None:
                 continue
             series.setdefault(metric, {})[codec] = one
@@ -145,30 +188,37 @@ def make_comparison(records: Sequence[BenchRecord]) -> Comparison:
             missing[metric] = [f"{len(without)} of {len(records)} measurements: {text}" for text in sorted(reasons)]
         elif without:
             missing[metric] = sorted(reasons)
-    return Comparison(codecs=codecs, series=series, missing=missing, bd=bd)
+    return Comparison(codecs=codecs, levels=levels, series=series, missing=missing, bd=bd)
 
 
-def _series(records: Sequence[BenchRecord], rows: Sequence[BdRow], codec: str, metric: str) -> Series | None:
+def _series(
+    records: Sequence[BenchRecord], rows: Sequence[BdRow], levels: Sequence[Level], codec: str, metric: str
+) -> Series | None:
     curves = clip_curves(records, codec, metric)
     if not curves:
         return None
-    variant = _variant(curves, rows, codec, metric)
+    clips = sorted({record.clip for record in records})
+    variant = _variant(curves, rows, levels, codec, metric)
     points: dict[str, list[tuple[float, float, str]]] = {}
     for record in records:
         value = record.metrics[metric]
         if record.codec == codec and variant_of(record) == variant and value is not None:
             points.setdefault(record.clip, []).append((record.bits_per_pixel, value, setting_text(record)))
+    means = mean_points(curves[variant], levels, clips, is_own=codec == OWN)
     ordered = {clip: sorted(some) for clip, some in sorted(points.items())}
     return Series(
         codec=codec,
         variant=variant,
         clips={clip: [(rate, value) for rate, value, _ in some] for clip, some in ordered.items()},
         settings={clip: [text for _, _, text in some] for clip, some in ordered.items()},
-        mean=mean_curve(curves[variant]),
+        levels=means,
+        mean=full_points(means) if levels else mean_curve(curves[variant]),
     )
 
 
-def _variant(curves: dict[str, dict[str, Points]], rows: Sequence[BdRow], codec: str, metric: str) -> str:
+def _variant(
+    curves: dict[str, dict[str, Points]], rows: Sequence[BdRow], levels: Sequence[Level], codec: str, metric: str
+) -> str:
     """The variant with the lower BD-rate; where there are none, the better one over the rates that both have."""
     if len(curves) == 1:
         return next(iter(curves))
@@ -179,7 +229,8 @@ def _variant(curves: dict[str, dict[str, Points]], rows: Sequence[BdRow], codec:
         return best.variant
     first, *others = sorted(curves)
     for other in others:
-        values = _at_common_rates(mean_curve(curves[first]), mean_curve(curves[other]))
+        clips = sorted(curves[first].keys() & curves[other].keys())
+        values = _at_common_rates(*(averaged_curve(curves[name], levels, clips, codec) for name in (first, other)))
         if values is not None and is_better(metric, values[1], values[0]):
             first = other
     return first

@@ -16,9 +16,9 @@ NONE = "\N{EN DASH}"
 _STAGES = {"entropy_coding": "entropy coding", "video_io": "video I/O"}
 
 
-def percent(value: float) -> str:
+def percent(value: float, *, digits: int = 1) -> str:
     """A BD-rate, with its sign: "+12.3%"."""
-    text = f"{value:+.1f}%" if abs(value) < 1000 else f"{value:+.0f}%"
+    text = f"{value:+.{digits if abs(value) < 1000 else 0}f}%"
     return text.replace("-", MINUS)
 
 
@@ -281,20 +281,3 @@ def _clip_bd(comparison: Comparison, codec: str, clip: str) -> list[str]:
         value = None if found is None else found["pchip"].percent
         cells.append(NONE if value is None else percent(value))
     return cells
-
-
-def verdicts(comparison: Comparison, codec: str = "tokcodec") -> list[str]:
-    """Where a codec wins and loses against the anchor, a phrase for each metric."""
-    sentences = []
-    apart: dict[str, list[str]] = {}
-    for metric, rows in comparison.bd.items():
-        row = rows.get(codec)
-        if row is None:
-            continue
-        value, label = bd_value(row, "pchip"), METRIC_LOOKS[metric].label
-        if value is None:
-            apart.setdefault(row.from_mean_curve["pchip"].reason, []).append(label)
-        else:
-            kind = "averaged curve" if row.mean_per_clip["pchip"] is None else "mean of clips"
-            sentences.append(f"{abs(value):.0f}% {'less' if value < 0 else 'more'} at equal {label} ({kind})")
-    return sentences + [f"not comparable by {', '.join(labels)} ({reason})" for reason, labels in apart.items()]

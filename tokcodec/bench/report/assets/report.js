@@ -38,11 +38,6 @@
     return points.filter((point) => point[1] !== null);
   }
 
-  function cloud(series) {
-    return clipChoice.value ? [] : Object.entries(series.clips).flatMap(([clip, points]) =>
-      points.filter((point) => point[1] !== null).map((point) => [...point, clip]));
-  }
-
   function rateTicks(low, high) {
     const ticks = [], digits = high / low < 8 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 2, 5];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
@@ -64,7 +59,7 @@
   function draw(chart, figure) {
     figure.querySelectorAll("svg, .empty, .tip").forEach((old) => old.remove());
     const visible = chart.series.filter((series) => !hidden.has(series.codec));
-    const all = visible.flatMap((series) => [...shown(series), ...cloud(series)]);
+    const all = visible.flatMap(shown);
     if (!all.length) {
       element("div", { className: "empty", textContent: "No points for this choice." }, figure);
       return;
@@ -104,15 +99,18 @@
       target.addEventListener("pointerleave", () => { tip.hidden = true; });
     };
     const order = [...visible].sort((one, two) => (one.codec === "tokcodec") - (two.codec === "tokcodec"));
-    for (const series of order)
-      for (const point of cloud(series))
-        say(marker(series.codec, x(point[0]), y(point[1]), 2, { class: "cloud", fill: data.codecs[series.codec].colour }, svg), series, point, `${point[3]}, ${point[2]}`);
     for (const series of order) {
       const colour = data.codecs[series.codec].colour, points = shown(series);
-      if (points.length > 1)
-        node("polyline", { class: series.codec === "tokcodec" ? "curve own" : "curve", stroke: colour, points: points.map((point) => `${x(point[0])},${y(point[1])}`).join(" ") }, svg);
-      for (const point of points)
-        say(marker(series.codec, x(point[0]), y(point[1]), 4, { class: "point", fill: colour, "data-codec": series.codec }, svg), series, point, clipChoice.value ? point[2] : "mean over clips");
+      const line = (some, kind) => some.length > 1 && node("polyline", { class: `curve ${kind}`, stroke: colour, points: some.map((point) => `${x(point[0])},${y(point[1])}`).join(" ") }, svg);
+      const full = points.filter((point) => !point[3]);
+      if (full.length < points.length) line(points, "partial");
+      line(full, series.codec === "tokcodec" ? "own" : "");
+      for (const point of points) {
+        const look = point[3] ? { class: "point hollow", style: `stroke: ${colour}` } : { class: "point", fill: colour };
+        const what = clipChoice.value ? point[2] : ["mean over clips", point[2]].filter(Boolean).join("\n");
+        say(marker(series.codec, x(point[0]), y(point[1]), 4, { ...look, "data-codec": series.codec }, svg), series, point, what);
+        if (point[3]) node("text", { class: "part", x: x(point[0]) + 8, y: y(point[1]) + 13 }, svg, point[3]);
+      }
     }
   }
 
