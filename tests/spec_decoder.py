@@ -1,7 +1,7 @@
 """An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
 
-The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) was
-written, by authors of tokcodec.
+The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
+the variants of the network (8.4) were written, by authors of tokcodec.
 
 It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
 favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
@@ -850,6 +850,12 @@ CONFIG_KEYS = {
     "level_bits",
     "quantizer",
 }
+VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
+    "adaptive_norm": (True, False),
+    "recurrent": (True, False),
+    "temporal_downsampling": ("late", "early"),
+}
+"""Keys that may be missing; the first value is then meant."""
 
 
 def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
@@ -857,7 +863,11 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     start = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(data[8:start])
     config = json.loads(head.pop("__metadata__", {}).get("tokcodec.tokenizer", "{}"))
-    check(set(config) == CONFIG_KEYS and config["quantizer"] == "lfq", 0, "unknown keys or quantizer", "M")
+    suits = CONFIG_KEYS <= set(config) <= CONFIG_KEYS | set(VARIANT_KEYS) and config["quantizer"] == "lfq"
+    check(suits, 0, "unknown keys or quantizer", "M")
+    for name, values in VARIANT_KEYS.items():
+        value = config.setdefault(name, values[0])
+        check(type(value) is type(values[0]) and value in values, 0, f"{name} is {value}", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -941,36 +951,36 @@ class Network:
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The frames of one latent step, and the state after it: features and the last picture."""
         trunk = "first" if state is None else "later"
-        cond = self.conv(trunk + ".token_in", np.concatenate([signs, kept]))
+        past = state if self.config["recurrent"] else None
+        cond = x = self.conv(trunk + ".token_in", np.concatenate([signs, kept]))
         if state is None:
             x = cond + self.column("start")
-        else:
-            s = self.norm("norm_state", state[0])
+        elif past is not None:
+            s = self.norm("norm_state", past[0])
             x = cond + s + self.conv("state_in", s)
         for b in range(self.config["decoder_blocks"]):
-            x = self.block(f"{trunk}.blocks.{b}", x, cond)
+            x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
         y = silu(self.norm(trunk + ".norm_out", x))
         frames = []
-        if state is None:
-            groups, motions = [self.conv("split_first", y)], [None]
-        else:
-            groups = np.split(self.conv("split_rest", y), 4)
+        groups = [self.conv("split_first", y)] if state is None else np.split(self.conv("split_rest", y), 4)
+        motions = [None] * len(groups)
+        if past is not None:
             motions = np.split(np.sinh(np.clip(self.conv("motion_out", y), -5, 5)), 4)
             fastest = np.max([np.sqrt((motion**2).sum(axis=0)) for motion in motions], axis=0)
             still = np.where(kept.any(axis=0), 0, np.clip((0.4 - fastest) / 0.2, 0, 1))
-            x = x + still * (state[0] - x)
+            x = x + still * (past[0] - x)
             held = still.repeat(8, axis=0).repeat(8, axis=1)
         for group, motion in zip(groups, motions, strict=True):
             m = shuffle(group, 2)
             if motion is not None:
-                moved = warp(state[1], motion)
+                moved = warp(past[1], motion)
                 m = m + self.conv("warp_in", unshuffle(moved, 4))
             m = silu(self.norm("norm_patch", self.block("frame_block", m)))
             frame = shuffle(self.conv("patch_out", m), 4)
             if motion is not None:
                 mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
                 frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4)
-                frame = frame + held * (state[1] - frame)
+                frame = frame + held * (past[1] - frame)
             frames.append(frame)
         return frames, (x, np.clip(frames[-1], -1, 1))
 

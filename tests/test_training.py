@@ -25,6 +25,7 @@ from tokcodec.training import loop, meter
 from tokcodec.training.checkpoint import initialise, join_checkpoint, split_checkpoint
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.export import export
+from tokcodec.training.inflation import inflate, needs_inflation
 from tokcodec.training.loop import Trainer
 from tokcodec.training.losses import LossWeights, latent_terms, perceptual_term, psnr_of_mse, reconstruction_terms
 from tokcodec.training.meter import ComputeClock, Meter, Progress, peak_flops
@@ -33,9 +34,7 @@ from tokcodec.training.objective import (
     Steps,
     allocations_of,
     clip_losses,
-    inflate,
     kept_from_levels,
-    needs_inflation,
     sample_allocations,
 )
 from tokcodec.training.optimizer import HybridOptimizer

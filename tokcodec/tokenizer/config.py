@@ -13,6 +13,8 @@ from tokcodec.geometry import TokenGeometry
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent")
+"""Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class TokenizerConfig:
         quantizer: "lfq", or "none" for continuous latents (what quantization costs; not codable).
         bits_per_token: K, the number of latent axes.
         level_bits: Bits that each allocation level keeps, rising from 0 to K; none stands for seven even levels.
+        adaptive_norm: Whether the tokens condition the norms of the decoder's blocks, beside being added to its input.
+        temporal_downsampling: Where the encoder merges the four frames of a later step: "late", at an eighth of the
+            resolution, or "early", at the patches.
+        recurrent: Whether a later step of the decoder goes on from the step before: its features, its last picture,
+            moved along, and places that are held. Without it such a step shows its tokens alone.
     """
 
     frame_channels: int = 64
@@ -36,6 +43,9 @@ class TokenizerConfig:
     quantizer: Literal["lfq", "none"] = "lfq"
     bits_per_token: int = 18
     level_bits: tuple[int, ...] = ()
+    adaptive_norm: bool = True
+    temporal_downsampling: Literal["late", "early"] = "late"
+    recurrent: bool = True
 
     def __post_init__(self) -> None:
         for name in (
@@ -63,6 +73,11 @@ class TokenizerConfig:
             )
         if self.quantizer not in ("lfq", "none"):
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
+        if self.temporal_downsampling not in ("late", "early"):
+            raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
+        for name in ("adaptive_norm", "recurrent"):
+            if type(getattr(self, name)) is not bool:
+                raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
 
     @property
     def geometry(self) -> TokenGeometry:
@@ -71,15 +86,19 @@ class TokenizerConfig:
         return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels)
 
     def to_json(self) -> str:
-        """The configuration as one line of JSON with sorted keys."""
-        return json.dumps({"architecture": ARCHITECTURE, **dataclasses.asdict(self)}, sort_keys=True)
+        """The configuration as one line of JSON with sorted keys, without variants that are at their defaults."""
+        fields = dataclasses.asdict(self)
+        for name in VARIANT_KEYS:
+            if fields[name] == getattr(TokenizerConfig, name):
+                del fields[name]
+        return json.dumps({"architecture": ARCHITECTURE, **fields}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> TokenizerConfig:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ModelError: Not JSON, another architecture, or unknown or missing keys.
+            ModelError: Not JSON, another architecture, unknown or missing keys, or values that are not possible.
         """
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -91,7 +110,8 @@ class TokenizerConfig:
                 f"the weights are of architecture {architecture!r}, this version has {ARCHITECTURE!r}",
                 hint="use the version of tokcodec that the weights came with",
             )
-        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not known - set(VARIANT_KEYS) <= set(fields) <= known:
             raise ModelError("the configuration of the weights has unknown or missing keys")
         if not isinstance(fields["level_bits"], list):
             raise ModelError("the configuration of the weights has no list of levels")

@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         self.modulation = conv(condition_channels, 2 * channels, 1, gain=0.2) if condition_channels else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Same shape as `x`; `condition` is `(N, condition_channels, h, w)`."""
+        """Same shape as `x`; `condition` is `(N, condition_channels, h, w)`, and left alone where there are none."""
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if self.modulation is not None:
             scale, shift = self.modulation(condition).chunk(2, dim=1)

@@ -7,6 +7,9 @@ and one frame at a time are the same computation. Training runs the same steps i
     encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latents
     decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
 
+That is the default; `adaptive_norm`, `temporal_downsampling` and `recurrent` of the configuration make other networks,
+which lack the layers that they do not need.
+
 The loop is closed: from the second step of a chunk on the encoder sees the forecast, which is what the decoder would
 show if nothing was sent, and spends the tokens on what is wrong with it. The tokens of a step thus depend on the bits
 that were kept of the steps before, never on those kept of their own step.
@@ -15,7 +18,6 @@ that were kept of the steps before, never on those kept of their own step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +26,12 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
-from tokcodec.tokenizer.motion import code_of_motion, motion_of_code, warp
+from tokcodec.tokenizer.motion import motion_features, motion_of_code, stillness, warp
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
 MOTION_CHANNELS = 64
 """Channels in which the encoder looks at motion."""
-STILL, MOVING = 0.2, 0.4
-"""Motion since the last picture, in units of `MOTION_UNIT` pixels: up to the first, what keeps no bits stands still;
-from the second on, it moves."""
 ALL_FRAMES = slice(None)
 """Every frame of a step."""
 
@@ -44,9 +43,10 @@ class DecoderState:
     Attributes:
         features: `(N, C, H/8, W/8)`.
         picture: The last one, float32 `(N, 3, H, W)`.
-        motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first. The next step does not
-            need it.
-        moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`. The next step does not need it.
+        motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first, and in a decoder that
+            is not recurrent. The next step does not need it.
+        moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
+            step does not need it.
     """
 
     features: Tensor
@@ -61,7 +61,8 @@ class Forecast:
 
     Attributes:
         frames: `(N, 4, 3, H, W)`, clamped to [-1, 1].
-        motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`.
+        motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`;
+            zero where the decoder is not recurrent.
         features: What it holds before that step, `(N, C, H/8, W/8)`.
     """
 
@@ -96,9 +97,10 @@ class Past:
     motion: Tensor
 
 
-def _patches(frames: Tensor) -> Tensor:
-    """Frames `(N, F, 3, H, W)` as maps of patches, `(N * F, 48, H/4, W/4)`."""
-    return F.pixel_unshuffle(frames.flatten(0, 1), PATCH).contiguous(memory_format=torch.channels_last)
+def _patches(frames: Tensor, *, merged: bool = False) -> Tensor:
+    """Frames `(N, F, 3, H, W)` as maps of patches, `(N * F, 48, H/4, W/4)`, or `(N, F * 48, H/4, W/4)` if `merged`."""
+    pictures = frames.flatten(1, 2) if merged else frames.flatten(0, 1)
+    return F.pixel_unshuffle(pictures, PATCH).contiguous(memory_format=torch.channels_last)
 
 
 class EncoderTrunk(nn.Module):
@@ -121,15 +123,20 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
-        self.patch_in = conv(3 * PATCH * PATCH, frame, 3)
-        self.error_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
+        patch = 3 * PATCH * PATCH
+        self.early, self.recurrent = config.temporal_downsampling == "early", config.recurrent
+        self.patch_in = conv(patch, frame, 3)
+        if self.early:
+            self.patch_rest = conv(4 * patch, frame, 3)
+        self.error_in = conv(4 * patch if self.early else patch, frame, 3, gain=0.0)
         self.frame_block = ResidualBlock(frame)
         self.merge_first = conv(4 * frame, latent, 1)
-        self.merge_rest = conv(16 * frame, latent, 1)
-        self.motion_in = conv(24, MOTION_CHANNELS, 3)
-        self.motion_merge = conv(MOTION_CHANNELS, latent, 1, gain=0.0)
-        self.norm_known = ChannelNorm(latent)
-        self.known_in = conv(latent, latent, 1, gain=0.0)
+        self.merge_rest = conv(4 * frame if self.early else 16 * frame, latent, 1)
+        if self.recurrent:  # else the decoder moves and holds nothing that the encoder could know of
+            self.motion_in = conv(24, MOTION_CHANNELS, 3)
+            self.motion_merge = conv(MOTION_CHANNELS, latent, 1, gain=0.0)
+            self.norm_known = ChannelNorm(latent)
+            self.known_in = conv(latent, latent, 1, gain=0.0)
         self.first = EncoderTrunk(config)
         self.later = EncoderTrunk(config)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
@@ -145,16 +152,17 @@ class Encoder(nn.Module):
             Latents of unit power, float32 `(N, K, H/8, W/8)`, and the state.
         """
         dtype = self.patch_in.weight.dtype
-        x = self.patch_in(_patches(frames).to(dtype))
+        merged = self.early and past is not None
+        patch_in = self.patch_rest if merged else self.patch_in
+        x = patch_in(_patches(frames, merged=merged).to(dtype))
         if past is not None:
-            x = x + self.error_in(_patches(frames - past.forecast.frames).to(dtype))
+            x = x + self.error_in(_patches(frames - past.forecast.frames, merged=merged).to(dtype))
         x = F.pixel_unshuffle(self.frame_block(x), 2)
-        x = x.unflatten(0, frames.shape[:2]).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        if past is None:
-            x = self.merge_first(x)
-        else:
-            motion = self.motion_in(_motion_features(past.motion, past.forecast.motion).to(dtype))
-            x = self.merge_rest(x) + self.motion_merge(F.silu(motion))
+        x = x.unflatten(0, (len(frames), -1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        x = self.merge_first(x) if past is None else self.merge_rest(x)
+        if past is not None and self.recurrent:
+            motion = self.motion_in(motion_features(past.motion, past.forecast.motion).to(dtype))
+            x = x + self.motion_merge(F.silu(motion))
             x = x + self.known_in(self.norm_known(past.forecast.features))
         trunk, seen = self.first if past is None else self.later, []
         for number, (mix, block) in enumerate(zip(self.mixes, trunk.blocks, strict=True)):
@@ -166,26 +174,6 @@ class Encoder(nn.Module):
         return z, EncoderState(before=tuple(seen))
 
 
-def _stillness(motion: Tensor, kept: Tensor) -> Tensor:
-    """How much a token's place just stays as it is: `(N, 1, h, w)`, 1 where no bit is kept and nothing moves.
-
-    Args:
-        motion: `(N, 4, 2, h, w)`, in units of `MOTION_UNIT` pixels.
-        kept: `(N, K, h, w)`.
-    """
-    fastest = motion.norm(dim=2).amax(dim=1)
-    calm = ((MOVING - fastest) / (MOVING - STILL)).clamp(0.0, 1.0)
-    still: Tensor = calm * (1 - kept.float().amax(dim=1))
-    return still.unsqueeze(1)
-
-
-def _motion_features(found: Tensor, known: Tensor) -> Tensor:
-    """Codes of the motion found, what the decoder does not know of them, and that with its small values enlarged."""
-    code, new = code_of_motion(found), code_of_motion(found) - code_of_motion(known)
-    features = torch.cat([code, 2 * new, (8 * new).clamp(-2, 2)], dim=1)
-    return features.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-
-
 class DecoderTrunk(nn.Module):
     """The decoder at latent resolution: one network for a chunk's first step, another for the later ones."""
 
@@ -193,8 +181,9 @@ class DecoderTrunk(nn.Module):
         super().__init__()
         latent = config.latent_channels
         self.token_in = conv(2 * config.bits_per_token, latent, 1)
+        condition = latent if config.adaptive_norm else 0
         self.blocks = nn.ModuleList(
-            ResidualBlock(latent, condition_channels=latent) for _ in range(config.decoder_blocks)
+            ResidualBlock(latent, condition_channels=condition) for _ in range(config.decoder_blocks)
         )
         self.norm_out = ChannelNorm(latent)
 
@@ -205,22 +194,26 @@ class Decoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
-        self.bits_per_token = config.bits_per_token
+        self.bits_per_token, self.recurrent = config.bits_per_token, config.recurrent
         self.first = DecoderTrunk(config)
         self.later = DecoderTrunk(config)
         self.start = nn.Parameter(torch.zeros(latent))
-        self.norm_state = ChannelNorm(latent)
-        self.state_in = conv(latent, latent, 1, gain=0.2)
+        if self.recurrent:
+            self.norm_state = ChannelNorm(latent)
+            self.state_in = conv(latent, latent, 1, gain=0.2)
         self.split_first = conv(latent, 4 * frame, 1)
         self.split_rest = conv(latent, 16 * frame, 1)
-        self.motion_out = conv(latent, 8, 1, gain=0.0)
-        self.warp_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
+        if self.recurrent:
+            self.motion_out = conv(latent, 8, 1, gain=0.0)
+            self.warp_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.frame_block = ResidualBlock(frame)
-        self.mask_out = conv(frame, PATCH * PATCH, 3, gain=0.0)
-        nn.init.constant_(self.mask_out.bias, -2.0)  # type: ignore[arg-type]
+        if self.recurrent:
+            self.mask_out = conv(frame, PATCH * PATCH, 3, gain=0.0)
+            nn.init.constant_(self.mask_out.bias, -2.0)  # type: ignore[arg-type]
         self.norm_patch = ChannelNorm(frame)
         self.patch_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.2)
-        self.repair_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.0)
+        if self.recurrent:
+            self.repair_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.0)
 
     def step(
         self, signs: Tensor, kept: Tensor, state: DecoderState | None, *, shown: slice = ALL_FRAMES
@@ -230,7 +223,7 @@ class Decoder(nn.Module):
         Args:
             signs: `(N, K, h, w)`, +1 or -1 (or continuous latents); what is not kept is ignored.
             kept: Same shape, 1 for bits that are kept, else 0.
-            state: None at the start of a chunk.
+            state: None at the start of a chunk. A decoder that is not recurrent looks no further than that.
             shown: The frames of a later step that are made; the last must be among them, for it is part of the state.
 
         Returns:
@@ -241,11 +234,12 @@ class Decoder(nn.Module):
         dtype = trunk.token_in.weight.dtype
         signs, kept = signs.to(dtype), kept.to(dtype)
         tokens = torch.cat([signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
-        condition = trunk.token_in(tokens)
+        past = state if self.recurrent else None
+        condition = x = trunk.token_in(tokens)
         if state is None:
             x = condition + self.start.to(dtype).view(1, -1, 1, 1)
-        else:
-            carried = self.norm_state(state.features)
+        elif past is not None:
+            carried = self.norm_state(past.features)
             x = condition + carried + self.state_in(carried)
         for block in trunk.blocks:
             x = block(x, condition)
@@ -254,17 +248,19 @@ class Decoder(nn.Module):
         maps = self.split_first(features) if state is None else self.split_rest(features)
         maps = maps.unflatten(1, (count, -1))
         motion = still = None
-        if state is not None:
+        if past is not None:
             motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (count, 2))
-            still = _stillness(motion, kept)
-            x = torch.lerp(x, state.features, still.to(dtype))
-            motion, maps = motion[:, shown], maps[:, shown]
+            still = stillness(motion, kept)
+            x = torch.lerp(x, past.features, still.to(dtype))
+            motion = motion[:, shown]
+        if state is not None:
+            maps = maps[:, shown]
         count = maps.shape[1]
         maps = F.pixel_shuffle(maps.flatten(0, 1), 2)
         maps = maps.contiguous(memory_format=torch.channels_last)
         moved = None
-        if state is not None and motion is not None:
-            moved = warp(state.picture, motion).flatten(0, 1)
+        if past is not None and motion is not None:
+            moved = warp(past.picture, motion).flatten(0, 1)
             maps = maps + self.warp_in(
                 F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)
             )
@@ -275,9 +271,9 @@ class Decoder(nn.Module):
             repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
             pixels = torch.lerp(pixels, moved, mask) + repair
         pixels = pixels.unflatten(0, (-1, count))
-        if state is not None and still is not None:
+        if past is not None and still is not None:
             held = F.interpolate(still, scale_factor=2 * PATCH, mode="nearest").unsqueeze(1)
-            pixels = torch.lerp(pixels, state.picture.unsqueeze(1), held)
+            pixels = torch.lerp(pixels, past.picture.unsqueeze(1), held)
         picture = pixels[:, -1].clamp(-1.0, 1.0)
         if moved is None:
             return pixels, DecoderState(features=x, picture=picture)
@@ -288,7 +284,9 @@ class Decoder(nn.Module):
         rows, columns = state.features.shape[-2:]
         nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
         pixels, after = self.step(nothing, nothing, state)
-        motion = cast(Tensor, after.motion)  # it is no first step
+        motion = after.motion
+        if motion is None:  # it is no first step, so this decoder moves nothing
+            motion = pixels.new_zeros(len(pixels), 4, 2, rows, columns)
         return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=motion, features=state.features)
 
 

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from tokcodec.tokenizer.dis import MOTION_LIMIT, MOTION_UNIT
 
+STILL, MOVING = 0.2, 0.4
+"""Motion since the last picture, in units of `MOTION_UNIT` pixels: up to the first, what keeps no bits stands still;
+from the second on, it moves."""
+
 
 def motion_of_code(code: Tensor) -> Tensor:
     """Motion in units of `MOTION_UNIT`: sinh, which is fine near zero and reaches far, of the code within its limit."""
@@ -39,3 +43,31 @@ def warp(picture: Tensor, motion: Tensor) -> Tensor:
     repeated = picture.repeat_interleave(count, dim=0)
     moved = F.grid_sample(repeated, grid, mode="bilinear", padding_mode="border", align_corners=True)
     return moved.view(batch, count, *picture.shape[1:])
+
+
+def stillness(motion: Tensor, kept: Tensor) -> Tensor:
+    """How much a token's place just stays as it is: `(N, 1, h, w)`, 1 where no bit is kept and nothing moves.
+
+    Args:
+        motion: `(N, 4, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+        kept: `(N, K, h, w)`.
+    """
+    fastest = motion.norm(dim=2).amax(dim=1)
+    calm = ((MOVING - fastest) / (MOVING - STILL)).clamp(0.0, 1.0)
+    still: Tensor = calm * (1 - kept.float().amax(dim=1))
+    return still.unsqueeze(1)
+
+
+def motion_features(found: Tensor, known: Tensor) -> Tensor:
+    """Codes of the motion found, what the decoder does not know of them, and that with its small values enlarged.
+
+    Args:
+        found: `(N, 4, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+        known: The same of the forecast.
+
+    Returns:
+        `(N, 24, h, w)`.
+    """
+    code, new = code_of_motion(found), code_of_motion(found) - code_of_motion(known)
+    features = torch.cat([code, 2 * new, (8 * new).clamp(-2, 2)], dim=1)
+    return features.flatten(1, 2).contiguous(memory_format=torch.channels_last)

@@ -198,7 +198,9 @@ class StreamEncoder:
             return None
         _, self._decoded = self._model.decoder.step(*self._sent, self._decoded, shown=LAST_FRAME)
         forecast = self._model.decoder.forecast(self._decoded)
-        return Past(state=self._state, forecast=forecast, motion=search(pixels, self._last))
+        # A decoder that is not recurrent moves nothing, so that nobody has to search.
+        motion = search(pixels, self._last) if self._model.config.recurrent else forecast.motion
+        return Past(state=self._state, forecast=forecast, motion=motion)
 
 
 class _Trial:

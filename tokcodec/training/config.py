@@ -96,6 +96,8 @@ class TrainConfig:
             step, of which the later ones are made, keeps anything.
         entropy_group: Axes of each sub-group of the entropy penalty.
         lpips_frames: Frames of each batch, drawn at random, on which the LPIPS term is evaluated.
+        inflate: Whether the layers of later steps start from those of the first as the first video phase begins; else
+            they start at random.
         ema: Decay of the moving average of the weights, which is what gets exported.
         source: "store" holds all frames on the device, "packed" reads crops from disk; "auto" is "store" on CUDA.
         compile: Compile the steps of encoder and decoder (worth its minute on CUDA only).
@@ -112,6 +114,7 @@ class TrainConfig:
     usual_level: int = 6
     entropy_group: int = 6
     lpips_frames: int = 16
+    inflate: bool = True
     ema: float = 0.998
     seed: int = 0
     source: Source = "auto"

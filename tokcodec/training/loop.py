@@ -20,15 +20,9 @@ from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.training.checkpoint import InitReport, initialise, read_checkpoint, save_checkpoint
 from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.distributed import Group, alone
+from tokcodec.training.inflation import inflate, needs_inflation
 from tokcodec.training.meter import ComputeClock, Meter, Progress, device_name, peak_flops
-from tokcodec.training.objective import (
-    Allocations,
-    Steps,
-    allocations_of,
-    clip_losses,
-    inflate,
-    needs_inflation,
-)
+from tokcodec.training.objective import Allocations, Steps, allocations_of, clip_losses
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.prior_model import PriorModel
 from tokcodec.training.source import ClipSource
@@ -238,7 +232,7 @@ class Trainer:
                 if number != before and not meter.empty and self.group.first:  # a line is about one phase
                     log(meter.progress(minutes=self.seconds / 60, step=self.step, phase=before, learning_rate=rate))
                 before = number
-                if phase.frames > 1 and needs_inflation(self.model):
+                if self.config.inflate and phase.frames > 1 and needs_inflation(self.model):
                     inflate(self.model)
                     inflate(self.average)
                 terms, skipped = self._update(source, phase, rate)

@@ -42,24 +42,6 @@ class Steps:
         )
 
 
-def needs_inflation(model: Tokenizer) -> bool:
-    """Whether the four-frame layers were never trained: their biases are still all zero."""
-    biases = (model.encoder.merge_rest.bias, model.decoder.split_rest.bias)
-    return not any(bool(bias.any()) for bias in biases if bias is not None)
-
-
-def inflate(model: Tokenizer) -> None:
-    """Start what serves the later steps from what serves the first (the paper inflates an image model)."""
-    encoder, decoder = model.encoder, model.decoder
-    with torch.no_grad():
-        encoder.later.load_state_dict(encoder.first.state_dict())
-        decoder.later.load_state_dict(decoder.first.state_dict())
-        encoder.merge_rest.weight.copy_(encoder.merge_first.weight.repeat(1, 4, 1, 1) / 4)
-        encoder.merge_rest.bias.copy_(encoder.merge_first.bias)  # type: ignore[union-attr, arg-type]
-        decoder.split_rest.weight.copy_(decoder.split_first.weight.repeat(4, 1, 1, 1))
-        decoder.split_rest.bias.copy_(decoder.split_first.bias.repeat(4))  # type: ignore[union-attr]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Allocations:
     """Which bits each clip of a batch keeps.
@@ -196,7 +178,8 @@ def clip_losses(
         if step + 1 < allocations.levels.shape[1]:
             # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
             forecast = steps.forecast(decoder_state).detach()
-            past = Past(state=encoder_state, forecast=forecast, motion=motion[:, step])
+            seen = motion[:, step] if model.config.recurrent else forecast.motion
+            past = Past(state=encoder_state, forecast=forecast, motion=seen)
     result = torch.cat(decoded, dim=1)
     terms = reconstruction_terms(result, frames)
     if moved:
