@@ -90,7 +90,7 @@ def tokens_of(data: bytes, number: int) -> TokenChunk:
 
 def gone_on(codec: Codec, data: bytes, past: TokenChunk, network: Path | None, count: int) -> NDArray[np.uint8]:
     """Frames after a chunk, made here step by step."""
-    decoder = codec._decoder(records_of(data)[0])
+    decoder = codec._coders.decoder(records_of(data)[0])
     decoder.start_chunk()
     for step, indices in enumerate(past.indices):
         decoder.step(indices, past.kept_bits_of(step))
@@ -203,7 +203,7 @@ def test_a_prior_that_was_named_must_be_there(weights: Path, whole: bytes, tmp_p
 
 def test_times_that_a_file_makes_up_cost_nothing(codec: Codec, whole: bytes):
     header, records, _ = records_of(whole)
-    decoder = codec._decoder(header)
+    decoder = codec._coders.decoder(header)
     after = replace(records[2], pts=tuple(range(1 << 50, (1 << 50) + 5)))
 
     def filled(entries: tuple[ChunkEntry, ...], lost: range) -> Concealer:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from record_spans import spans
 
 import tokcodec.bits
-import tokcodec.codec
+import tokcodec.coders
 from tokcodec.codec import Codec
 from tokcodec.container import DEFAULT_LIMITS
 from tokcodec.errors import CorruptStreamError, LimitError, TokcodecError
@@ -88,7 +88,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     weights = tiny_model.write_weights(tmp_path_factory.mktemp("weights"))
     with pytest.MonkeyPatch.context() as patch:
         RememberingDecoder.known = {}
-        patch.setattr(tokcodec.codec, "StreamDecoder", RememberingDecoder)
+        patch.setattr(tokcodec.coders, "StreamDecoder", RememberingDecoder)
         codec = Codec(model=str(weights), weights=weights, device="cpu")
         y, x = np.mgrid[:8, :16]
         picture = [
