@@ -176,15 +176,19 @@ def test_input_and_output_must_differ(folder: Path, tmp_path: Path):
 def test_a_terminated_run_leaves_no_output(tmp_path: Path):
     make_video(tmp_path / "long.mp4", count=200, size=(320, 240))
     command = [TOKCODEC, "encode", tmp_path / "long.mp4", tmp_path / "a.tok"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    for _ in range(3000):
-        if list(tmp_path.glob(".tokcodec-*.part")):
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the encoder never began")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(3000):
+            if list(tmp_path.glob(".tokcodec-*.part")):
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the encoder never began")
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143, said
     assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
