@@ -1,13 +1,14 @@
-"""A small network with weights large enough to tell what depends on what, and clips of noise."""
+"""A small network with weights large enough to tell what depends on what, and clips of noise; one as tokens."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.stream import prepare
+from tokcodec.tokenizer.stream import StreamEncoder, prepare
 
 CPU = torch.device("cpu")
 SMALL = TokenizerConfig(frame_channels=8, latent_channels=16, encoder_blocks=2, decoder_blocks=2)
@@ -25,3 +26,10 @@ def small_model(config: TokenizerConfig = SMALL, seed: int = 0) -> Tokenizer:
 
 def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np.ndarray:
+    encoder = StreamEncoder(model, UniformAllocator(level=level))
+    steps = [step for step in map(encoder.push, frames) if step is not None]
+    last = encoder.end_chunk()
+    return np.stack([step.indices for step in (steps if last is None else [*steps, last])])

@@ -1,10 +1,9 @@
-"""The bench with encoders: each codec, resuming, the command, LPIPS beside its package."""
+"""Runs of the bench: resuming, engines, the command."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import signal
 import subprocess
@@ -12,141 +11,25 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from media import make_video, psnr
-from safetensors.torch import save_file
+from media import make_video
 
 from tokcodec.bench import examples, runner, tracks
-from tokcodec.bench.clips import ClipFacts, write_clip
-from tokcodec.bench.codecs import BenchCodec, make_codecs, vvenc
+from tokcodec.bench.clips import ClipFacts
+from tokcodec.bench.codecs import make_codecs
 from tokcodec.bench.datasets import ClipSource, Dataset
 from tokcodec.bench.engine import Task, make_engine
-from tokcodec.bench.examples import ExampleJob, make_example
+from tokcodec.bench.examples import ExampleJob
 from tokcodec.bench.plan import Outcome, Plan
-from tokcodec.bench.process import run_measured
 from tokcodec.bench.rates import TOLERANCE, RateSpan
 from tokcodec.bench.record import METRICS, BenchRecord
 from tokcodec.bench.runner import run_plan
 from tokcodec.bench.store import open_store
-from tokcodec.bench.tasks import Encoded, EncodeJob, Measured, MeasureJob, MetricChoice, encode_clip, measure_clip
-from tokcodec.bench.vmaf import vmaf_missing
+from tokcodec.bench.tasks import Encoded, EncodeJob, Measured, MeasureJob, MetricChoice
 from tokcodec.cli import app
 from tokcodec.errors import MediaError, UsageError
-from tokcodec.evaluation import read_clip
-from tokcodec.metrics.lpips_network import ALEX, VGG, Backbone, load_lpips
-from tokcodec.metrics.lpips_package import import_lpips
-
-BACKBONES_VARIABLE = "TOKCODEC_LPIPS_WEIGHTS"
-
-
-def not_here(reason: str) -> NoReturn:
-    """Skips the test; where CI=true, which installs all that the tests need, it fails."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipFacts]:
-    """Nine frames of 96x80, lossless."""
-    folder = tmp_path_factory.mktemp("clip")
-    make_video(folder / "in.mkv", size=(96, 80), count=9, tags=(1, 1, 1, 1))
-    path = folder / "clip.avi"
-    return path, write_clip(ClipSource(name="in", path=folder / "in.mkv"), path)
-
-
-def job_of(codec: BenchCodec, setting: dict[str, Any], clip: tuple[Path, ClipFacts], folder: Path) -> EncodeJob:
-    target = folder / f"coded{codec.suffix}"
-    return EncodeJob(codec=codec, setting=setting, clip=clip[0], target=target, facts=clip[1], threads=1)
-
-
-@pytest.mark.parametrize("name", ["tokcodec", "x265", "svtav1", "vvenc", "x264"])
-def test_each_codec_through_real_files(name: str, clip: tuple[Path, ClipFacts], tmp_path: Path):
-    (codec,) = make_codecs([name])
-    if reason := codec.absent():
-        not_here(reason)
-    fixed = dict(codec.settings()[0])
-    sizes, scores = [], []
-    for value in (30, 45):
-        setting = fixed if codec.quantizer is None else {codec.quantizer.name: value, **fixed}
-        job = job_of(codec, setting, clip, tmp_path)
-        encoded = encode_clip(job)
-        assert job.target.stat().st_size == encoded.coded_bytes > 100
-        choice = MetricChoice(lpips_folder=tmp_path, vmaf=False)
-        again = MeasureJob(encode=job, coded_bytes=encoded.coded_bytes, metrics=choice)
-        measured = measure_clip(again)
-        assert measured.encoded is None, "the coded file was there"
-        assert measured.values["psnr_rgb"] is not None
-        assert measured.missing["vmaf"] == "not asked for"
-        assert measured.values.keys() == set(METRICS)
-        pictures = []
-        for coded in (None, job):
-            target = tmp_path / "pictures" / f"{len(pictures)}.png"
-            example = ExampleJob(number=4, target=target, clip=clip[0], encode=coded, coded_bytes=encoded.coded_bytes)
-            assert make_example(example) is None
-            pictures.append(read_clip(target).frames[0])
-        assert (pictures[0] == read_clip(clip[0]).frames[4]).all()
-        assert abs(psnr(*pictures) - measured.values["psnr_rgb"]) < 6
-        for speed in (encoded.speed, measured.speed):
-            assert speed.frames_per_second == pytest.approx(9 / speed.seconds, rel=0.01)
-            assert 10e6 < (speed.peak_memory_bytes or 0) < 4e9
-            assert (speed.stages is not None) == (name == "tokcodec")
-        sizes.append(encoded.coded_bytes)
-        scores.append(measured.values["psnr_rgb"])
-        if codec.quantizer is None:
-            return
-    assert sizes[0] > sizes[1]
-    assert scores[0] > scores[1]
-    assert scores[0] > 25
-    job.target.unlink()
-    measured = measure_clip(again)
-    assert measured.encoded is not None, "a coded file that is gone is made again"
-    assert measured.encoded.coded_bytes == sizes[1]
-    assert measured.values["psnr_rgb"] == scores[1]
-    told = codec.told(job.setting, threads=1)
-    assert "45" in told
-    assert "64" in told, "the intra period"
-
-
-def test_vmaf_of_equal_and_of_spoilt_pictures(clip: tuple[Path, ClipFacts], tmp_path: Path):
-    from tokcodec.bench.vmaf import measure_vmaf
-
-    if reason := vmaf_missing():
-        not_here(reason)
-    make_video(tmp_path / "bad.mkv", size=(96, 80), count=9, tags=(1, 1, 1, 1), options={"crf": "48"})
-    assert measure_vmaf(clip[0], clip[0], threads=1) > 90
-    assert measure_vmaf(clip[0], tmp_path / "bad.mkv", threads=1) < 80
-    with pytest.raises(MediaError, match="VMAF"):
-        measure_vmaf(clip[0], tmp_path / "none.mkv", threads=1)
-
-
-def test_a_codec_that_is_not_here_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(vvenc, "_program", lambda: None)
-    assert "imageio-ffmpeg" in vvenc.Vvenc().absent()
-    (x264,) = make_codecs(["x264"])
-    object.__setattr__(x264, "encoder", "libnothing")
-    assert x264.absent() == "the FFmpeg in PyAV has no libnothing"
-    (x265,) = make_codecs(["x265"])
-    assert "64" in x265.refuses(640, 62)
-    assert x265.refuses(640, 64) == ""
-
-
-def test_memory_is_that_of_the_program_and_not_of_who_starts_it():
-    held = np.ones(40_000_000)  # 320 MB
-    small = run_measured([sys.executable, "-c", "print('{}')"], threads=1, name="small")
-    large = run_measured([sys.executable, "-c", "x = b'x' * 200_000_000; print('{\"a\": 1}')"], threads=1, name="large")
-    assert held.sum() == 40_000_000
-    assert large.values == {"a": 1}
-    assert 0 < (small.peak_memory_bytes or 0) < 100e6 < 200e6 < (large.peak_memory_bytes or 0) < 300e6
-    code = "import sys; sys.stderr.write('of no use'); sys.exit(3)"
-    with pytest.raises(MediaError, match=r"bad failed \(3\): of no use"):
-        run_measured([sys.executable, "-c", code], threads=1, name="bad")
-    with pytest.raises(MediaError, match="did not print"):
-        run_measured([sys.executable, "-c", "print('hello')"], threads=1, name="bad")
 
 
 @dataclass
@@ -410,66 +293,3 @@ def test_the_command_refuses_at_once(tmp_path: Path):
         with pytest.raises(UsageError, match=reason):
             app(["bench", "--out", str(tmp_path / "out"), *words], standalone_mode=False)
     assert not (tmp_path / "out").exists()
-
-
-PINNED = {
-    "alex": {"seeded": 0.1357050, "imagenet": 0.1299569},
-    "vgg": {"seeded": 0.1149563, "imagenet": 0.1465369},
-}
-"""What `lpips.LPIPS` 0.1.4 gives for the pair of :func:`made_pair`, by backbone."""
-
-
-def made_pair() -> list[torch.Tensor]:
-    """Two pictures of whole numbers, equal everywhere; the second one is moved, flat and dark."""
-    rows, columns = np.mgrid[:96, :128]
-    first = np.stack([columns * 7 % 256, rows * 5 % 256, (rows * rows + columns) % 256], axis=0)
-    second = np.roll(first, 3, axis=2) // 2 + 20
-    return [torch.from_numpy(picture)[None].float() / 127.5 - 1 for picture in (first, second)]
-
-
-def seeded_features(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """Weights that are the same with every version of NumPy and torch."""
-    random = np.random.RandomState(7)
-    made = {}
-    for name, shape in shapes.items():
-        scale = math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.1
-        made[name] = torch.from_numpy(random.standard_normal(tuple(shape)) * scale).float()
-    return made
-
-
-@pytest.mark.parametrize("weights", ["seeded", "imagenet"])
-@pytest.mark.parametrize("kind", [ALEX, VGG], ids=lambda kind: kind.name)
-def test_lpips_is_that_of_the_package(kind: Backbone, weights: str, tmp_path: Path):
-    """The package's own network with its published heads; the backbone is made from a seed, or the real one."""
-    folder = tmp_path
-    if weights == "imagenet":
-        if BACKBONES_VARIABLE not in os.environ:
-            pytest.skip(f"{BACKBONES_VARIABLE} names no folder of backbones")
-        folder = Path(os.environ[BACKBONES_VARIABLE])
-    package = import_lpips().LPIPS(net=kind.name, pnet_rand=True, verbose=False).eval()
-    # "slice1.0.weight" is torchvision's "features.0.weight".
-    places = {name: name.partition(".")[2] for name in package.net.state_dict()}
-    if weights == "seeded":
-        shapes = {f"features.{places[name]}": value.shape for name, value in package.net.state_dict().items()}
-        save_file(seeded_features(shapes), folder / kind.files[0])
-    ours = load_lpips(kind, folder=folder).network
-    assert ours is not None
-    features = ours.features.state_dict()
-    package.net.load_state_dict({name: features[place] for name, place in places.items()})
-    with torch.inference_mode():
-        expected, found = package(*made_pair()).item(), ours(*made_pair()).item()
-    assert expected == pytest.approx(PINNED[kind.name][weights], rel=1e-4)
-    assert found == pytest.approx(expected, rel=1e-4)
-
-
-def test_torchvisions_operators_can_be_given_schemas():
-    """In a process without torchvision, as beside a CPU-only torch."""
-    code = (
-        "import torch\n"
-        "from tokcodec.metrics.lpips_package import define_operators\n"
-        "assert not hasattr(torch.ops.torchvision, 'nms')\n"
-        "define_operators()\n"
-        "assert torch.ops.torchvision.nms and torch.ops.torchvision.qnms\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr

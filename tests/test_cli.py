@@ -1,4 +1,4 @@
-"""The command line, as a person types it: each call is a process of its own."""
+"""The command line. What a process decides (pipes, signals, imports) is typed, what it says of errors is called."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import TOKCODEC, called, typed
 from media import make_film, make_video
 
-TOKCODEC = str(Path(sys.executable).with_name("tokcodec"))
-"""The console script, as a person types it."""
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-
-
-def run(*words: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    command = [TOKCODEC, *map(str, words)]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=250, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film, and its `.tok`."""
     place = tmp_path_factory.mktemp("cli")
     make_film(place / "in.mkv")
-    done = run("encode", place / "in.mkv", place / "out.tok", "--chunk-frames", "5", "--json", "--device", "cpu")
+    done = typed("encode", place / "in.mkv", place / "out.tok", "--chunk-frames", "5", "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["frames"] == 18
@@ -39,31 +33,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_encode_verify_info_decode(folder: Path, tmp_path: Path):
-    verified = run("verify", folder / "out.tok")
+    verified = typed("verify", folder / "out.tok")
     assert verified.returncode == 0
     assert b"every chunk is whole" in verified.stdout
-    info = run("info", folder / "out.tok", "--json")
+    info = typed("info", folder / "out.tok", "--json")
     assert info.returncode == 0
     values = json.loads(info.stdout)
     assert (values["frames"], values["chunks"], values["complete"]) == (18, 4, True)
-    decoded = run("decode", folder / "out.tok", tmp_path / "out.mkv", "--codec", "ffv1", "-v")
+    decoded = typed("decode", folder / "out.tok", tmp_path / "out.mkv", "--codec", "ffv1", "-v")
     assert decoded.returncode == 0, decoded.stderr
     assert b"18 of " in decoded.stdout
     assert b"device " in decoded.stderr
-    quiet = run("decode", folder / "out.tok", tmp_path / "quiet.mp4", "-q", "--crf", "30", "-o", "tune=grain")
+    quiet = typed("decode", folder / "out.tok", tmp_path / "quiet.mp4", "-q", "--crf", "30", "-o", "tune=grain")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", b"")
 
 
 def test_pipes(folder: Path, tmp_path: Path):
     y4m = tmp_path / "in.y4m"
     make_video(y4m, codec="wrapped_avframe", container="yuv4mpegpipe", count=3)
-    encoded = run("encode", "-", "-", stdin=y4m.read_bytes())
+    encoded = typed("encode", "-", "-", stdin=y4m.read_bytes())
     assert encoded.returncode == 0, encoded.stderr
     assert encoded.stdout.startswith(b"\x8eTOK")
     assert b"bits per pixel" in encoded.stderr, "results give way to the data"
-    checked = run("verify", "-", stdin=encoded.stdout)
+    checked = typed("verify", "-", stdin=encoded.stdout)
     assert checked.returncode == 0
-    decoded = run("decode", "-", "-", stdin=encoded.stdout)
+    decoded = typed("decode", "-", "-", stdin=encoded.stdout)
     assert decoded.returncode == 0, decoded.stderr
     assert decoded.stdout.startswith(b"YUV4MPEG2")
 
@@ -73,7 +67,7 @@ def test_damaged_files_give_what_is_left_and_say_so(folder: Path, tmp_path: Path
     cut = tmp_path / "cut.tok"
     cut.write_bytes(data[: len(data) * 2 // 3])
     for words in (("verify", cut), ("info", cut), ("decode", cut, tmp_path / "cut.mkv")):
-        done = run(*words)
+        done = typed(*words)
         assert done.returncode == 10, done.stderr
         assert re.search(rb"note: lost: byte \d+: ", done.stderr)
         assert b"hint: " in done.stderr
@@ -111,7 +105,7 @@ def test_every_failure_has_its_code_and_a_hint(folder: Path, tmp_path: Path):
     ]
     before = sorted(tmp_path.iterdir())
     for code, words in cases:
-        done = run(*words)
+        done = called(*words)
         assert done.returncode == code, (words, done.stderr)
         assert b"Traceback" not in done.stderr
         assert b"error: " in done.stderr.lower()
@@ -121,12 +115,12 @@ def test_every_failure_has_its_code_and_a_hint(folder: Path, tmp_path: Path):
 
 
 def test_help_names_the_exit_codes_and_needs_nothing_heavy(folder: Path):
-    done = run("--help")
+    done = typed("--help")
     assert done.returncode == 0
     for code in (0, 2, 10, 130):
         assert re.search(rf"\b{code} ".encode(), done.stdout)
-    assert run().returncode == 2
-    assert run("--version").stdout.startswith(b"tokcodec ")
+    assert typed().returncode == 2
+    assert typed("--version").stdout.startswith(b"tokcodec ")
     script = (
         "import sys; sys.argv = ['tokcodec', *sys.argv[1:]]\n"
         "from tokcodec.cli import main\n"
@@ -147,7 +141,7 @@ def test_python_dash_m():
 
 
 def test_errors_as_json(tmp_path: Path):
-    done = run("verify", tmp_path / "none.tok", "--json")
+    done = typed("verify", tmp_path / "none.tok", "--json")
     assert done.returncode == 3
     assert json.loads(done.stderr)["error"]["exit_code"] == 3
 
@@ -169,48 +163,52 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path):
 def test_input_and_output_must_differ(folder: Path, tmp_path: Path):
     copy = tmp_path / "film.mkv"
     copy.write_bytes((folder / "in.mkv").read_bytes())
-    done = run("encode", copy, copy, "--force")
+    done = typed("encode", copy, copy, "--force")
     assert done.returncode == 2
     assert b"same file" in done.stderr
     assert copy.read_bytes() == (folder / "in.mkv").read_bytes()
     os.mkfifo(tmp_path / "pipe")
-    done = run("encode", copy, tmp_path / "pipe", "--force")
+    done = typed("encode", copy, tmp_path / "pipe", "--force")
     assert done.returncode == 7
     assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_terminated_run_leaves_no_output(tmp_path: Path):
-    make_video(tmp_path / "long.mp4", count=600, size=(320, 240))
+    make_video(tmp_path / "long.mp4", count=200, size=(320, 240))
     command = [TOKCODEC, "encode", tmp_path / "long.mp4", tmp_path / "a.tok"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    for _ in range(600):
-        if list(tmp_path.glob(".tokcodec-*.part")):
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("the encoder never began")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(3000):
+            if list(tmp_path.glob(".tokcodec-*.part")):
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the encoder never began")
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143, said
     assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
 def test_demo(tmp_path: Path):
-    done = run("demo", "--out", tmp_path / "demo", "--seconds", "0.5", "--json")
+    done = typed("demo", "--out", tmp_path / "demo", "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["psnr_db"] > 18
     for name in ("original", "tok", "decoded", "picture"):
         assert Path(values[name]).stat().st_size > 0
-    again = run("demo", "--out", tmp_path / "demo", "--seconds", "0.5")
+    again = called("demo", "--out", tmp_path / "demo", "--seconds", "0.5")
     assert again.returncode == 7, "nothing is replaced unasked"
     for name in ("tokcodec-demo", "tokcodec-demo-2"):
-        again = run("demo", "--seconds", "0.2", cwd=tmp_path)
+        again = called("demo", "--seconds", "0.2", cwd=tmp_path)
         assert b"PSNR" in again.stdout
         assert len(list((tmp_path / name).iterdir())) == 4
 
 
 def test_info_of_the_model():
-    done = run("info", "--model", "--json")
+    done = typed("info", "--model", "--json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["decoder_flops_per_pixel"] < 50_000
@@ -237,7 +235,7 @@ def test_the_readme_examples_run(folder: Path, tmp_path: Path):
         for line in block.splitlines():
             match = re.match(r"\$ tokcodec (.*?)(?:\s+#.*)?$", line)
             if match and not match[1].startswith(("demo", "train")):
-                done = run(*match[1].split(), cwd=tmp_path)
+                done = called(*match[1].split(), cwd=tmp_path)
                 assert done.returncode == 0, (line, done.stderr)
                 ran += 1
     assert ran >= 8

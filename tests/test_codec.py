@@ -333,11 +333,11 @@ def test_another_model_is_its_own_error(codec: Codec, tmp_path: Path):
     with pytest.raises(CorruptStreamError):
         codec.decode_frames(other)  # the CRC tells
     with pytest.raises(ModelError, match="no weights with SHA-256"):
-        codec._decoder(dataclasses.replace(header, tokenizer_digest=b"\1" * 32))
+        codec._coders.decoder(dataclasses.replace(header, tokenizer_digest=b"\1" * 32))
     for geometry in (TokenGeometry(bits_per_token=17, level_bits=(0, 17)), TokenGeometry(temporal_factor=2)):
         with pytest.raises(ModelError, match="that of the model"):
-            codec._decoder(dataclasses.replace(header, geometry=geometry))
-    codec._decoder(dataclasses.replace(header, geometry=dataclasses.replace(header.geometry, block_tokens=2)))
+            codec._coders.decoder(dataclasses.replace(header, geometry=geometry))
+    codec._coders.decoder(dataclasses.replace(header, geometry=dataclasses.replace(header.geometry, block_tokens=2)))
 
 
 def test_headers_and_media_agree(film: Path):

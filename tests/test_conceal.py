@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_model
 import tiny_prior
+from command_line import called, typed
 from media import OneWay, picture
 from numpy.typing import NDArray
 
@@ -34,7 +33,6 @@ from tokcodec.tokens import TokenChunk, spread_levels
 from tokcodec.weights.priors import load_prior
 from tokcodec.weights.registry import entry_of_file
 
-TOKCODEC = str(Path(sys.executable).with_name("tokcodec"))
 FRAMES = 18
 """In chunks of five frames, so that the last chunk has three."""
 
@@ -92,7 +90,7 @@ def tokens_of(data: bytes, number: int) -> TokenChunk:
 
 def gone_on(codec: Codec, data: bytes, past: TokenChunk, network: Path | None, count: int) -> NDArray[np.uint8]:
     """Frames after a chunk, made here step by step."""
-    decoder = codec._decoder(records_of(data)[0])
+    decoder = codec._coders.decoder(records_of(data)[0])
     decoder.start_chunk()
     for step, indices in enumerate(past.indices):
         decoder.step(indices, past.kept_bits_of(step))
@@ -205,7 +203,7 @@ def test_a_prior_that_was_named_must_be_there(weights: Path, whole: bytes, tmp_p
 
 def test_times_that_a_file_makes_up_cost_nothing(codec: Codec, whole: bytes):
     header, records, _ = records_of(whole)
-    decoder = codec._decoder(header)
+    decoder = codec._coders.decoder(header)
     after = replace(records[2], pts=tuple(range(1 << 50, (1 << 50) + 5)))
 
     def filled(entries: tuple[ChunkEntry, ...], lost: range) -> Concealer:
@@ -235,21 +233,18 @@ def test_on_the_command_line(weights: Path, whole: bytes, prior: Path, tmp_path:
     source = tmp_path / "a.tok"
     source.write_bytes(without(whole, 1))
 
-    def decode(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
-        command = [TOKCODEC, "decode", source, *words, "--weights", weights, "--device", "cpu"]
-        return subprocess.run(list(map(str, command)), capture_output=True, check=False, timeout=250)
-
-    done = decode(tmp_path / "a.mkv", "--conceal")
+    model = ("--weights", weights, "--device", "cpu")
+    done = typed("decode", source, tmp_path / "a.mkv", "--conceal", *model)
     assert done.returncode == 10, done.stderr
     assert b"5 of these frames" in done.stdout
     assert b"note: 5 frames were filled in" in done.stderr
     assert b"without a prior" in done.stderr
     assert b"lost: byte" in done.stderr
-    done = decode(tmp_path / "b.mkv", "--conceal", "--prior", prior, "--json")
+    done = called("decode", source, tmp_path / "b.mkv", "--conceal", "--prior", prior, "--json", *model)
     assert done.returncode == 10, done.stderr
     values = json.loads(done.stdout)
     assert (values["frames"], values["concealed"]) == (FRAMES, 5)
     assert "the prior's likelier bits" in values["notes"][0]
-    done = decode(tmp_path / "c.mkv", "--forecast")
+    done = called("decode", source, tmp_path / "c.mkv", "--forecast", *model)
     assert done.returncode == 2
     assert b"hint: add --conceal" in done.stderr

@@ -6,13 +6,12 @@ import dataclasses
 import importlib.util
 import json
 import math
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import called, typed
 from media import make_video, picture, psnr
 
 from tokcodec import Codec
@@ -281,10 +280,10 @@ def test_the_picture(tmp_path: Path):
 
 
 def test_the_command(folder: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "tokcodec", "eval", "--data", str(folder), "--json", "--device", "cpu"]
+    command = ("eval", "--data", folder, "--json", "--device", "cpu")
     out = tmp_path / "out.jsonl"
-    options = ["-v", "--frames", "1", "--qualities", "2", "--anchor-crf", "40", "--every", "2", "--out", str(out)]
-    done = subprocess.run([*command, *options], capture_output=True, check=False, timeout=200)
+    options = ("-v", "--frames", "1", "--qualities", "2", "--anchor-crf", "40", "--every", "2", "--out", out)
+    done = typed(*command, *options)
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert [level["setting"] for level in values["levels"]] == [2]
@@ -292,6 +291,6 @@ def test_the_command(folder: Path, tmp_path: Path):
     assert len(out.read_text().splitlines()) == 3
     assert b"1 of 4: large.mkv tokcodec 2: " in done.stderr
     for words in (["--qualities", "7"], ["--qualities", "a"], ["--anchor-crf", "99"], ["--every", "0"]):
-        done = subprocess.run([*command, *words], capture_output=True, check=False, timeout=200)
+        done = called(*command, *words)
         assert done.returncode == 2, done.stderr
         assert done.stdout == b""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import typed
 from media import OneWay, make_film, picture
-from test_conceal import TOKCODEC, codec, gone_on, prior, records_of, tokens_of, weights, without  # noqa: F401
+from test_conceal import codec, gone_on, prior, records_of, tokens_of, weights, without  # noqa: F401
 
 from tokcodec import Codec
 from tokcodec.container import ChunkRecord, ContainerWriter, Extension, SidePacketBatch, read_stream
@@ -156,9 +156,7 @@ def test_on_the_command_line(
     source.write_bytes(film)
     options = ("--seconds", "0.5", "--seed", "3", "--temperature", "0.5", "--prior", prior)
     longer = predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))[0]
-    piped = subprocess.run(
-        [TOKCODEC, "predict", "-", "-", *map(str, options)], input=film, capture_output=True, check=False, timeout=250
-    )
+    piped = typed("predict", "-", "-", *options, stdin=film)
     assert (piped.returncode, piped.stdout) == (0, longer), piped.stderr
     assert b"14, from 0.583 s on, drawn from the prior" in piped.stderr
     assert b"made anew: the last 2" in piped.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import typed
 from test_bits import formula_chunk
 from test_prior_wide import WIDE
 from test_tokens_files import make_tok
@@ -185,12 +186,11 @@ def test_no_tokens_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    from tokcodec.cli import app
-
     words = ["train-prior", "--tokens", str(tokens_folder(tmp_path / "tokens")), "--out", str(tmp_path / "run")]
     words += ["--max-minutes", "0.005", "--steps", "3", "--batch", "1", "--head", "8", "--device", "cpu", "-q"]
     words += ["--context", "8", "--state", "4"]
-    app(words, standalone_mode=False)
+    done = typed(*words)
+    assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "run").glob("prior-*.safetensors")
     assert prior_from_bytes(file.read_bytes()).config.head_channels == 8
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])

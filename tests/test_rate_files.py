@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import called, typed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import TICK, OneWay, make_film, make_video, picture
@@ -169,21 +168,16 @@ def test_rates_in_an_evaluation(codec: Codec, folder: Path, tmp_path: Path):
         EvalSettings(rates=(0.0,))
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
-    command = [str(Path(sys.executable).with_name("tokcodec")), *map(str, words)]
-    return subprocess.run(command, capture_output=True, check=False, timeout=250)
-
-
 def test_as_typed(folder: Path, tmp_path: Path):
     target = tmp_path / "a.tok"
     model = ("--model", folder / "tiny.safetensors", "--device", "cpu")
-    done = run("encode", folder / "in.mkv", target, "--max-bytes", "2000", *model, "--json")
+    done = typed("encode", folder / "in.mkv", target, "--max-bytes", "2000", *model, "--json")
     assert done.returncode == 0, done.stderr
     rate = json.loads(done.stdout)["rate"]
     assert (rate["unit"], rate["asked"]) == ("max_bytes", 2000)
     assert rate["reached"] == target.stat().st_size <= 2000
     assert rate["passes"] >= 1
-    done = run("encode", folder / "in.mkv", target, "--bpp", "8", *model, "--force")
+    done = called("encode", folder / "in.mkv", target, "--bpp", "8", *model, "--force")
     assert done.returncode == 0, done.stderr
     assert b"highest quality takes no more" in done.stderr
     assert b"8 asked" in done.stdout
@@ -196,7 +190,7 @@ def test_as_typed(folder: Path, tmp_path: Path):
         ("--multi-pass",),
         ("--max-bytes", "60", *model),
     ):
-        done = run("encode", folder / "in.mkv", target, *words)
+        done = called("encode", folder / "in.mkv", target, *words)
         assert done.returncode == 2, (words, done.stderr)
         assert b"hint: " in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,7 @@
-"""The tokenizer: streaming, causality, locality, prefixes, resolutions, quantizer, weights."""
+"""The network of the tokenizer: streaming, causality, locality, prefixes, resolutions, motion."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
 
 import numpy as np
@@ -12,34 +10,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_helpers import CPU, SMALL, clip, small_model
+from network_helpers import clip, encode_stream, small_model
 
-from tokcodec.errors import DeviceError, ModelError
 from tokcodec.tokenizer.allocation import UniformAllocator
-from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.layers import ResidualBlock
-from tokcodec.tokenizer.lfq import entropy_terms, pack_bits, signs, straight_through, unit_power, unpack_bits
+from tokcodec.tokenizer.lfq import pack_bits, signs, unit_power
 from tokcodec.tokenizer.model import PATCH, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import MOTION_LIMIT, MOTION_UNIT, code_of_motion, motion_of_code, warp
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.stream import (
     StreamDecoder,
     StreamEncoder,
-    choose_device,
-    fast_dtype,
     pad_frame,
-    prepare,
     to_signed_unit,
 )
-from tokcodec.weights import default_entry, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
-
-
-def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np.ndarray:
-    encoder = StreamEncoder(model, UniformAllocator(level=level))
-    steps = [step for step in map(encoder.push, frames) if step is not None]
-    last = encoder.end_chunk()
-    return np.stack([step.indices for step in (steps if last is None else [*steps, last])])
 
 
 def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torch.Tensor:
@@ -327,144 +311,3 @@ def test_kept_bits_may_differ_from_block_to_block():
     kept[:, :4] = 3
     decoder.start_chunk()
     np.testing.assert_array_equal(full[:, :, 96:], decoder.step(tokens, kept)[:, :, 96:])
-
-
-@given(st.lists(st.integers(0, (1 << 18) - 1), min_size=6, max_size=6))
-def test_packing_bits_is_reversible(values: list[int]):
-    indices = torch.tensor(values).view(2, 3)
-    bits = unpack_bits(indices, 18)
-    assert bits.shape == (18, 2, 3)
-    torch.testing.assert_close(pack_bits(bits), indices)
-
-
-def test_lfq_follows_the_paper():
-    z = torch.tensor([0.5, -0.1, 0.0, 3.0]).view(1, 4, 1, 1)
-    assert signs(z).flatten().tolist() == [1, -1, -1, 1], "the sign of 0 is -1"
-    assert int(pack_bits(z[0] > 0)) == 0b1001, "bit 1 is the least significant"
-
-
-def test_the_gradient_passes_straight_through():
-    z = torch.randn(1, 4, 2, 2, requires_grad=True)
-    quantized = straight_through(z)
-    assert set(quantized.detach().flatten().tolist()) <= {1.0, -1.0}
-    (quantized * 3).sum().backward()
-    torch.testing.assert_close(z.grad, torch.full_like(z, 3.0))
-
-
-def test_entropy_terms_at_their_extremes():
-    sure = torch.where(torch.rand(1, 12, 32, 32) < 0.5, 5.0, -5.0)
-    certainty, diversity = entropy_terms(sure)
-    assert float(certainty) < 1e-3
-    assert float(diversity) == pytest.approx(math.log(2), rel=0.02)
-    certainty, diversity = entropy_terms(torch.zeros(1, 12, 8, 8))
-    assert float(certainty) == pytest.approx(math.log(2), rel=1e-3)
-    certainty, diversity = entropy_terms(torch.full((1, 12, 8, 8), 5.0))
-    assert float(diversity) < 1e-3, "one code for all has no entropy"
-
-
-def test_groups_see_bits_that_depend_on_each_other():
-    first = torch.tensor([5.0, 5.0, -5.0, -5.0]).view(4, 1, 1, 1)
-    second = torch.tensor([5.0, -5.0, 5.0, -5.0]).view(4, 1, 1, 1)
-    independent, dependent = torch.cat([first, second], dim=1), torch.cat([first, first], dim=1)
-    for latents, joint in ((independent, 2.0), (dependent, 1.0)):
-        alone, together = (entropy_terms(latents, group=group) for group in (1, 2))
-        assert float(alone[1]) == pytest.approx(math.log(2), abs=1e-3), "each bit is even"
-        assert float(together[1]) == pytest.approx(joint * math.log(2) / 2, abs=1e-3), "two bits, four or two codes"
-        assert float(together[0]) == float(alone[0]) < 1e-3
-    three = torch.cat([first, first, first], dim=1)
-    assert float(entropy_terms(three, group=2)[1]) == pytest.approx(2 * math.log(2) / 3, abs=1e-3), (
-        "a group of two, one"
-    )
-
-
-def test_configuration_round_trip_and_refusals():
-    config = TokenizerConfig(frame_channels=16, bits_per_token=36)
-    assert TokenizerConfig.from_json(config.to_json()) == config
-    assert config.geometry.level_bits == (0, 6, 12, 18, 24, 30, 36)
-    wide = TokenizerConfig(bits_per_token=24, level_bits=(0, 1, 18, 24))
-    assert TokenizerConfig.from_json(wide.to_json()).geometry.level_bits == (0, 1, 18, 24)
-    for levels in ((0, 18), (1, 24), (0, 5, 5, 24), (0, 24, 12), (24,), tuple(range(25))):
-        with pytest.raises(ModelError, match="levels"):
-            TokenizerConfig(bits_per_token=24, level_bits=levels)
-    for text in ("", "{}", "[]", '{"architecture": "other"}', config.to_json().replace("quantizer", "q")):
-        with pytest.raises(ModelError):
-            TokenizerConfig.from_json(text)
-    with pytest.raises(ModelError):
-        TokenizerConfig(bits_per_token=0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.bits_per_token = 3  # type: ignore[misc]
-
-
-def test_continuous_latents_cannot_be_coded():
-    with pytest.raises(ModelError, match="continuous"):
-        StreamEncoder(small_model(dataclasses.replace(SMALL, quantizer="none")), UniformAllocator(level=6))
-
-
-def test_weights_round_trip_and_their_digest(tmp_path):
-    model = small_model()
-    entry = save_tokenizer(model, tmp_path, name="small")
-    assert entry.sha256 == hashlib.sha256(entry.path.read_bytes()).hexdigest()
-    assert entry.path.name == f"small-{entry.sha256[:12]}.safetensors"
-    loaded = load_tokenizer(entry)
-    assert loaded.config == model.config
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], tensor.bfloat16().float(), rtol=0, atol=0)
-    assert find_by_name(str(entry.path)).sha256 == entry.sha256
-    assert find_by_digest(entry.sha256, extra=entry.path) == find_by_name(str(entry.path))
-
-
-def test_damaged_or_foreign_weights_are_refused(tmp_path, monkeypatch):
-    entry = save_tokenizer(small_model(), tmp_path, name="small")
-    data = bytearray(entry.path.read_bytes())
-    data[-1] ^= 1
-    entry.path.write_bytes(data)
-    with pytest.raises(ModelError, match="damaged"):
-        load_tokenizer(entry)
-    with pytest.raises(ModelError, match="the stream needs"):
-        find_by_digest(entry.sha256, extra=entry.path)
-    with pytest.raises(ModelError, match="no weights with"):
-        find_by_digest(entry.sha256)
-    monkeypatch.setenv("TOKCODEC_WEIGHTS_PATH", str(tmp_path))
-    assert find_by_digest(hashlib.sha256(data).hexdigest()).path == entry.path
-    with pytest.raises(ModelError, match="no model is called"):
-        find_by_name("nonesuch")
-    text = tmp_path / "text.safetensors"
-    text.write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="not a safetensors file"):
-        load_tokenizer(find_by_name(str(text)))
-
-
-def test_the_default_weights_are_there():
-    entry = default_entry()
-    assert entry.path.stat().st_size <= 32 << 20
-    assert entry.path.name == f"{entry.name}-{entry.sha256[:12]}.safetensors"
-    model = load_tokenizer(entry)
-    cost = measure_cost(model)
-    assert cost.decoder_flops_per_pixel < 50_000, "the budget of real time on two cores"
-    assert cost.encoder_parameters + cost.decoder_parameters == sum(p.numel() for p in model.parameters())
-
-
-def test_the_fast_path_decodes_what_float32_decodes():
-    """Half precision may move pixels a little, never what they are decoded from (spec section 12)."""
-    model = load_tokenizer(default_entry())
-    frames = np.linspace(0, 255, 9 * 64 * 96 * 3).reshape(9, 64, 96, 3).astype(np.uint8)
-    tokens = encode_stream(prepare(model, CPU, torch.float32), frames)
-    kept = np.full(tokens.shape[1:], 18, np.uint8)
-
-    def decode(dtype: torch.dtype) -> np.ndarray:
-        decoder = StreamDecoder(prepare(load_tokenizer(default_entry()), CPU, dtype), height=64, width=96)
-        return np.concatenate([decoder.step(step, kept) for step in tokens]).astype(int)
-
-    error = np.sqrt(np.mean((decode(torch.float32) - decode(torch.bfloat16)) ** 2))
-    assert error <= 1.0
-
-
-def test_devices():
-    assert choose_device("cpu") == CPU
-    assert choose_device("auto").type in ("cpu", "cuda")
-    assert fast_dtype(CPU) in (torch.bfloat16, torch.float32)
-    with pytest.raises(DeviceError):
-        choose_device("abacus")
-    if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="no CUDA"):
-            choose_device("cuda")

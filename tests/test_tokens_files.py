@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_prior
 import torch
+from command_line import typed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bits import formula_chunk
@@ -398,9 +399,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     def run(*words: str | Path) -> object:
         return app([str(word) for word in words], standalone_mode=False)
 
-    run("trim", source, small, "--bpp", "0.05", "-q")
+    done = typed("trim", source, small, "--bpp", "0.05", "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
     assert small.stat().st_size < source.stat().st_size
-    run("tokens", small, arrays, "-q")
+    done = typed("tokens", small, arrays, "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
     assert read_arrays(arrays)["subtokens"].shape[-1] == 2
     run("tokens", arrays, back, "-q")
     for before, after in zip(read_chunks(small.open("rb")), read_chunks(back.open("rb")), strict=True):

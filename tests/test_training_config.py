@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import called, typed
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.training.checkpoint import INDEX_NAME, PART_BYTES, join_checkpoint, split_checkpoint
@@ -149,24 +148,20 @@ def test_a_checkpoint_in_parts(tmp_path: Path):
 
 
 def test_the_command_line(tmp_path: Path):
-    def tokcodec(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tokcodec", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=tmp_path)
-
     (tmp_path / "run.json").write_text('{"train": {"sed": 1}}')
     train = ("train", "--data", ".", "--out", "run", "--max-minutes", "1")
-    done = tokcodec(*train, "--config", "run.json")
+    done = typed(*train, "--config", "run.json", cwd=tmp_path)
     assert done.returncode == 2
-    assert "train.sed: unknown key" in done.stderr
-    assert tokcodec(*train, "--preset", "tpu").returncode == 2
-    assert tokcodec(*train, "--quantizer", "vq").returncode == 2
+    assert b"train.sed: unknown key" in done.stderr
+    assert called(*train, "--preset", "tpu", cwd=tmp_path).returncode == 2
+    assert called(*train, "--quantizer", "vq", cwd=tmp_path).returncode == 2
     (tmp_path / "a.png").write_bytes(b"")
-    done = tokcodec(*train, "--exclude", "b*", "--exclude", "a.*")
+    done = called(*train, "--exclude", "b*", "--exclude", "a.*", cwd=tmp_path)
     assert done.returncode == 3
-    assert "all 1 videos and photographs are excluded" in done.stderr
+    assert b"all 1 videos and photographs are excluded" in done.stderr
     torch.save({"model": {}}, tmp_path / "c.pt")
-    assert tokcodec("checkpoint", "split", "c.pt", "parts", "--optimizer", "all").returncode == 2
-    assert tokcodec("checkpoint", "split", "c.pt", "parts").returncode == 0
-    assert tokcodec("checkpoint", "join", "parts", "c.pt").returncode == 7, "it exists"
-    assert tokcodec("checkpoint", "join", "parts", "d.pt").returncode == 0
+    assert called("checkpoint", "split", "c.pt", "parts", "--optimizer", "all", cwd=tmp_path).returncode == 2
+    assert typed("checkpoint", "split", "c.pt", "parts", cwd=tmp_path).returncode == 0
+    assert called("checkpoint", "join", "parts", "c.pt", cwd=tmp_path).returncode == 7, "it exists"
+    assert typed("checkpoint", "join", "parts", "d.pt", cwd=tmp_path).returncode == 0
     assert (tmp_path / "d.pt").read_bytes() == (tmp_path / "c.pt").read_bytes()

@@ -17,7 +17,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from test_training import PHASES, SMALL, some_frames
+from training_helpers import PHASES, SMALL, some_frames
 from tokcodec.training.config import TrainConfig
 from tokcodec.training.distributed import join_group, leave_group
 from tokcodec.training.loop import Trainer

@@ -1,4 +1,4 @@
-"""Files to files: encode a video into a `.tok` file, decode it again. The streams are in `pipeline.py`."""
+"""Files to files: a video into a `.tok` file, and back. The streams are in `pipeline.py` and `decoding.py`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,24 @@ from numpy.typing import NDArray
 
 from tokcodec import mapping
 from tokcodec.chunks import ADAPTIVE, AUTO, Entropy, choose_entropy
+from tokcodec.coders import Coders
 from tokcodec.concealment import concealer_for, read_index
 from tokcodec.container import (
-    ContainerWriter,
-    StreamHeader,
     read_stream,
 )
 from tokcodec.counts import Stopwatch, StreamCounts
+from tokcodec.decoding import StreamDecoding
 from tokcodec.encoding import ArraySource, can_open_again, encode_source
-from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
-from tokcodec.frames import Frame, Packet, VideoInfo, VideoReader, format_for, open_video, open_writer
+from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
+from tokcodec.frames import Frame, Packet, VideoReader, format_for, open_video, open_writer
 from tokcodec.output import atomic
-from tokcodec.pipeline import EncodeSettings, Progress, StreamDecoding
-from tokcodec.rate import Rate, RateReport
-from tokcodec.results import CodecResult, DecodedVideo
+from tokcodec.pipeline import EncodeSettings, Progress
+from tokcodec.rate import Rate
+from tokcodec.results import CodecResult, DecodedVideo, result_of
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
-from tokcodec.tokenizer.allocation import allocator_for
-from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.refine import ITERATIONS
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, choose_device, prepare
-from tokcodec.weights import WeightsEntry, default_entry, find_by_digest, find_by_name, load_tokenizer
+from tokcodec.tokenizer.stream import choose_device
+from tokcodec.weights import default_entry, find_by_name
 
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
@@ -71,8 +68,7 @@ class Codec:
     ) -> None:
         self.device = choose_device(device)
         self._entry = default_entry() if model is None else find_by_name(model)
-        self._weights = None if weights is None else Path(weights)
-        self._models: dict[str, Tokenizer] = {}
+        self._coders = Coders(self._entry, weights=None if weights is None else Path(weights), device=self.device)
         self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
         self._prior_name = None if prior is None else str(prior)
         self._entropy_name = entropy
@@ -156,9 +152,9 @@ class Codec:
         with contextlib.ExitStack() as stack:
             sink = _open_sink(target, force=force, source=source, stack=stack)
             encoding = encode_source(
-                open_source, self._encoder, sink, settings=settings, watch=watch, progress=progress
+                open_source, self._coders.encoder, sink, settings=settings, watch=watch, progress=progress
             )
-        return _result(
+        return result_of(
             encoding.coded.counts,
             encoding.info,
             encoding.coded.size,
@@ -200,7 +196,9 @@ class Codec:
         )
         sink = io.BytesIO()
         array = ArraySource(frames, frame_rate=_rate(frame_rate))
-        encode_source(lambda: contextlib.nullcontext(array), self._encoder, sink, settings=settings, watch=Stopwatch())
+        encode_source(
+            lambda: contextlib.nullcontext(array), self._coders.encoder, sink, settings=settings, watch=Stopwatch()
+        )
         return sink.getvalue()
 
     def decode(
@@ -257,7 +255,7 @@ class Codec:
             else:
                 total = total_frames(stream) if progress else None
                 reader = read_stream(counting)
-            header, decoder, concealer = reader.header, self._decoder(reader.header), None
+            header, decoder, concealer = reader.header, self._coders.decoder(reader.header), None
             if conceal:
                 concealer = concealer_for(
                     header, decoder, entries=index, prior=self._prior_name, part=part, forecast=forecast
@@ -295,7 +293,7 @@ class Codec:
                 raise
         tok_bytes = None if part else counting.bytes_read
         concealed = () if concealer is None else concealer.notes
-        result = _result(counts, header, tok_bytes, watch, notes=(*writer.notes, *concealed))
+        result = result_of(counts, header, tok_bytes, watch, notes=(*writer.notes, *concealed))
         return result if concealer is None else replace(result, concealed=concealer.frames)
 
     def decode_frames(self, data: bytes, *, conceal: bool = False, forecast: bool = False) -> DecodedVideo:
@@ -311,7 +309,7 @@ class Codec:
             ModelError: The weights that the file names are not there.
         """
         reader = read_stream(io.BytesIO(data))
-        decoder, concealer = self._decoder(reader.header), None
+        decoder, concealer = self._coders.decoder(reader.header), None
         if conceal:
             index = read_index(io.BytesIO(data))
             concealer = concealer_for(
@@ -327,46 +325,6 @@ class Codec:
             time_base=reader.header.time_base,
             damages=decoding.counts.damages,
         )
-
-    def _tokenizer(self, entry: WeightsEntry) -> Tokenizer:
-        if entry.sha256 not in self._models:
-            self._models[entry.sha256] = prepare(load_tokenizer(entry), self.device)
-        return self._models[entry.sha256]
-
-    def _encoder(
-        self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings, quality: float
-    ) -> tuple[ContainerWriter, StreamEncoder]:
-        encoder = StreamEncoder(
-            self._tokenizer(self._entry),
-            allocator_for(quality=quality, effort=settings.effort),
-            iterations=ITERATIONS[settings.effort],
-        )
-        header = mapping.header_of(
-            info,
-            geometry=encoder.geometry,
-            chunk_frames=settings.chunk_frames,
-            tokenizer_name=self._entry.name,
-            tokenizer_sha256=self._entry.sha256,
-            probability_model=settings.entropy.wire_id,
-            probability_digest=settings.entropy.digest,
-        )
-        return ContainerWriter(sink, header), encoder
-
-    def _decoder(self, header: StreamHeader) -> StreamDecoder:
-        digest = header.tokenizer_digest.hex()
-        entry = self._entry
-        if self._weights is not None or entry.sha256 != digest:
-            entry = find_by_digest(digest, extra=self._weights)
-        model = self._tokenizer(entry)
-        ours, theirs = model.config.geometry, header.geometry
-        for name in ("bits_per_token", "spatial_factor", "temporal_factor"):
-            if getattr(ours, name) != getattr(theirs, name):
-                raise ModelError(
-                    f"the file's {name} is {getattr(theirs, name)}, that of the model that it names is "
-                    f"{getattr(ours, name)}",
-                    where="header",
-                )
-        return StreamDecoder(model, height=header.height, width=header.width)
 
 
 def _open_sink(target: str | Path | BinaryIO, *, force: bool, source: object, stack: contextlib.ExitStack) -> BinaryIO:
@@ -392,32 +350,4 @@ def _nothing_decoded(counts: StreamCounts) -> TokcodecError:
     first = counts.damages[0]
     return CorruptStreamError(
         f"nothing could be decoded: {first.reason}", offset=first.offset, hint="run `tokcodec verify`"
-    )
-
-
-def _result(
-    counts: StreamCounts,
-    size: VideoInfo | StreamHeader,
-    tok_bytes: int | None,
-    watch: Stopwatch,
-    *,
-    notes: tuple[str, ...],
-    lost: tuple[str, ...] = (),
-    rate: RateReport | None = None,
-) -> CodecResult:
-    pixels = counts.frames * size.width * size.height
-    return CodecResult(
-        frames=counts.frames,
-        chunks=counts.chunks,
-        width=size.width,
-        height=size.height,
-        tok_bytes=tok_bytes,
-        bits_per_pixel=None if tok_bytes is None else 8.0 * (tok_bytes - counts.side_bytes) / pixels,
-        seconds=watch.total(),
-        tokenizer_seconds=watch.tokenizer,
-        entropy_coding_seconds=watch.entropy_coding,
-        notes=notes,
-        lost=lost,
-        damages=counts.damages,
-        rate=rate,
     )

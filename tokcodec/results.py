@@ -8,7 +8,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.container import Damage
+from tokcodec.container import Damage, StreamHeader
+from tokcodec.counts import Stopwatch, StreamCounts
+from tokcodec.frames import VideoInfo
 from tokcodec.rate import RateReport
 
 
@@ -64,3 +66,32 @@ class DecodedVideo:
     pts: tuple[int, ...]
     time_base: Fraction
     damages: tuple[Damage, ...]
+
+
+def result_of(
+    counts: StreamCounts,
+    size: VideoInfo | StreamHeader,
+    tok_bytes: int | None,
+    watch: Stopwatch,
+    *,
+    notes: tuple[str, ...],
+    lost: tuple[str, ...] = (),
+    rate: RateReport | None = None,
+) -> CodecResult:
+    """The result of a call: what was counted, the size of the picture, and the time that `watch` took."""
+    pixels = counts.frames * size.width * size.height
+    return CodecResult(
+        frames=counts.frames,
+        chunks=counts.chunks,
+        width=size.width,
+        height=size.height,
+        tok_bytes=tok_bytes,
+        bits_per_pixel=None if tok_bytes is None else 8.0 * (tok_bytes - counts.side_bytes) / pixels,
+        seconds=watch.total(),
+        tokenizer_seconds=watch.tokenizer,
+        entropy_coding_seconds=watch.entropy_coding,
+        notes=notes,
+        lost=lost,
+        damages=counts.damages,
+        rate=rate,
+    )

@@ -1,0 +1,79 @@
+"""Encoders and decoders of streams, with the networks that settings and files name: loaded once, on one device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from tokcodec import mapping
+from tokcodec.container import ContainerWriter, StreamHeader
+from tokcodec.errors import ModelError
+from tokcodec.frames import VideoInfo
+from tokcodec.pipeline import EncodeSettings
+from tokcodec.tokenizer.allocation import allocator_for
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.refine import ITERATIONS
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare
+from tokcodec.weights import WeightsEntry, find_by_digest, load_tokenizer
+
+
+class Coders:
+    """Makes encoders and decoders, and keeps their networks.
+
+    Args:
+        entry: The weights to encode with.
+        weights: A weights file to decode with, beside those that come with the package.
+        device: Where the networks run.
+    """
+
+    def __init__(self, entry: WeightsEntry, *, weights: Path | None, device: torch.device) -> None:
+        self._entry, self._weights, self._device = entry, weights, device
+        self._models: dict[str, Tokenizer] = {}
+
+    def encoder(
+        self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings, quality: float
+    ) -> tuple[ContainerWriter, StreamEncoder]:
+        """A writer with its header written, and an encoder, for a sink, a video, settings and a quality."""
+        encoder = StreamEncoder(
+            self._tokenizer(self._entry),
+            allocator_for(quality=quality, effort=settings.effort),
+            iterations=ITERATIONS[settings.effort],
+        )
+        header = mapping.header_of(
+            info,
+            geometry=encoder.geometry,
+            chunk_frames=settings.chunk_frames,
+            tokenizer_name=self._entry.name,
+            tokenizer_sha256=self._entry.sha256,
+            probability_model=settings.entropy.wire_id,
+            probability_digest=settings.entropy.digest,
+        )
+        return ContainerWriter(sink, header), encoder
+
+    def decoder(self, header: StreamHeader) -> StreamDecoder:
+        """A decoder for the file that has this header.
+
+        Raises:
+            ModelError: The weights that the file names are not there, or do not fit the header.
+        """
+        digest = header.tokenizer_digest.hex()
+        entry = self._entry
+        if self._weights is not None or entry.sha256 != digest:
+            entry = find_by_digest(digest, extra=self._weights)
+        model = self._tokenizer(entry)
+        ours, theirs = model.config.geometry, header.geometry
+        for name in ("bits_per_token", "spatial_factor", "temporal_factor"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise ModelError(
+                    f"the file's {name} is {getattr(theirs, name)}, that of the model that it names is "
+                    f"{getattr(ours, name)}",
+                    where="header",
+                )
+        return StreamDecoder(model, height=header.height, width=header.width)
+
+    def _tokenizer(self, entry: WeightsEntry) -> Tokenizer:
+        if entry.sha256 not in self._models:
+            self._models[entry.sha256] = prepare(load_tokenizer(entry), self._device)
+        return self._models[entry.sha256]
