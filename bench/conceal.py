@@ -3,7 +3,7 @@
     python bench/conceal.py VIDEO... [--qualities 3,6] [--prior PRIOR] [--frames 33]
 
 Encodes the first frames of each video in chunks of 17, damages a byte of the second chunk, and decodes with
-`--conceal`. Prints the mean PSNR (RGB, over videos and qualities) of the frames that were lost, by their number: with the
+`--conceal`. Prints the mean PSNR (RGB, over videos and qualities) of the frames that were lost, by number: with the
 last picture held, with the tokenizer's forecast, and with the prior's likelier bits.
 """
 
