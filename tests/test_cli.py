@@ -192,6 +192,26 @@ def test_a_terminated_run_leaves_no_output(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
+def test_a_termination_that_was_swallowed_is_raised_again():
+    program = """
+import os, signal, time
+import tokcodec.cli as cli
+
+def swallows(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException:
+        print("swallowed", flush=True)
+    time.sleep(60)
+
+cli.app, cli._AGAIN_SECONDS = swallows, 0.2
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout) == (143, "swallowed\n"), done.stderr
+
+
 def test_demo(tmp_path: Path):
     done = typed("demo", "--out", tmp_path / "demo", "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,8 @@ from tokcodec.errors import LimitError, TokcodecError
 
 __all__ = ["app", "main"]
 
+_AGAIN_SECONDS = 5.0
+"""An exception of a signal handler is lost where the interpreter runs a callback of C code: it is raised once more."""
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a process that SIGPIPE ended."""
 
@@ -45,6 +47,7 @@ def main() -> None:
     except TokcodecError as error:
         code = _report(error)
     except (KeyboardInterrupt, _TerminatedError) as error:
+        _raise_again_after(0.0)
         code = 143
         if isinstance(error, KeyboardInterrupt):
             _console().interrupted()
@@ -66,7 +69,15 @@ def _console() -> Console:
 
 
 def _on_terminate(*_: object) -> None:
+    _raise_again_after(_AGAIN_SECONDS)
     raise _TerminatedError
+
+
+def _raise_again_after(seconds: float) -> None:
+    """Set the alarm, or with 0 stop it; some systems have none."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _on_terminate)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _report(error: TokcodecError) -> int:
