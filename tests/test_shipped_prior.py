@@ -13,6 +13,7 @@ import tiny_prior
 from media import picture
 from safetensors import safe_open
 
+import tokcodec
 from tokcodec import Codec
 from tokcodec.chunks import AUTO, choose_entropy
 from tokcodec.container import ChunkRecord, read_stream
@@ -116,6 +117,11 @@ def test_an_installation_without_it_says_what_is_missing(tmp_path: Path, monkeyp
     with pytest.raises(ModelError, match="no weights"):
         verify(tmp_path / "film.tok")
     assert verify(tmp_path / "film.tok", prior=path).complete
+    assert tokcodec.decode(tmp_path / "film.tok", tmp_path / "film.mkv", device="cpu", prior=path).frames == 10
+    made = tokcodec.encode(
+        tmp_path / "film.mkv", tmp_path / "a.tok", device="cpu", entropy="prior", prior=path, effort=0
+    )
+    assert made.frames == 10
     monkeypatch.setenv(registry.WEIGHTS_PATH_VARIABLE, str(tmp_path / "old"))
     assert Codec(device="cpu").decode_frames(data).frames.shape == frames().shape
 
