@@ -2,8 +2,9 @@
 
     python bench/speed.py VIDEO [--threads N] [--effort N]
 
-Prints frames a second of the tokenizer each way, megabits a second of the entropy coder each way (one core, raw token
-bits), and the share of each stage in whole encodes and decodes. Figures of one run compare with each other only.
+Prints frames a second of the tokenizer each way, megabits a second of the entropy coder each way (by the default model
+and by `adaptive`, one core, raw token bits), and the share of each stage in whole encodes and decodes. Figures of one
+run compare with each other only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from tokcodec import Codec, __version__
 from tokcodec.bits import decode_tokens, encode_tokens
-from tokcodec.chunks import decode_chunk
+from tokcodec.chunks import ADAPTIVE, Entropy, decode_chunk
 from tokcodec.codec import DEFAULT_EFFORT
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.results import CodecResult
@@ -39,16 +40,19 @@ def best(work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def entropy_coding(chunk: TokenChunk) -> tuple[float, float]:
+def entropy_coding(chunk: TokenChunk, entropy: Entropy) -> tuple[float, float]:
     """Megabits a second each way, in bits before coding."""
-    data = encode_tokens(chunk)
+    model, network = entropy.model, entropy.network()
+    data = encode_tokens(chunk, model=model, network=network)
     steps, rows, columns = chunk.indices.shape
     megabits = float(chunk.kept_bits().sum(dtype=np.int64)) / 1e6
 
     def decode() -> None:
-        decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry)
+        decode_tokens(
+            data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry, model=model, network=network
+        )
 
-    return megabits / best(lambda: encode_tokens(chunk)), megabits / best(decode)
+    return megabits / best(lambda: encode_tokens(chunk, model=model, network=network)), megabits / best(decode)
 
 
 def stages(result: CodecResult) -> str:
@@ -89,8 +93,9 @@ def main() -> None:
         with tok.open("rb") as source:
             reader = read_stream(source)
             chunk = next(decode_chunk(item, reader.header) for item in reader if isinstance(item, ChunkRecord))
-        coding, decoding = entropy_coding(chunk)
-        print(f"entropy coding: {coding:.1f} Mbit/s in, {decoding:.1f} Mbit/s out, one core")
+        for entropy in dict.fromkeys((codec.entropy, ADAPTIVE)):
+            coding, decoding = entropy_coding(chunk, entropy)
+            print(f"entropy coding by {entropy.model}: {coding:.1f} Mbit/s in, {decoding:.1f} Mbit/s out, one core")
 
 
 if __name__ == "__main__":

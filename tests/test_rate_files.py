@@ -201,7 +201,8 @@ def test_the_bench_tells_the_probability_model():
     from tokcodec.bench.codecs.tokcodec import Tokcodec
 
     plain, ours = Tokcodec(), Tokcodec(entropy="prior", prior="my.safetensors", prior_sha256="ab" * 32)
-    assert "entropy" not in plain.settings()[0]
+    assert plain.settings()[0]["entropy"] == "adaptive"
+    assert "prior" not in plain.settings()[0]
     assert ours.settings()[0]["entropy"] == "prior"
     assert ours.settings()[0]["prior"] == "ab" * 6
     task = CodecTask(

@@ -61,6 +61,16 @@ class Entropy:
 
         return None if self.prior is None else load_prior(self.prior)
 
+    def check(self, bits_per_token: int) -> None:
+        """Load the network now, and see that it is for such tokens.
+
+        Raises:
+            ModelError: It cannot be loaded, or is for tokens of another number of bits.
+        """
+        network = self.network()
+        if network is not None:
+            _check_bits(network, bits_per_token, hint="name one that was trained on this model's tokens")
+
 
 ADAPTIVE = Entropy()
 AUTO = "auto"
@@ -82,7 +92,8 @@ def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
     if model == AUTO:
         from tokcodec.weights.priors import prior_entries
 
-        has_prior = prior is not None or any(entry.tokenizer == tokenizer for entry in prior_entries())
+        trained_for = {entry.tokenizer for entry in prior_entries()} - {""}
+        has_prior = prior is not None or tokenizer in trained_for
         model = "prior" if has_prior else ADAPTIVE.model
     if model not in WIRE_MODELS:
         raise UsageError(f"no probability model is called {model!r}", hint=f"use {' or '.join((AUTO, *WIRE_MODELS))}")
@@ -125,6 +136,7 @@ def drawing_prior(header: StreamHeader, *, prior: str | None) -> PriorNetwork:
     """
     from tokcodec.weights.priors import choose_prior, find_prior, load_prior
 
+    hint = "name one with --prior FILE, or do without by --forecast"
     if header.probability_model == PROBABILITY_PRIOR:
         own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
         entry = find_prior(header.probability_digest.hex(), extra=own)
@@ -132,12 +144,16 @@ def drawing_prior(header: StreamHeader, *, prior: str | None) -> PriorNetwork:
         try:
             entry = choose_prior(prior, tokenizer=header.tokenizer_digest.hex())
         except ModelError as error:
-            hint = "name one with --prior FILE, or do without by --forecast"
             raise ModelError(error.message, where=error.where, hint=hint) from error
-    network, bits = load_prior(entry), header.geometry.bits_per_token
-    if network.config.bits_per_token != bits:
-        raise ModelError(f"the prior is for tokens of {network.config.bits_per_token} bits, these have {bits}")
+    network = load_prior(entry)
+    _check_bits(network, header.geometry.bits_per_token, hint=hint)
     return network
+
+
+def _check_bits(network: PriorNetwork, bits: int, *, hint: str) -> None:
+    theirs = network.config.bits_per_token
+    if theirs != bits:
+        raise ModelError(f"the prior is for tokens of {theirs} bits, these have {bits}", hint=hint)
 
 
 def encode_chunk(

@@ -35,12 +35,17 @@ class Coders:
     def encoder(
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings, quality: float
     ) -> tuple[ContainerWriter, StreamEncoder]:
-        """A writer with its header written, and an encoder, for a sink, a video, settings and a quality."""
+        """A writer with its header written, and an encoder, for a sink, a video, settings and a quality.
+
+        Raises:
+            ModelError: The prior of the settings is not there, or for other tokens.
+        """
         encoder = StreamEncoder(
             self._tokenizer(self._entry),
             allocator_for(quality=quality, effort=settings.effort),
             iterations=ITERATIONS[settings.effort],
         )
+        settings.entropy.check(encoder.geometry.bits_per_token)
         header = mapping.header_of(
             info,
             geometry=encoder.geometry,

@@ -260,17 +260,19 @@ def inspect(path: str | Path) -> Inspection:
         return survey(source, check_tokens=False)
 
 
-def verify(path: str | Path) -> Inspection:
+def verify(path: str | Path, *, prior: str | Path | None = None) -> Inspection:
     """Check every chunk of a `.tok` file: CRCs, timestamps, and the tokens themselves; no pixels are decoded.
 
     Args:
         path: The file.
+        prior: A weights file of the probability model `prior`, beside those that are installed.
 
     Returns:
         The summary; `complete` says whether all is well, `damages` what is not.
 
     Raises:
         TokcodecError: It is not a `.tok` file, or nothing of it can be used.
+        ModelError: The weights of the probability model that the file names are not there.
     """
     with open_tok(Path(path)) as source:
-        return survey(source, check_tokens=True)
+        return survey(source, check_tokens=True, prior=None if prior is None else Path(prior))

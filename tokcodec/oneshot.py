@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tokcodec.chunks import AUTO
 from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, Codec
 from tokcodec.pipeline import Progress
 from tokcodec.rate import Rate
@@ -19,6 +20,8 @@ def encode(
     rate: Rate | None = None,
     model: str | None = None,
     device: str = "auto",
+    entropy: str = AUTO,
+    prior: str | Path | None = None,
     effort: int = DEFAULT_EFFORT,
     chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     start_seconds: float = 0.0,
@@ -29,9 +32,10 @@ def encode(
 ) -> CodecResult:
     """Encode one video or picture into a `.tok` file.
 
-    For the arguments and errors see :class:`Codec` (`model`, `device`) and :meth:`Codec.encode` (the others).
+    For the arguments and errors see :class:`Codec` (`model`, `device`, `entropy`, `prior`) and :meth:`Codec.encode`
+    (the others).
     """
-    return Codec(model=model, device=device).encode(
+    return Codec(model=model, device=device, entropy=entropy, prior=prior).encode(
         source,
         target,
         quality=quality,
@@ -55,6 +59,7 @@ def decode(
     options: Mapping[str, str] | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
+    prior: str | Path | None = None,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,
@@ -64,9 +69,10 @@ def decode(
 ) -> CodecResult:
     """Decode one `.tok` file into a media file.
 
-    For the arguments and errors see :class:`Codec` (`weights`, `device`) and :meth:`Codec.decode` (the others).
+    For the arguments and errors see :class:`Codec` (`weights`, `device`, `prior`) and :meth:`Codec.decode`
+    (the others).
     """
-    return Codec(weights=weights, device=device).decode(
+    return Codec(weights=weights, device=device, prior=prior).decode(
         source,
         target,
         codec=codec,

@@ -125,7 +125,8 @@ class TokenDataset:
 
     An item is a dictionary: `indices`, int64 `(T', H', W')` (of 64 bits, those from 2^63 on are negative); `subtokens`,
     int32 `(T', H', W', parts)`, see :func:`factorize`; `kept`, int64 of the shape of `indices`, the bits kept of each
-    token; `path`, the file's name below the folder; `chunk`, its number. Items differ in shape where files do.
+    token; `path`, the file's name below the folder; `chunk`, its number. Items differ in shape where files do. The last
+    chunk is kept, so that its other pieces need not be decoded again.
 
     Args:
         folder: Looked through at any depth.
@@ -153,6 +154,7 @@ class TokenDataset:
         if not self.paths:
             raise UsageError("holds no .tok file", where=str(folder))
         self._places: list[tuple[_Place, int]] = []
+        self._last: tuple[_Place, TokenChunk] | None = None
         kinds: set[TokenGeometry] = set()
         for path in self.paths:
             with open_tok(path) as source:
@@ -179,7 +181,7 @@ class TokenDataset:
         import torch
 
         place, piece = self._places[number]
-        chunk = self._read(place)
+        chunk = self._chunk(place)
         part = slice(None) if self._steps is None else slice(piece * self._steps, (piece + 1) * self._steps)
         indices = chunk.indices[part]
         return {
@@ -189,6 +191,12 @@ class TokenDataset:
             "path": place.path.relative_to(self.folder).as_posix(),
             "chunk": place.chunk,
         }
+
+    def _chunk(self, place: _Place) -> TokenChunk:
+        last = self._last
+        if last is None or last[0] != place:
+            self._last = last = place, self._read(place)
+        return last[1]
 
     def _read(self, place: _Place) -> TokenChunk:
         with open_tok(place.path) as source:

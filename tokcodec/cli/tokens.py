@@ -122,11 +122,14 @@ def tokens(
                 f"{source.name} to {target.name}: one of them must be a file of tokens",
                 hint=f"those end in {' or '.join(SUFFIXES)}",
             )
-        from tokcodec.chunks import choose_entropy
+        from tokcodec.chunks import ADAPTIVE, choose_entropy
 
         arrays = read_arrays(source)
-        data = tok_bytes(arrays, entropy=choose_entropy(entropy, prior, tokenizer=tokenizer_of(arrays)))
-        if target.suffix == ".tok":
+        is_tok = target.suffix == ".tok"
+        # On the way to a video nobody keeps the coded tokens: the fastest model will do.
+        chosen = choose_entropy(entropy, prior, tokenizer=tokenizer_of(arrays)) if is_tok else ADAPTIVE
+        data = tok_bytes(arrays, entropy=chosen)
+        if is_tok:
             with atomic(target, force=force, source=str(source)) as part:
                 part.write_bytes(data.getvalue())
         else:

@@ -38,7 +38,7 @@ class PriorEntry(WeightsEntry):
 
 
 def prior_entries() -> tuple[PriorEntry, ...]:
-    """The priors that come with the package."""
+    """The priors that come with the package; of those of one tokenizer the first is the default."""
     listed = json.loads(REGISTRY.read_text(encoding="utf-8")).get("priors", [])
     return tuple(
         PriorEntry(
@@ -63,7 +63,7 @@ def choose_prior(name: str | None, *, tokenizer: str) -> WeightsEntry:
     """
     known = prior_entries()
     for entry in known:
-        if entry.name == name or (name is None and entry.tokenizer == tokenizer):
+        if entry.name == name or (name is None and entry.tokenizer and entry.tokenizer == tokenizer):
             return entry
     if name is not None and name.endswith(".safetensors"):
         return entry_of_file(Path(name))

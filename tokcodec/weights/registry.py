@@ -64,7 +64,9 @@ def entry_of_file(path: Path) -> WeightsEntry:
             raise ModelError("weights files have at most 1 GiB", where=str(path))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(path)) from error
+        raise ModelError(
+            f"cannot read the weights: {error.strerror or error}", where=str(path), hint="name a .safetensors file"
+        ) from error
     return WeightsEntry(name=path.stem, sha256=digest, path=path)
 
 
@@ -114,7 +116,8 @@ def find_among(known: Iterable[WeightsEntry], sha256: str, *, extra: Path | None
                     return entry
     raise ModelError(
         f"no weights with SHA-256 {sha256[:12]}... are installed",
-        hint=f"give them with {option}, or put them into a folder named by {WEIGHTS_PATH_VARIABLE}",
+        hint=f"give them with {option}, or put them into a folder named by {WEIGHTS_PATH_VARIABLE}; a newer version of "
+        "tokcodec may bring them",
     )
 
 
@@ -127,7 +130,11 @@ def read_checked(entry: WeightsEntry) -> bytes:
     try:
         data = entry.path.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read the weights: {error.strerror or error}", where=str(entry.path)) from error
+        raise ModelError(
+            f"cannot read the weights: {error.strerror or error}",
+            where=str(entry.path),
+            hint="install tokcodec again",
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256:
         raise ModelError(
