@@ -90,6 +90,8 @@ def make_results(folder: Path, some: Sequence[BenchRecord] | None = None) -> Pat
     machine = {"cpu": "Abacus 3000", "cores": 2, "memory_bytes": 8 * 2**30, "system": "Linux"}
     (folder / "machine.json").write_text(json.dumps({"m1": machine}))
     (folder / "absent.json").write_text(json.dumps({"x265-veryslow": "no <libx265> here"}))
+    failed = {"clip": "apple", "codec": "vvenc", "setting": {"qp": 40, "qpa": 1}, "reason": "it wrote <nothing>"}
+    (folder / "failed.json").write_text(json.dumps({"key": failed}))
     index = []
     (folder / "frames").mkdir(exist_ok=True)
     for clip in sorted({one.clip for one in some}):

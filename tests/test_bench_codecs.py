@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,6 +114,17 @@ def test_a_codec_that_is_not_here_says_so(monkeypatch: pytest.MonkeyPatch):
     (x265,) = make_codecs(["x265"])
     assert "64" in x265.refuses(640, 62)
     assert x265.refuses(640, 64) == ""
+
+
+def test_an_encoder_that_ends_well_and_writes_nothing_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "vvencapp"
+    program.write_text("#!/bin/sh\ncat > /dev/null\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(vvenc, "_program", lambda: (str(program), False))
+    pictures = [np.zeros((64, 64, 3), np.uint8)]
+    setting = {"preset": "medium", "qp": 30, "qpa": 0}
+    with pytest.raises(MediaError, match=r"VVenC failed \(0\): it wrote nothing"):
+        vvenc.Vvenc().encode(pictures, setting=setting, frame_rate=Fraction(24), matrix=1, threads=1)
 
 
 def test_memory_is_that_of_the_program_and_not_of_who_starts_it():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,54 @@ def test_what_failed_is_measured_by_the_next_run(tmp_path: Path):
     assert (outcome.measured, outcome.known) == (2, 10)
     assert sorted(ran) == [last, last, "prepare_clip", "prepare_clip"]
     assert len(records) == 12
+
+
+def break_encoder(monkeypatch: pytest.MonkeyPatch, broken: Container[float]) -> None:
+    """To be used with `fake_tasks`."""
+    works = tracks.encode_clip
+
+    def encode_clip(job: EncodeJob) -> Encoded:
+        if job.setting.get("crf") in broken:
+            raise MediaError("it wrote nothing")
+        return works(job)
+
+    monkeypatch.setattr(tracks, "encode_clip", encode_clip)
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_an_encoder_that_fails_at_a_quantizer_gets_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+    plan = plan_of(tmp_path, codecs=make_codecs(["x264", "tokcodec"]))
+    _, _, records = run_fake(plan, tmp_path / "probe")
+    curve = sorted(record.setting["crf"] for record in records if (record.clip, record.codec) == ("a", "x264"))
+    broken = {curve[0], curve[3]}
+    break_encoder(monkeypatch, broken)
+    outcome, ran, records = run_fake(plan, out)
+    assert outcome.failures == []
+    found = sorted(record.setting["crf"] for record in records if (record.clip, record.codec) == ("a", "x264"))
+    assert len(found) == 6
+    assert found[0] == curve[0] - 1, "the span is still enclosed"
+    assert abs(found[3] - curve[3]) == 1
+    assert not broken & set(found)
+    said = [f"{clip}, x264 crf {crf} preset medium: it wrote nothing" for clip in ("a", "b") for crf in sorted(broken)]
+    assert sorted(outcome.failed) == said
+    assert ran.count(f"encode_clip {curve[0]}") == 2, "once a clip"
+    kept = json.loads((out / "failed.json").read_text())
+    assert {(one["clip"], one["setting"]["crf"]) for one in kept.values()} == {(c, q) for c in "ab" for q in broken}
+    again, ran, same = run_fake(plan, out)
+    assert (ran, same) == ([], records)
+    assert sorted(again.failed) == said
+
+
+@pytest.mark.usefixtures("fake_tasks")
+def test_an_encoder_that_fails_always_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        break_encoder(patch, range(52))
+        outcome, ran, records = run_fake(plan_of(tmp_path, examples=False), tmp_path / "out")
+    assert outcome.failures == ["a, x264: it wrote nothing", "b, x264: it wrote nothing"]
+    assert sum(name.startswith("encode_clip") for name in ran) == 2 * (tracks.MOST_FAILURES + 1)
+    assert (records, outcome.failed, (tmp_path / "out" / "failed.json").exists()) == ([], [], False)
+    assert run_fake(plan_of(tmp_path), tmp_path / "out")[0].measured == 12
 
 
 @pytest.mark.usefixtures("fake_tasks")

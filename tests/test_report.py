@@ -124,7 +124,7 @@ def _results(some: list[Any]) -> Any:
     from tokcodec.bench.report.load import Results
 
     machines = {"m1": {"cpu": "Abacus 3000", "cores": 2, "memory_bytes": 8 * 2**30}}
-    return Results(records=some, machines=machines, absent={}, frames=[])
+    return Results(records=some, machines=machines, absent={}, failed=[], frames=[])
 
 
 def test_the_paper_is_beside_ours(folder: Path):
@@ -175,6 +175,7 @@ def test_results_are_read_as_a_killed_run_left_them(tmp_path: Path):
         (lambda place: (place / "results.jsonl").write_text(""), "holds no results"),
         (lambda place: (place / "results.jsonl").write_text("{}\n"), "line 1"),
         (lambda place: (place / "absent.json").write_text("[]"), "not a JSON object"),
+        (lambda place: (place / "failed.json").write_text('{"k": {"clip": "a"}}'), "list of failures"),
         (lambda place: (place / "frames" / "index.json").write_text('[{"clip": "a"}]'), "index of frames"),
     ],
 )
@@ -235,6 +236,7 @@ def test_page_is_one_file_and_equal_results_give_equal_files(folder: Path, tmp_p
     assert "no &lt;libx265&gt; here" in page
     assert "no backbone &lt;here&gt;" in page
     assert "<here>" not in page
+    assert "<li>apple, VVenC, qp 40, qpa 1: it wrote &lt;nothing&gt;</li>" in page
     assert "LPIPS AlexNet: one frame in 8 from number 4 on" in page
     assert "LPIPS AlexNet in bfloat16" in page
     assert "Frames at the same rate" in page

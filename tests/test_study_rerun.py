@@ -111,6 +111,22 @@ def test_codecs_meet_at_the_rate_of_the_one_that_cannot_choose(place: Path):
     assert {(stimulus.width, stimulus.height, stimulus.frames) for stimulus in study.stimuli} == {(*SIZE, FRAMES)}
 
 
+def test_a_quantizer_at_which_the_encoder_fails_is_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch):
+    rate = 8 * FIXED.size({"quality": -2}) / PIXELS
+    sizes = {qp: abs(math.log(SEARCHED.size({"qp": qp}) / FIXED.size({"quality": -2}))) for qp in range(52)}
+    best, second = sorted(sizes, key=lambda qp: sizes[qp])[:2]
+    encode = FakeCodec.encode_command
+
+    def failing(self: FakeCodec, task: CodecTask) -> list[str]:
+        broken = self is SEARCHED and task.setting["qp"] == best
+        return [sys.executable, "-c", "import sys; sys.exit(3)"] if broken else encode(self, task)
+
+    monkeypatch.setattr(FakeCodec, "encode_command", failing)
+    study = plan_rerun(place / "results", wanted(place, rate)).make(place / "out", MakeSettings(seed="x"))
+    rates = {stimulus.codec: stimulus.bits_per_pixel for stimulus in study.stimuli}
+    assert rates["x265"] == pytest.approx(8 * SEARCHED.size({"qp": second}) / PIXELS)
+
+
 def test_a_search_that_ends_at_the_last_quantizer_is_noted(place: Path, monkeypatch: pytest.MonkeyPatch):
     narrow = dataclasses.replace(SEARCHED, quantizer=Quantizer(name="qp", lowest=0, highest=13, typical=(6, 12)))
     use(monkeypatch, FIXED, narrow)

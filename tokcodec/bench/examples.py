@@ -157,13 +157,14 @@ class Examples:
         for whole in range(quantizer.lowest, quantizer.highest + 1):
             if (encoded := self._store.find_encode(clip.key(codec, setting(whole)))) is not None:
                 known[whole] = clip.rate(encoded.coded_bytes)
+        attempts = self._tracks.attempts(clip, codec)
         steps = match(quantizer, target, known)
         try:
             value = next(steps)
             while True:
-                encoded = yield from self._tracks.encode(clip, codec, setting(value))
-                value = steps.send(clip.rate(encoded.coded_bytes))
+                value = steps.send((yield from attempts.rate(setting(value))))
         except StopIteration as end:
+            attempts.keep()
             return setting(end.value)
 
     def _shown(self, clip: ClipWork, codec: BenchCodec, setting: Setting, target: float, *, key: str = "") -> Steps:

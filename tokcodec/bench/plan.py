@@ -65,6 +65,7 @@ class Outcome:
         known: Records that were there.
         left_out: Codec and clip that do not go together, and why.
         failures: What went wrong; the rest went on.
+        failed: Quantizers at which an encoder failed, and others took their place.
         short: Curves that end before the rates of interest do.
         keys: Of all records of this plan.
     """
@@ -73,6 +74,7 @@ class Outcome:
     known: int = 0
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     short: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 
 from tokcodec.bench.codecs.base import Quantizer
+from tokcodec.errors import MediaError
 
 HIGHEST_RATE = 0.1
 LOWEST_RATE = 0.005
@@ -30,8 +31,9 @@ class RateSpan:
     points: int = POINTS
 
 
-Search = Generator[int, float, list[int]]
-"""Yields a quantizer, wants its rate in bits per pixel sent, returns the quantizers to measure, rising."""
+Search = Generator[int, float | None, list[int]]
+"""Yields a quantizer, wants its rate in bits per pixel sent, or None where the encoder fails at it; returns the
+quantizers to measure, rising."""
 
 
 def search(quantizer: Quantizer, span: RateSpan) -> Search:
@@ -39,25 +41,44 @@ def search(quantizer: Quantizer, span: RateSpan) -> Search:
 
     Points between the ends are spaced evenly in the logarithm of the rate, as far as whole quantizers allow. Where the
     quantizer's own range ends before an end of the span, the curve ends there. The rate is taken to fall with the
-    quantizer.
+    quantizer. In the place of a quantizer at which the encoder fails the nearest one is taken at which it does not.
+
+    Raises:
+        MediaError: The encoder fails at all quantizers.
     """
     known: dict[int, float] = {}
-    first = yield from _edge(quantizer, span.highest, quantizer.typical[0], known, is_above=True)
-    last = yield from _edge(quantizer, span.lowest, quantizer.typical[1], known, is_above=False)
+    failed: set[int] = set()
+    first = yield from _edge(quantizer, span.highest, quantizer.typical[0], known, failed, is_above=True)
+    last = yield from _edge(quantizer, span.lowest, quantizer.typical[1], known, failed, is_above=False)
     chosen = {first, last}
+    ends = min(first, last), max(first, last)
     for number in range(1, span.points - 1):
         share = number / (span.points - 1)
         wanted = (1 - share) * math.log(known[first]) + share * math.log(known[last])
-        between = min(max(_interpolate(known, wanted), min(first, last)), max(first, last))
-        if between not in known:
-            known[between] = yield between
-        chosen.add(between)
+        between = _interpolate(known, wanted)
+        while (found := _working(between, *ends, failed)) is not None and found not in known:
+            yield from _try(found, known, failed)
+        if found is not None:
+            chosen.add(found)
     return sorted(chosen)
 
 
+def _working(wanted: int, low: int, high: int, failed: Collection[int]) -> int | None:
+    """The quantizer nearest to one, from `low` to `high`, at which the encoder did not fail; None if there is none."""
+    return min((q for q in range(low, high + 1) if q not in failed), key=lambda q: abs(q - wanted), default=None)
+
+
+def _try(q: int, known: dict[int, float], failed: set[int]) -> Generator[int, float | None, None]:
+    rate = yield q
+    if rate is None:
+        failed.add(q)
+    else:
+        known[q] = rate
+
+
 def _edge(
-    quantizer: Quantizer, target: float, typical: int, known: dict[int, float], *, is_above: bool
-) -> Generator[int, float, int]:
+    quantizer: Quantizer, target: float, typical: int, known: dict[int, float], failed: set[int], *, is_above: bool
+) -> Generator[int, float | None, int]:
     """The largest quantizer with at least the rate, or the smallest with at most the rate; else the range's end."""
     tries = 0
     while True:
@@ -72,14 +93,19 @@ def _edge(
         if tries % 3 == 2:  # interpolation may creep along one side
             guess = (low + high) // 2
         tries += 1
-        guess = min(max(guess, low + 1), high - 1)
-        known[guess] = yield guess
+        working = _working(guess, low + 1, high - 1, failed)
+        if working is None:
+            break
+        yield from _try(working, known, failed)
+    if not known:
+        raise MediaError(f"the encoder fails at every {quantizer.name}")
     edge = low if is_above else high
-    return min(max(edge, quantizer.lowest), quantizer.highest)
+    return min(known, key=lambda q: abs(q - edge))
 
 
-Match = Generator[float, float, float]
-"""Yields a quantizer, wants its rate in bits per pixel sent, returns the quantizer that was searched."""
+Match = Generator[float, float | None, float]
+"""Yields a quantizer, wants its rate in bits per pixel sent, or None where the encoder fails at it; returns the
+quantizer that was searched."""
 
 
 def match(quantizer: Quantizer, target: float, known: Mapping[float, float]) -> Match:
@@ -91,8 +117,11 @@ def match(quantizer: Quantizer, target: float, known: Mapping[float, float]) -> 
         quantizer: What is searched.
         target: Bits per pixel.
         known: Rates in bits per pixel of quantizers that were tried before.
+
+    Raises:
+        MediaError: The encoder fails at all that were tried.
     """
-    tried = dict(known)
+    tried, failed = dict(known), set[float]()
     for _ in range(MOST_TRIES):
         if tried and abs(tried[best := _nearest(tried, target)] / target - 1) <= TOLERANCE:
             return best
@@ -103,9 +132,18 @@ def match(quantizer: Quantizer, target: float, known: Mapping[float, float]) -> 
         if between < 1:
             break
         guess = float(sum(quantizer.typical) / 2) if not tried else _crossing(tried, math.log(target))
-        steps = min(max(round((guess - low) / quantizer.step), 1), between)
-        value = low + steps * quantizer.step
-        tried[value] = yield value
+        left = [number for number in range(1, between + 1) if low + number * quantizer.step not in failed]
+        if not left:
+            break
+        wanted = (guess - low) / quantizer.step
+        value = low + min(left, key=lambda number: abs(number - wanted)) * quantizer.step
+        rate = yield value
+        if rate is None:
+            failed.add(value)
+        else:
+            tried[value] = rate
+    if not tried:
+        raise MediaError(f"the encoder fails at every {quantizer.name} that was tried")
     return _nearest(tried, target)
 
 

@@ -58,9 +58,7 @@ class _Run:
             except IncompleteError:
                 raise
             except TokcodecError as error:
-                self._fail(f"{clip}, {what}: {error}")
-                self._ended(clip)
-                continue
+                result = error
             self._go_on(steps, clip, what, result)
         self._store.clear_work()
         return self._outcome
@@ -72,17 +70,19 @@ class _Run:
             if source is None:
                 return False
             self._open_tracks[source.name] = 1
-            try:
-                self._go_on(self._clip(source), source.name, "reading", None)
-            except MediaError as error:
-                self._fail(f"{source.name}: {error}")
-                self._ended(source.name)
+            self._go_on(self._clip(source), source.name, "reading", None)
         return True
 
     def _go_on(self, steps: Steps, clip: str, what: str, result: Any) -> None:
         try:
-            task = steps.send(result)
+            task = steps.throw(result) if isinstance(result, TokcodecError) else steps.send(result)
         except StopIteration:
+            self._ended(clip)
+            return
+        except TokcodecError as error:
+            if error is not result and not isinstance(error, MediaError):
+                raise
+            self._fail(f"{clip}, {what}: {error}")
             self._ended(clip)
             return
         self._pending[self._engine.submit(task)] = (steps, clip, what)

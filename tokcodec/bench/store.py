@@ -2,6 +2,7 @@
 
 results.jsonl       measurements, see `record.py`
 encodes.jsonl       every encode, those of the search for quantizers too
+failed.json         quantizers at which an encoder failed, and others took their place
 clips.json          what each clip is once read
 machine.json        descriptions by the key that records carry
 absent.json         why a codec that was asked for is not in the results
@@ -23,7 +24,7 @@ from typing import Any
 
 from tokcodec.bench.clips import ClipFacts, facts_of
 from tokcodec.bench.machine import Machine
-from tokcodec.bench.record import BenchRecord, Speed
+from tokcodec.bench.record import BenchRecord, Setting, Speed
 from tokcodec.bench.tasks import Encoded
 from tokcodec.errors import MediaError, OutputError
 from tokcodec.output import atomic, write_error
@@ -70,6 +71,7 @@ class ResultStore:
         for line in _read_lines(self._encodes):
             key, encoded = _encoded_from(line, self._encodes)
             self._known[key] = encoded
+        self._failed: dict[str, dict[str, Any]] = _read_json(folder / "failed.json", {})
         self._clips: dict[str, Any] = _read_json(folder / "clips.json", {})
         self._frames: list[dict[str, Any]] = _read_json(folder / "frames" / "index.json", [])
 
@@ -99,6 +101,26 @@ class ResultStore:
         """Keep an encode, likewise."""
         _append(self._encodes, json.dumps({"key": key, **dataclasses.asdict(encoded)}))
         self._known[key] = encoded
+
+    def find_failed(self, key: str) -> str:
+        """What the encoder said that failed at this key; "" where none did."""
+        return str(self._failed[key]["reason"]) if key in self._failed else ""
+
+    def add_failed(self, key: str, *, clip: str, codec: str, setting: Setting, reason: str) -> None:
+        """Keep that an encoder fails at a setting, so that it is not tried again.
+
+        Args:
+            key: As of an encode.
+            clip: Name.
+            codec: Name.
+            setting: What it was told.
+            reason: What it said.
+
+        Raises:
+            OutputError: The disk takes no more.
+        """
+        self._failed[key] = {"clip": clip, "codec": codec, "setting": setting, "reason": reason}
+        _write_json(self.folder / "failed.json", self._failed)
 
     def facts(self, key: str) -> ClipFacts | None:
         """What a clip is, if it was read before."""

@@ -13,9 +13,13 @@ from tokcodec.bench.rates import search
 from tokcodec.bench.record import METRICS, BenchRecord, Setting
 from tokcodec.bench.store import ResultStore
 from tokcodec.bench.tasks import Encoded, Measured, MeasureJob, encode_clip, measure_clip
+from tokcodec.errors import MediaError
 
 Steps = Generator[Task, Any, None]
-"""Yields tasks, one at a time; their results are sent back."""
+"""Yields tasks, one at a time; their results are sent back, and what they raise is thrown in."""
+
+MOST_FAILURES = 3
+"""Quantizers at which an encoder may fail in a search; one that fails at more has another problem."""
 
 
 class Tracks:
@@ -47,24 +51,32 @@ class Tracks:
             if record is not None and self._plan.is_enough(record):
                 self._outcome.known += 1
                 continue
-            encoded = yield from self.encode(clip, codec, setting)
-            yield from self._measure(clip, codec, setting, encoded)
+            try:
+                encoded = yield from self.encode(clip, codec, setting)
+                yield from self._measure(clip, codec, setting, encoded)
+            except MediaError as error:  # the other points are measured all the same
+                text = f"{clip.source.name}, {codec.name} {short_setting(setting)}: {error}"
+                self._outcome.failures.append(text)
+                self._say(f"failed: {text}")
 
     def _search(self, clip: ClipWork, codec: BenchCodec, fixed: Setting) -> Generator[Task, Any, list[Setting]]:
         quantizer, span = codec.quantizer, self._plan.span
         if quantizer is None:
             return [fixed]
         rates: dict[int, float] = {}
+        attempts = self.attempts(clip, codec)
         steps = search(quantizer, span)
         chosen: list[int] = []
         try:
             value = next(steps)
             while True:
-                encoded = yield from self.encode(clip, codec, {quantizer.name: value, **fixed})
-                rates[value] = clip.rate(encoded.coded_bytes)
-                value = steps.send(rates[value])
+                rate = yield from attempts.rate({quantizer.name: value, **fixed})
+                if rate is not None:
+                    rates[value] = rate
+                value = steps.send(rate)
         except StopIteration as end:
             chosen = end.value
+        attempts.keep()
         for reached, wanted, word in (
             (rates[chosen[-1]], span.lowest, "lowest"),
             (rates[chosen[0]], span.highest, "highest"),
@@ -84,6 +96,10 @@ class Tracks:
         rate = clip.rate(encoded.coded_bytes)
         self._say(f"{clip.source.name} {codec.name} {short_setting(setting)}: {rate:.5f} bpp")
         return encoded
+
+    def attempts(self, clip: ClipWork, codec: BenchCodec) -> Attempts:
+        """Encodes of a search."""
+        return Attempts(self, self._store, self._outcome, self._say, clip, codec)
 
     def _measure(self, clip: ClipWork, codec: BenchCodec, setting: Setting, encoded: Encoded) -> Steps:
         metrics = self._plan.metrics
@@ -126,6 +142,65 @@ class Tracks:
         if codec.name not in self._versions:
             self._versions[codec.name] = {name: text for name, text in codec.versions().items() if text}
         return self._versions[codec.name]
+
+
+class Attempts:
+    """Encodes of a search, which goes on where an encoder fails at a quantizer.
+
+    Args:
+        tracks: Makes encodes.
+        store: What is known, and where failures go.
+        outcome: Remarks for people.
+        say: Takes a line for people.
+        clip: Which.
+        codec: Which.
+    """
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        store: ResultStore,
+        outcome: Outcome,
+        say: Callable[[str], None],
+        clip: ClipWork,
+        codec: BenchCodec,
+    ) -> None:
+        self._tracks, self._store, self._outcome, self._say = tracks, store, outcome, say
+        self._clip, self._codec = clip, codec
+        self._known: list[tuple[Setting, str]] = []
+        self._new: list[tuple[Setting, str]] = []
+
+    def rate(self, setting: Setting) -> Generator[Task, Any, float | None]:
+        """Bits per pixel at a setting; None where the encoder fails, and has not failed often.
+
+        Raises:
+            MediaError: It fails at more than `MOST_FAILURES`.
+        """
+        clip, codec = self._clip, self._codec
+        if reason := self._store.find_failed(clip.key(codec, setting)):
+            self._known.append((setting, reason))
+            return None
+        try:
+            encoded = yield from self._tracks.encode(clip, codec, setting)
+        except MediaError as error:
+            if len(self._new) == MOST_FAILURES:
+                raise
+            self._new.append((setting, str(error)))
+            self._say(f"{self._text(setting, str(error))}; another quantizer takes its place")
+            return None
+        return clip.rate(encoded.coded_bytes)
+
+    def keep(self) -> None:
+        """To be called when the search has found what it wants: only then it was the quantizers' fault."""
+        for setting, reason in self._new:
+            key = self._clip.key(self._codec, setting)
+            names = {"clip": self._clip.source.name, "codec": self._codec.name}
+            self._store.add_failed(key, **names, setting=setting, reason=reason)
+        texts = [self._text(*one) for one in (*self._known, *self._new)]
+        self._outcome.failed += [text for text in texts if text not in self._outcome.failed]
+
+    def _text(self, setting: Setting, reason: str) -> str:
+        return f"{self._clip.source.name}, {self._codec.name} {short_setting(setting)}: {reason}"
 
 
 def short_setting(setting: Setting) -> str:

@@ -191,6 +191,7 @@ def _finish(
         "absent": absent,
         "left_out": outcome.left_out,
         "short": outcome.short,
+        "failed": outcome.failed,
         "failures": outcome.failures,
         "bd_rates": bd_values(records),
         "out": str(out),
@@ -203,6 +204,7 @@ def _finish(
     lines = [("measured", counts)]
     lines += [("no BD-rate", remark) for remark in remarks]
     lines += [("short curve", text) for text in outcome.short]
+    lines += [("failed, another quantizer taken", text) for text in outcome.failed]
     lines += [("left out", text) for text in outcome.left_out]
     lines += [("absent", f"{name}: {reason}") for name, reason in absent.items()]
     lines.append(("results", str(out / "results.jsonl")))

@@ -14,6 +14,7 @@ from tokcodec.bench.datasets import ClipSource, find_dataset
 from tokcodec.bench.process import run_measured
 from tokcodec.bench.record import BenchRecord, Setting
 from tokcodec.bench.report.load import load_results
+from tokcodec.bench.tracks import MOST_FAILURES
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.study.make import MakeSettings, Source, study_maker
 from tokcodec.study.plan import Study
@@ -162,16 +163,29 @@ def recode(
 
     quantizer = codec.quantizer
     tried: dict[int, float] = {}
+    failed: set[int] = set()
+    step = 1
     value = 0 if quantizer is None else round(float(record.setting[quantizer.name]))
     files = lossless.with_name(f"{codec.name}-{{}}{codec.suffix}")
     setting = record.setting
-    while value not in tried:
+    while value not in tried and value not in failed:
         if quantizer is not None:
             setting = {**record.setting, quantizer.name: value}
-        tried[value] = encode(setting, Path(str(files).format(value)))
+        try:
+            tried[value] = encode(setting, Path(str(files).format(value)))
+        except MediaError:
+            if quantizer is None or len(failed) == MOST_FAILURES:
+                raise
+            failed.add(value)
         if quantizer is not None:
             # A larger quantizer gives a lower rate: towards the target, until it lies between two neighbours.
-            value = min(quantizer.highest, max(quantizer.lowest, value + (1 if tried[value] > target else -1)))
+            step = step if value in failed else 1 if tried[value] > target else -1
+            value += step
+            while value in failed:
+                value += step
+            value = min(quantizer.highest, max(quantizer.lowest, value))
+    if not tried:
+        raise MediaError(f"{codec.name} encodes {lossless.name} at no quantizer that was tried")
     best = min(tried, key=lambda number: abs(math.log(tried[number] / target)))
     setting = record.setting if quantizer is None else {**record.setting, quantizer.name: best}
     decoded = lossless.with_name(f"{codec.name}.mkv")

@@ -29,7 +29,7 @@ def write_report(out: Path) -> Path:
     """Write `report.html` and `figures/*.png` into a results folder, replacing those of an earlier run.
 
     Args:
-        out: Holds `results.jsonl`, and may hold `machine.json`, `absent.json` and `frames/index.json`.
+        out: Holds `results.jsonl`, and may hold `machine.json`, `absent.json`, `failed.json` and `frames/index.json`.
 
     Returns:
         The page. It needs no other file and no network.

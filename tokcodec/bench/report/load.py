@@ -38,6 +38,23 @@ class ExampleFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailedQuantizer:
+    """A setting at which an encoder failed.
+
+    Attributes:
+        clip: Name of the clip.
+        codec: Name of the codec.
+        setting: As text.
+        reason: What the encoder said.
+    """
+
+    clip: str
+    codec: str
+    setting: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """A results folder.
 
@@ -45,12 +62,14 @@ class Results:
         records: Every measurement once, in the order they were made.
         machines: Description by the key that records carry.
         absent: Reason by name of each codec that was asked for and is not on the machine.
+        failed: Quantizers at which an encoder failed, and others took their place.
         frames: Example frames whose files are there, by clip, the original first.
     """
 
     records: Sequence[BenchRecord]
     machines: dict[str, dict[str, Any]]
     absent: dict[str, str]
+    failed: Sequence[FailedQuantizer]
     frames: Sequence[ExampleFrame]
 
     @property
@@ -91,6 +110,7 @@ def load_results(folder: Path) -> Results:
         records=records,
         machines=machines,
         absent={codec: str(reason) for codec, reason in absent.items()},
+        failed=_failed(folder / "failed.json"),
         frames=_frames(folder / "frames"),
     )
 
@@ -131,6 +151,22 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MediaError("is not a JSON object", where=str(path))
     return found
+
+
+def _failed(path: Path) -> list[FailedQuantizer]:
+    try:
+        found = [
+            FailedQuantizer(
+                clip=str(item["clip"]),
+                codec=str(item["codec"]),
+                setting=", ".join(f"{name} {value}" for name, value in item["setting"].items()),
+                reason=str(item["reason"]),
+            )
+            for item in _object(path).values()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MediaError(f"is not a list of failures: {error!r}", where=str(path)) from error
+    return sorted(found, key=lambda one: (one.clip, one.codec, one.setting))
 
 
 def _frames(folder: Path) -> list[ExampleFrame]:

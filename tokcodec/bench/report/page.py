@@ -64,6 +64,7 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "metrics": {name: METRIC_LOOKS[name] for name in comparison.series},
         "missing": {METRIC_LOOKS[name].label: reasons for name, reasons in comparison.missing.items()},
         "absent": {look_of(codec).label: reason for codec, reason in results.absent.items()},
+        "failed": [f"{one.clip}, {look_of(one.codec).label}, {one.setting}: {one.reason}" for one in results.failed],
         "codecs": [(codec, look_of(codec)) for codec in comparison.codecs],
         "verdicts": verdicts(comparison),
         "levels": comparison.levels,
