@@ -112,6 +112,7 @@ def test_what_a_run_computes_a_second():
     assert first > later, "a step of one frame has a map of its own"
     assert clip_flops_per_pixel(SMALL, frames=17) == pytest.approx((first + 16 * later) / 17)
     assert peak_flops("NVIDIA H200") == 989e12
+    assert peak_flops("NVIDIA L40") == 181e12
     assert peak_flops("cpu") is None
     some = Meter(devices=2, peak=1e9)
     for skipped in (False, True):

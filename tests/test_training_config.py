@@ -155,6 +155,7 @@ def test_the_command_line(tmp_path: Path):
     assert b"train.sed: unknown key" in done.stderr
     assert called(*train, "--preset", "tpu", cwd=tmp_path).returncode == 2
     assert called(*train, "--quantizer", "vq", cwd=tmp_path).returncode == 2
+    assert called(*train, "--total-minutes", "0", cwd=tmp_path).returncode == 2
     (tmp_path / "a.png").write_bytes(b"")
     done = called(*train, "--exclude", "b*", "--exclude", "a.*", cwd=tmp_path)
     assert done.returncode == 3

@@ -25,6 +25,8 @@ from tokcodec.training.objective import (
     sample_allocations,
 )
 from tokcodec.training.optimizer import HybridOptimizer
+from tokcodec.training.source import AugmentConfig
+from tokcodec.training.store import FrameStore
 
 
 def test_allocation_maps_of_training():
@@ -158,6 +160,33 @@ def test_losses_of_a_clip_reach_every_weight(quantizer: str, bits: int):
     sum(terms.values(), torch.zeros(())).backward()
     unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert unused == []
+
+
+def test_nothing_waits_for_the_device():
+    """Tensors on the device "meta" have no values: what asks for one, as what mixes devices, fails."""
+    torch.manual_seed(0)
+    meta = torch.device("meta")
+    video = torch.empty(9, 48, 48, 3, dtype=torch.uint8, device=meta)
+    photograph = torch.empty(1, 60, 60, 3, dtype=torch.uint8, device=meta)
+    motion = torch.empty(8, 6, 3, 6, 6, dtype=torch.int8, device=meta)
+    source = FrameStore([video], [photograph], motion=[motion], seed=0, augment=AugmentConfig(camera_share=0.5))
+    frames, found = source.batch(8, 9, 32)
+    kept = sample_allocations(8, 3, 4, 4, top=6, usual=6, full_rate_share=0.2)
+    assert bool(kept.still.any()), "some leave out what is good already"
+    model = Tokenizer(SMALL).to(meta)
+    terms = clip_losses(
+        model,
+        frames,
+        kept.to(meta),
+        TrainConfig(lpips_frames=2),
+        "nested",
+        motion=found,
+        lpips=lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)),
+    )
+    assert {"l1", "mse", "moved", "motion", "lpips", "commitment", "entropy"} == set(terms)
+    assert all(term.device == meta for term in terms.values())
+    sum(terms.values(), torch.zeros((), device=meta)).backward()
+    assert all(p.grad is not None and p.grad.device == meta for p in model.parameters())
 
 
 def test_compiled_steps_are_the_same_function():

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from network_helpers import SMALL
-from torch import Tensor
 from variants import ALL, EARLY, MEMORYLESS, PLAIN, RECURRENT_PARTS, VARIANTS
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.search import search_clip
 from tokcodec.training.checkpoint import initialise
 from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.inflation import inflate, needs_inflation
 from tokcodec.training.loop import Trainer
 from tokcodec.training.objective import Allocations, Steps, clip_losses
 from tokcodec.training.optimizer import HybridOptimizer
+from tokcodec.training.source import Batch
 
 
 def everything(batch: int, steps: int, side: int) -> Allocations:
@@ -30,8 +31,9 @@ def everything(batch: int, steps: int, side: int) -> Allocations:
 class Noise:
     """A source of the same clips again and again."""
 
-    def batch(self, size: int, frames: int, side: int) -> Tensor:
-        return torch.rand(size, frames, 3, side, side, generator=torch.manual_seed(0)) * 2 - 1
+    def batch(self, size: int, frames: int, side: int) -> Batch:
+        clips = torch.rand(size, frames, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        return Batch(clips, search_clip(clips))
 
 
 @pytest.mark.parametrize("config", VARIANTS)
@@ -43,13 +45,16 @@ def test_losses_of_variants_reach_every_weight(config: TokenizerConfig, quantize
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    frames, kept = Noise().batch(1, 9, 16), everything(1, 3, 2)
-    terms = clip_losses(model, frames, kept, TrainConfig(), "full")
+    frames, motion = Noise().batch(1, 9, 16)
+    kept = everything(1, 3, 2)
+    terms = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion)
     assert ("motion" in terms) == ("moved" in terms) == config.recurrent, "nobody learns to move what does not move"
     sum(terms.values(), torch.zeros(())).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
     graphs = Steps.of(model, compiled=True, backend="eager")  # captures graphs, compiles nothing
-    for name, term in clip_losses(model, frames, kept, TrainConfig(), "full", steps=graphs).items():
+    compiled = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion, steps=graphs)
+    assert compiled.keys() == terms.keys()
+    for name, term in compiled.items():
         torch.testing.assert_close(term, terms[name])
 
 
@@ -62,10 +67,10 @@ def test_variants_learn(config: TokenizerConfig):
     ramp = torch.linspace(-1, 1, 32).view(1, 1, 1, 1, 32)
     shift = torch.linspace(0, 1, 9).view(1, 9, 1, 1, 1)
     frames = (ramp * (1 - shift) - 0.5 * shift).expand(2, 9, 3, 32, 32).contiguous()
-    later = []
+    motion, later = search_clip(frames), []
     for _ in range(12):
         model.zero_grad()
-        terms = clip_losses(model, frames, everything(2, 3, 4), TrainConfig(), "full")
+        terms = clip_losses(model, frames, everything(2, 3, 4), TrainConfig(), "full", motion=motion)
         (terms["mse"] + terms["l1"]).backward()
         optimizer.step(learning_rate=4e-3)
         later.append(float(terms["mse"].detach()))

@@ -21,7 +21,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Packed data, checkpoint, log and weights.")],
     max_minutes: Annotated[float, typer.Option("--max-minutes", min=0.01, help="Train for so long.")],
     total_minutes: Annotated[
-        float | None, typer.Option("--total-minutes", help="Length of the whole run, over all calls.")
+        float | None, typer.Option("--total-minutes", min=0.01, help="Length of the whole run, over all calls.")
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported model.")] = "own",
     config: Annotated[

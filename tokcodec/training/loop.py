@@ -92,7 +92,8 @@ class Trainer:
         self._skipped = 0
 
     def _load(self) -> None:
-        saved = read_checkpoint(self.checkpoint, self.device)
+        # Into the memory of the CPU: on a GPU AdamW would ask for each of its counts of steps, at every step.
+        saved = read_checkpoint(self.checkpoint, torch.device("cpu"))
         if saved.get("model_config") != self.model.config.to_json():
             raise ModelError(
                 "the checkpoint is of another model",
@@ -219,6 +220,7 @@ class Trainer:
         meter = Meter(devices=self.group.size, peak=peak_flops(device_name(self.device)))
         flops = {p.frames: 3 * clip_flops_per_pixel(self.model.config, frames=p.frames) for p in self.config.phases}
         before = self.phase_at(self.seconds / (60 * total_minutes))
+        inflated = not self.config.inflate
         begun, saved, last = self.seconds, self.seconds, min(self.seconds + 60 * max_minutes, 60 * total_minutes)
         try:
             while True:
@@ -232,9 +234,11 @@ class Trainer:
                 if number != before and not meter.empty and self.group.first:  # a line is about one phase
                     log(meter.progress(minutes=self.seconds / 60, step=self.step, phase=before, learning_rate=rate))
                 before = number
-                if self.config.inflate and phase.frames > 1 and needs_inflation(self.model):
-                    inflate(self.model)
-                    inflate(self.average)
+                if phase.frames > 1 and not inflated:  # asked once: the answer waits for the device
+                    if needs_inflation(self.model):
+                        inflate(self.model)
+                        inflate(self.average)
+                    inflated = True
                 terms, skipped = self._update(source, phase, rate)
                 self.step += 1
                 passed = clock.lap()

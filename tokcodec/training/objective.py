@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,12 +58,14 @@ class Allocations:
 
     def to(self, device: torch.device) -> Allocations:
         """The same on a device."""
-        return Allocations(levels=self.levels.to(device), still=self.still.to(device))
+        return Allocations(
+            levels=self.levels.to(device, non_blocking=True), still=self.still.to(device, non_blocking=True)
+        )
 
     def at(self, step: int, frames: Tensor, forecast: Forecast | None) -> Tensor:
         """Levels of a step, `(N, rows, columns)`, once its frames `(N, F, 3, H, W)` and their forecast are known."""
         levels = self.levels[:, step]
-        if forecast is None or not bool(self.still.any()):
+        if forecast is None:
             return levels
         error = (frames - forecast.frames).square().mean(dim=(1, 2)).unsqueeze(1)
         error = F.avg_pool2d(error, BLOCK_PIXELS, ceil_mode=True, count_include_pad=False)
@@ -124,9 +127,15 @@ def sample_allocations(
     return Allocations(levels=levels, still=still)
 
 
+@functools.cache
+def _table(level_bits: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copied to a device once, for a copy waits until the device has done all that it was given."""
+    return torch.tensor(level_bits, device=device)
+
+
 def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> Tensor:
     """Float masks of the bits that are kept: `(..., h, w)` levels -> `(..., K, h, w)`, 1 or 0."""
-    kept = torch.tensor(level_bits, device=levels.device)[levels]
+    kept = _table(level_bits, levels.device)[levels]
     axis = torch.arange(bits, device=levels.device).view(-1, 1, 1)
     return (axis < kept.unsqueeze(-3)).float()
 
