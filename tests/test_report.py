@@ -118,6 +118,13 @@ def test_speed_is_a_ratio_over_the_same_clips_on_the_same_machine():
     assert {row.codec: row.encode.ratio for row in second.rows} == {"tokcodec": f"1.00{TIMES}", "x265": f"1.00{TIMES}"}
     assert first.machine == "Abacus 3000, 2 cores, 8.0 GiB of memory"
     assert "not described" in second.machine
+    # One that encoded only: its speed is not in the row of the machine that decoded.
+    moved = [dataclasses.replace(one, encode_machine="m3") if one.codec == "x264" else one for one in records()]
+    first, third = speed_tables(_results(moved), make_comparison(moved))
+    (row,) = (row for row in first.rows if row.codec == "x264")
+    assert (row.encode.rate, row.encode.ratio, row.decode.rate) == (NONE, NONE, "12.0")
+    (row,) = third.rows
+    assert (row.encode.rate, row.encode.ratio, row.decode.rate) == ("12.0", NONE, NONE)
 
 
 def _results(some: list[Any]) -> Any:

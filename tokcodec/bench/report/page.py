@@ -21,6 +21,7 @@ from tokcodec.bench.report.tables import (
     bd_table,
     clip_tables,
     machine_text,
+    machines_of,
     speed_tables,
 )
 from tokcodec.bench.report.verdicts import overlaps, verdicts
@@ -80,9 +81,7 @@ def _values(results: Results, comparison: Comparison, figures: dict[str, Path]) 
         "paper_metrics": [name for ours in PAPER_METRICS.values() for name in ours],
         "paper_differences": differences(paper, results),
         "conditions": _conditions(results, comparison),
-        "machines": [
-            machine_text(results, machine) for machine in sorted({record.machine for record in results.records})
-        ],
+        "machines": [machine_text(results, machine) for machine in machines_of(results)],
         "sampling": _sampling(results),
         "precision": _precision(results),
         "figures": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokcodec.bench.bdrate import Method
@@ -13,6 +13,7 @@ from tokcodec.bench.report.series import ANCHOR, METRIC_LOOKS, Comparison, look_
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
+SIDES = ("encode", "decode")
 _STAGES = {"entropy_coding": "entropy coding", "video_io": "video I/O"}
 
 
@@ -144,43 +145,64 @@ class SpeedTable:
 def speed_tables(results: Results, comparison: Comparison) -> list[SpeedTable]:
     """A table for each machine; ratios never cross machines."""
     tables = []
-    for machine in sorted({record.machine for record in results.records}):
-        records = [record for record in results.records if record.machine == machine]
+    for machine in machines_of(results):
+        sides = [
+            [run for record in results.records if (run := _run(record, side)).machine == machine] for side in SIDES
+        ]
         rows = []
         for codec in comparison.codecs:
-            own = [record for record in records if record.codec == codec]
-            if not own:
-                continue
-            clips = {record.clip for record in own}
-            threads = sorted({speed.threads for record in own for speed in (record.encode, record.decode)})
-            base = [record for record in records if record.codec == ANCHOR and record.clip in clips]
-            base_clips = {record.clip for record in base}
-            shared = [record for record in own if record.clip in base_clips]
-            rows.append(
-                SpeedRow(
-                    codec=codec,
-                    label=look_of(codec).label,
-                    threads=" / ".join(map(str, threads)),
-                    encode=_speed_cell(*(_part(some, "encode") for some in (own, shared, base))),
-                    decode=_speed_cell(*(_part(some, "decode") for some in (own, shared, base))),
+            threads = sorted({run.speed.threads for runs in sides for run in runs if run.codec == codec})
+            if threads:
+                encode, decode = (_speed_cell(runs, codec) for runs in sides)
+                told = " / ".join(map(str, threads))
+                rows.append(
+                    SpeedRow(codec=codec, label=look_of(codec).label, threads=told, encode=encode, decode=decode)
                 )
-            )
         tables.append(SpeedTable(machine=machine_text(results, machine), rows=rows))
     return tables
 
 
-def _part(records: Iterable[BenchRecord], side: str) -> list[tuple[int, Speed]]:
-    return [(record.frames, record.encode if side == "encode" else record.decode) for record in records]
+def machines_of(results: Results) -> list[str]:
+    """Keys of all machines that encoded or decoded."""
+    return sorted({_run(record, side).machine for record in results.records for side in SIDES})
 
 
-def _speed_cell(
-    own: list[tuple[int, Speed]], shared: list[tuple[int, Speed]], base: list[tuple[int, Speed]]
-) -> SpeedCell:
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One encode or decode."""
+
+    codec: str
+    clip: str
+    frames: int
+    machine: str
+    speed: Speed
+
+
+def _run(record: BenchRecord, side: str) -> _Run:
+    is_encode = side == "encode"
+    return _Run(
+        codec=record.codec,
+        clip=record.clip,
+        frames=record.frames,
+        machine=(record.encode_machine or record.machine) if is_encode else record.machine,
+        speed=record.encode if is_encode else record.decode,
+    )
+
+
+def _speed_cell(runs: Sequence[_Run], codec: str) -> SpeedCell:
+    """A codec's cell, of all encodes or all decodes of one machine."""
+    own = [run for run in runs if run.codec == codec]
+    if not own:
+        return SpeedCell(rate=NONE, ratio=NONE, memory=NONE, memory_ratio=NONE, stages="")
+    clips = {run.clip for run in own}
+    base = [run for run in runs if run.codec == ANCHOR and run.clip in clips]
+    base_clips = {run.clip for run in base}
+    shared = [run for run in own if run.clip in base_clips]
     peak, base_peak = _peak(own), _peak(base)
     ratio = _frame_rate(shared) / _frame_rate(base) if shared and base else None
     stages: dict[str, float] = {}
-    for _, speed in own:
-        for name, seconds in (speed.stages or {}).items():
+    for run in own:
+        for name, seconds in (run.speed.stages or {}).items():
             stages[name] = stages.get(name, 0.0) + seconds
     total = sum(stages.values())
     return SpeedCell(
@@ -194,12 +216,12 @@ def _speed_cell(
     )
 
 
-def _frame_rate(some: list[tuple[int, Speed]]) -> float:
-    return sum(frames for frames, _ in some) / max(1e-9, sum(speed.seconds for _, speed in some))
+def _frame_rate(some: Sequence[_Run]) -> float:
+    return sum(run.frames for run in some) / max(1e-9, sum(run.speed.seconds for run in some))
 
 
-def _peak(some: list[tuple[int, Speed]]) -> int | None:
-    return max((speed.peak_memory_bytes for _, speed in some if speed.peak_memory_bytes is not None), default=None)
+def _peak(some: Sequence[_Run]) -> int | None:
+    return max((peak for run in some if (peak := run.speed.peak_memory_bytes) is not None), default=None)
 
 
 def _figures(value: float) -> str:
