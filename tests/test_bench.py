@@ -353,6 +353,33 @@ def test_sizes_of_raw_files_follow_from_frames(name: str, clips: int, frames: in
         assert clip["raw_bytes"] == clip["frames"] * 1920 * 1080 * 3 // 2
 
 
+def test_frames_of_clips_of_pictures_are_those_of_the_authors():
+    values = tomllib.loads(MANIFEST.read_text())
+    counts = {name: [clip["frames"] for clip in values[name]["clips"]] for name in ("vid4", "davis")}
+    assert counts["vid4"] == [41, 34, 49, 47]
+    assert (len(counts["davis"]), sum(counts["davis"])) == (20, 1376)
+
+
+def test_the_smoke_set_needs_nothing(tmp_path: Path):
+    facts = write_clip(find_dataset("smoke").clips[0], tmp_path / "out.avi")
+    assert (facts.width, facts.height, facts.frames, facts.frame_rate) == (256, 192, 17, "24/1")
+    frames = read_clip(tmp_path / "out.avi").frames
+    assert (frames[0] != frames[-1]).any(), "the camera moves"
+
+
+def test_raw_files_of_8_and_10_bits_give_the_same_pictures(tmp_path: Path):
+    samples = np.random.default_rng(0).integers(16, 236, (2, 48, 64), dtype=np.uint8)
+    found = []
+    for kind, values in (("yuv420p", samples), ("yuv420p10le", samples.astype("<u2") * 4)):
+        path = tmp_path / f"{kind}.yuv"
+        values.tofile(path)
+        source = ClipSource(name=kind, path=path, frames=2, width=64, height=32, pixel_format=kind)
+        assert write_clip(source, tmp_path / "out.avi").frames == 2
+        found.append(read_clip(tmp_path / "out.avi").frames.astype(int))
+    assert found[0].shape == (2, 32, 64, 3)
+    assert np.abs(found[0] - found[1]).max() <= 1
+
+
 def test_quarters_of_a_crf_reach_the_encoder():
     for codec in make_codecs(["x264", "x265", "svtav1"]):
         assert "35.25" in codec.told({"crf": 35.25, "preset": "4"}, threads=1)
