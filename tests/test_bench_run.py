@@ -12,6 +12,7 @@ import time
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ from media import make_video
 
 from tokcodec.bench import examples, runner, tracks
 from tokcodec.bench.clips import ClipFacts
-from tokcodec.bench.codecs import make_codecs
+from tokcodec.bench.codecs import make_codecs, vvenc
 from tokcodec.bench.datasets import ClipSource, Dataset
-from tokcodec.bench.engine import Task, make_engine
+from tokcodec.bench.engine import RayEngine, Task, make_engine
 from tokcodec.bench.examples import ExampleJob
 from tokcodec.bench.plan import Outcome, Plan
 from tokcodec.bench.rates import TOLERANCE, RateSpan
@@ -30,7 +31,8 @@ from tokcodec.bench.runner import run_plan
 from tokcodec.bench.store import open_store
 from tokcodec.bench.tasks import Encoded, EncodeJob, Measured, MeasureJob, MetricChoice
 from tokcodec.cli import app
-from tokcodec.errors import MediaError, UsageError
+from tokcodec.cli.bench import _present
+from tokcodec.errors import IncompleteError, MediaError, UsageError
 
 
 @dataclass
@@ -280,6 +282,46 @@ def test_an_engine_gives_back_results_and_errors(name: str):
         assert sorted(results, key=str) == sorted([(640, 360), "'nonsense' is not a size"], key=str)
     finally:
         engine.close()
+
+
+def test_a_worker_that_ray_lost_ends_the_run():
+    class RayError(Exception):
+        pass
+
+    class RayTaskError(RayError):
+        cause = UsageError("told wrongly")
+
+    class FakeRay:
+        exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+        @staticmethod
+        def get(error: Exception) -> Any:
+            raise error
+
+    engine = RayEngine.__new__(RayEngine)
+    engine._ray = FakeRay
+    with pytest.raises(UsageError, match="told wrongly"):
+        engine.result(RayTaskError())
+    with pytest.raises(IncompleteError, match=r"Ray lost a task: the worker died$"):
+        engine.result(RayError("the worker died\nand much more"))
+
+
+def test_codecs_that_are_not_here_are_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(vvenc, "_program", lambda: None)
+    said: list[str] = []
+    console = SimpleNamespace(note=said.append)
+    present, absent = _present(make_codecs(["x264", "vvenc"]), console)  # type: ignore[arg-type]
+    assert [codec.name for codec in present] == ["x264"]
+    assert "imageio-ffmpeg" in absent["vvenc"]
+    assert said == [f"vvenc is absent: {absent['vvenc']}"]
+    with pytest.raises(UsageError, match="none of the codecs"):
+        _present(make_codecs(["vvenc"]), console)  # type: ignore[arg-type]
+    with open_store(tmp_path) as store:
+        store.set_absent(absent, ["x264", "vvenc"])
+        store.set_absent({}, ["x264"])
+        assert json.loads((tmp_path / "absent.json").read_text()) == absent, "not asked for again"
+        store.set_absent({}, ["vvenc"])
+        assert json.loads((tmp_path / "absent.json").read_text()) == {}
 
 
 def parse(text: str) -> Any:

@@ -125,11 +125,20 @@ class RayEngine:
         return self._ray.wait(list(handles), num_returns=1)[0][0]
 
     def result(self, handle: Any) -> Any:
-        """See `Engine`; Ray wraps what a task raises, here it comes out as it was."""
+        """See `Engine`; Ray wraps what a task raises, here it comes out as it was.
+
+        Raises:
+            IncompleteError: A worker or its machine was lost.
+        """
         try:
             return self._ray.get(handle)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
+        except self._ray.exceptions.RayError as error:
+            what = str(error).strip().partition("\n")[0]
+            raise IncompleteError(
+                f"Ray lost a task: {what}", hint="is there enough memory on every machine? run it again"
+            ) from error
 
     def close(self) -> None:
         """See `Engine`."""
