@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="of the float model that the prior was exported from")
     parser.add_argument("--qualities", default="1,2,3,4,5,6")
     parser.add_argument("--effort", type=int, choices=range(4), default=DEFAULT_EFFORT)
+    parser.add_argument("--autoregressive", action="store_true", help="the slow order too, on a line of its own")
     parser.add_argument("--seconds", type=float, help="of each video")
     arguments = parser.parse_args()
     network = load_prior(choose_prior(arguments.prior, tokenizer=default_entry().sha256))
@@ -109,10 +110,14 @@ def main() -> None:
         reports = []
         for video in videos(arguments.videos):
             chunks = chunks_of(codec, video, quality=quality, effort=arguments.effort, seconds=arguments.seconds)
-            reports.append(measure_prior(network, chunks, model=model))
+            reports.append(measure_prior(network, chunks, model=model, autoregressive=arguments.autoregressive))
             line = {"video": video.name, "quality": quality, **dataclasses.asdict(reports[-1])}
             print(json.dumps(line), file=sys.stderr, flush=True)
         print(row(str(quality), total(reports)), flush=True)
+        if arguments.autoregressive:
+            whole = total(reports)
+            slow, seconds = whole.autoregressive_bits or 0, whole.autoregressive_seconds or 0.0
+            print(f"quality {quality}, autoregressive: {slow / whole.raw_bits:.1%} of raw, {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
