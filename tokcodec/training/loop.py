@@ -18,6 +18,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.training.checkpoint import InitReport, initialise, read_checkpoint, save_checkpoint
+from tokcodec.training.compiling import Compiler
 from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.distributed import Group, alone
 from tokcodec.training.inflation import inflate, needs_inflation
@@ -88,7 +89,8 @@ class Trainer:
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
         self._lpips = None if lpips is None else lpips.to(self.device)
-        self._steps = Steps.of(self.model, compiled=config.compile)
+        self._compiler = Compiler() if config.compile else None
+        self._steps = Steps.of(self.model, self._compiler)
         self._skipped = 0
 
     def _load(self) -> None:
@@ -208,19 +210,21 @@ class Trainer:
         max_minutes: float,
         total_minutes: float,
         log: Callable[[Progress], None],
+        note: Callable[[str], None] = lambda _: None,
         log_seconds: float = 10.0,
         save_seconds: float = 120.0,
     ) -> None:
         """Train for `max_minutes` of a run of `total_minutes`, which sets phases and learning rate.
 
         Minutes are those of :class:`tokcodec.training.meter.ComputeClock`: a process that is stopped for a while
-        goes on where it was. Whatever ends the call, short of an error, the checkpoint is saved.
+        goes on where it was. Whatever ends the call, short of an error, the checkpoint is saved. `note` is told once
+        if the network cannot be compiled; training then goes on without.
         """
         clock = ComputeClock()
         meter = Meter(devices=self.group.size, peak=peak_flops(device_name(self.device)))
         flops = {p.frames: 3 * clip_flops_per_pixel(self.model.config, frames=p.frames) for p in self.config.phases}
         before = self.phase_at(self.seconds / (60 * total_minutes))
-        inflated = not self.config.inflate
+        inflated, noted = not self.config.inflate, False
         begun, saved, last = self.seconds, self.seconds, min(self.seconds + 60 * max_minutes, 60 * total_minutes)
         try:
             while True:
@@ -240,6 +244,9 @@ class Trainer:
                         inflate(self.average)
                     inflated = True
                 terms, skipped = self._update(source, phase, rate)
+                if self._compiler is not None and self._compiler.failure and not noted:
+                    note(f"not compiled, and slower for it: {self._compiler.failure}")
+                    noted = True
                 self.step += 1
                 passed = clock.lap()
                 self.seconds += passed
