@@ -14,7 +14,6 @@ from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
-from tokcodec.training.compiling import Compiler
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 from tokcodec.training.prior_model import PriorModel
@@ -33,14 +32,14 @@ class Steps:
     forecast: Callable[[DecoderState], Forecast]
 
     @classmethod
-    def of(cls, model: Tokenizer, compiler: Compiler | None = None) -> Steps:
-        """The steps of a model, compiled where there is a compiler: one graph each for first and later steps."""
-        if compiler is None:
+    def of(cls, model: Tokenizer, *, compiled: bool = False, backend: str = "inductor") -> Steps:
+        """The steps of a model; `compiled` for `torch.compile`, one graph each for first and later steps."""
+        if not compiled:
             return cls(model.encoder.step, model.decoder.step, model.decoder.forecast)
         return cls(
-            compiler.compile(model.encoder.step),
-            compiler.compile(model.decoder.step),
-            compiler.compile(model.decoder.forecast),
+            torch.compile(model.encoder.step, dynamic=False, backend=backend),
+            torch.compile(model.decoder.step, dynamic=False, backend=backend),
+            torch.compile(model.decoder.forecast, dynamic=False, backend=backend),
         )
 
 
