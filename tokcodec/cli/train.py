@@ -1,4 +1,4 @@
-"""`train` and `checkpoint`, for those who make models."""
+"""`pack`, `train` and `checkpoint`, for those who make models."""
 
 from __future__ import annotations
 
@@ -12,21 +12,82 @@ from tokcodec.cli.app import app
 from tokcodec.cli.options import Device, Force, Json, Quiet, Verbose, console_of
 from tokcodec.errors import UsageError
 
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.json", help="All choices of the run; see docs/training.md.")
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Leave out files by their path in the folder; may be repeated."),
+]
+Clips = Annotated[int | None, typer.Option("--clips", min=1, help="Clips to pack.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes that decode.")]
 
-@app.command(short_help="Train a tokenizer on one's own videos.")
-def train(
+
+@app.command(short_help="Pack training data, to train from it elsewhere.")
+def pack(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Folder of videos and photographs, or tar files of them.")
     ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The pack, for `train --packed`.")],
+    config: Config = None,
+    exclude: Exclude = None,
+    clips: Clips = None,
+    max_megabytes: Annotated[
+        float | None,
+        typer.Option("--max-megabytes", min=0.001, help="Most that the pack may take, in 10^6 bytes, by fewer clips."),
+    ] = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    force: Force = False,
+    json_results: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode a folder and search its motion once: random crops, in files of at most 60 MiB, to train from anywhere."""
+    console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
+    from tokcodec.training.config import read_run_config
+    from tokcodec.training.presets import PRESETS
+    from tokcodec.training.run import pack_folder
+
+    run = PRESETS["cpu"] if config is None else read_run_config(config, PRESETS, PRESETS["cpu"])
+    choices = {"clips": clips, "max_megabytes": max_megabytes}
+    given = {key: value for key, value in choices.items() if value is not None}
+    run = dataclasses.replace(run, pack=dataclasses.replace(run.pack, **given))  # type: ignore[arg-type]
+    if seed is not None:
+        run = dataclasses.replace(run, train=dataclasses.replace(run.train, seed=seed))
+    index = pack_folder(data, out, run=run, exclude=exclude or (), workers=workers, force=force, log=console.note)
+    counts, files, size = index.counts, 1 + len(index.shards), index.size_bytes(out)
+    lines = [
+        ("packed", str(out)),
+        ("clips", f"{counts['clips']}, {counts['camera_moves']} of them camera moves over photographs"),
+        *(
+            (name.replace("_", " "), str(count))
+            for name, count in counts.items()
+            if name not in ("clips", "camera_moves")
+        ),
+        ("size", f"{size / 1e6:.1f} MB in {files} files"),
+    ]
+    console.result({"packed": str(out), **counts, "files": files, "bytes": size}, lines)
+
+
+@app.command(short_help="Train a tokenizer on one's own videos.")
+def train(
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of videos and photographs, or tar files of them."),
+    ] = None,
+    packed: Annotated[
+        Path | None, typer.Option("--packed", metavar="DIR", help="Instead of --data: what `tokcodec pack` made.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Packed data, checkpoint, log and weights.")],
     max_minutes: Annotated[float, typer.Option("--max-minutes", min=0.01, help="Train for so long.")],
     total_minutes: Annotated[
         float | None, typer.Option("--total-minutes", min=0.01, help="Length of the whole run, over all calls.")
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported model.")] = "own",
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE.json", help="All choices of the run; see docs/training.md.")
-    ] = None,
+    config: Config = None,
     preset: Annotated[
         str | None, typer.Option("--preset", metavar="cpu|gpu", help="Choices by name; by default the device's.")
     ] = None,
@@ -39,13 +100,10 @@ def train(
     quantizer: Annotated[
         str | None, typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents.")
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="GLOB", help="Leave out files by their path in the folder; may be repeated."),
-    ] = None,
-    clips: Annotated[int | None, typer.Option("--clips", min=1, help="Clips to pack.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that decode.")] = None,
+    exclude: Exclude = None,
+    clips: Clips = None,
+    seed: Seed = None,
+    workers: Workers = None,
     device: Device = "auto",
     json_results: Json = False,
     quiet: Quiet = False,
@@ -53,6 +111,12 @@ def train(
 ) -> None:
     """Train a tokenizer on one's own videos; call again to go on where the last call stopped."""
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
+    source = packed or data
+    if source is None or (packed is not None and data is not None):
+        fault = "nothing to train on is named" if source is None else "--data and --packed exclude each other"
+        raise UsageError(fault, hint="--data DIR for a folder of media, --packed DIR for what `tokcodec pack` made")
+    if packed is not None and clips is not None:
+        raise UsageError("--clips is for packing", hint="leave it away, or pack again: `tokcodec pack --clips`")
     if config is not None and preset is not None:
         raise UsageError("--config and --preset exclude each other", hint='name the preset in the file: "preset"')
     if quantizer not in (None, "lfq", "none"):
@@ -76,8 +140,9 @@ def train(
     if seed is not None:
         run = dataclasses.replace(run, train=dataclasses.replace(run.train, seed=seed))
     entry = train_folder(
-        data,
+        source,
         out,
+        packed=packed is not None,
         max_minutes=max_minutes,
         total_minutes=max_minutes if total_minutes is None else total_minutes,
         name=name,

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from tokcodec.errors import TokcodecError, UsageError
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.training.losses import LossWeights
-from tokcodec.training.packed import PackConfig
+from tokcodec.training.pack_plan import PackConfig
 from tokcodec.training.source import AugmentConfig
 
 Stage = Literal["continuous", "full", "nested"]

@@ -25,7 +25,10 @@ from tokcodec.training.meter import ComputeClock, Meter, Progress, device_name, 
 from tokcodec.training.objective import Allocations, Steps, allocations_of, clip_losses
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.prior_model import PriorModel
-from tokcodec.training.source import ClipSource
+from tokcodec.training.source import Batch, ClipSource
+
+FAILURE_CHARACTERS = 300
+"""Of what a compiler says, in the log."""
 
 
 class Trainer:
@@ -89,6 +92,8 @@ class Trainer:
             torch.set_float32_matmul_precision("high")
         self._lpips = None if lpips is None else lpips.to(self.device)
         self._steps = Steps.of(self.model, compiled=config.compile)
+        self._compiled = config.compile
+        self._note: Callable[[str], None] = lambda _: None
         self._skipped = 0
 
     def _load(self) -> None:
@@ -149,10 +154,26 @@ class Trainer:
         top = len(geometry.level_bits) - 1
         return allocations_of(phase.stage, self.config, shape, top=top).to(self.device)
 
-    def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
-        """One step of the optimizer; its loss terms, and whether it was skipped."""
+    def _gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """The loss terms of a batch, whose gradients are then those of the weights.
+
+        A network that cannot be compiled is run as it is, from there on: the compiler works when a shape is first
+        seen, and for gradients when they are first wanted.
+        """
+        if not self._compiled:
+            return self._plain_gradients(batch, phase)
+        try:
+            return self._plain_gradients(batch, phase)
+        except Exception as error:
+            failure = " ".join(f"{type(error).__name__}: {error}".split())[:FAILURE_CHARACTERS]
+        # Outside of the handler, which holds memory. What was not the compiler's fault is raised again.
+        self._steps, self._compiled = Steps.of(self.model), False
+        terms = self._plain_gradients(batch, phase)
+        self._note(f"training goes on without compiling, which failed: {failure}")
+        return terms
+
+    def _plain_gradients(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
         config, weights = self.config, self.config.weights
-        batch = source.batch(phase.batch, phase.frames, phase.side).to(self.device)
         precision: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if config.precision == "bf16":
             precision = torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -174,6 +195,13 @@ class Trainer:
         if self.prior is not None:
             self.prior.zero_grad(set_to_none=True)
         loss.backward()
+        return terms
+
+    def _update(self, source: ClipSource, phase: Phase, rate: float) -> tuple[dict[str, Tensor], bool]:
+        """One step of the optimizer; its loss terms, and whether it was skipped."""
+        config = self.config
+        batch = source.batch(phase.batch, phase.frames, phase.side).to(self.device)
+        terms = self._gradients(batch, phase)
         self.group.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         finite = bool(torch.isfinite(norm))
@@ -208,14 +236,17 @@ class Trainer:
         max_minutes: float,
         total_minutes: float,
         log: Callable[[Progress], None],
+        note: Callable[[str], None] = lambda _: None,
         log_seconds: float = 10.0,
         save_seconds: float = 120.0,
     ) -> None:
         """Train for `max_minutes` of a run of `total_minutes`, which sets phases and learning rate.
 
         Minutes are those of :class:`tokcodec.training.meter.ComputeClock`: a process that is stopped for a while
-        goes on where it was. Whatever ends the call, short of an error, the checkpoint is saved.
+        goes on where it was. Whatever ends the call, short of an error, the checkpoint is saved. `note` is told if
+        the network cannot be compiled.
         """
+        self._note = note
         clock = ComputeClock()
         meter = Meter(devices=self.group.size, peak=peak_flops(device_name(self.device)))
         flops = {p.frames: 3 * clip_flops_per_pixel(self.model.config, frames=p.frames) for p in self.config.phases}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from zlib import crc32
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from tokcodec.errors import UsageError
-from tokcodec.geometry import SPATIAL_FACTOR
-from tokcodec.training.camera import CameraConfig, CameraMove, camera_move
+from tokcodec.training.camera import CameraMove, camera_move
 from tokcodec.training.checkpoint import write_atomically
 from tokcodec.training.media import MediaItem, decode_all, find_media, leave_out, read_whole
-from tokcodec.training.motion import LAGS, PLANES, Clip, Motion, find_motion, stored_motion
+from tokcodec.training.motion import LAGS, Clip, Motion, find_motion, stored_motion
+from tokcodec.training.pack_plan import INDEX_BYTES, PackConfig, plan_pack
 from tokcodec.training.shards import SHARD_BYTES, Shard, Shards, ShardWriter
 from tokcodec.training.source import (
     GRID,
@@ -30,27 +30,6 @@ from tokcodec.training.source import (
 )
 
 INDEX_NAME = "pack.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackConfig:
-    """How a folder becomes arrays.
-
-    Attributes:
-        clip_frames: Frames of each clip, 1 + 4t.
-        side: Pixels along each side of a stored crop; training crops again within it.
-        clips: Clips to store, spread evenly over the videos.
-        camera_share: Camera moves over photographs, as a share of `clips`; they come on top.
-        camera: How far the camera moves.
-        seed: Seed of the choice of crops.
-    """
-
-    clip_frames: int = 17
-    side: int = 160
-    clips: int = 4000
-    camera_share: float = 0.1
-    camera: CameraConfig = field(default_factory=CameraConfig)
-    seed: int = 0
 
 
 _AS_IT_IS = AugmentConfig(stride_two_share=0.0)
@@ -90,8 +69,8 @@ class PackIndex:
         clip_frames: Frames of each clip.
         side: Pixels along each side of clips and images.
         exclude: Patterns of what was left out.
-        counts: Clips (camera moves included), camera moves and images stored, items excluded, and items passed over
-            as too small or unreadable.
+        counts: Clips (camera moves included), camera moves and images stored, items excluded, items passed over
+            as too small or unreadable, and, where the size is limited, clips and images left out for it.
         clips: The files of the clips, each item uint8 `(clip_frames, side, side, 3)`.
         motion: The files of their motion, each item int8 `(clip_frames - 1, 6, 3, side/8, side/8)`, as
             :func:`tokcodec.training.motion.find_motion` gives it.
@@ -106,6 +85,25 @@ class PackIndex:
     motion: list[Shard]
     images: list[Shard]
 
+    @property
+    def shards(self) -> list[Shard]:
+        """All files but the index."""
+        return [*self.clips, *self.motion, *self.images]
+
+    def check_files(self, folder: Path) -> None:
+        """Look at the size of each file of a packed folder, of which some may have been lost on the way.
+
+        Raises:
+            UsageError: One is missing, or holds less than the index says.
+        """
+        for shards in (self.clips, self.motion, self.images):
+            Shards(folder, shards).check()
+
+    def size_bytes(self, folder: Path) -> int:
+        """Bytes of all files of a packed folder, the index among them."""
+        names = (INDEX_NAME, *(shard["file"] for shard in self.shards))
+        return sum((folder / name).stat().st_size for name in names)
+
 
 def is_packed(folder: Path) -> bool:
     """Whether there is something to read for :func:`read_index`."""
@@ -119,14 +117,16 @@ def read_index(folder: Path) -> PackIndex:
         UsageError: It is not packed, or in the way of an earlier version.
     """
     if not is_packed(folder):
-        raise UsageError("not packed", where=str(folder), hint="run `tokcodec train --data DIR` to pack it")
+        inside = folder / "packed"
+        hint = f"name {inside}" if is_packed(inside) else "`tokcodec pack --data DIR --out DIR` makes such a folder"
+        raise UsageError("not packed", where=str(folder), hint=hint)
     try:
         index = PackIndex(**json.loads((folder / INDEX_NAME).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             "packed by an earlier version, or damaged",
             where=str(folder),
-            hint="remove the folder; the next call packs again",
+            hint="remove the folder; `tokcodec pack` or the next call with --data packs again",
         ) from error
     return replace(index, exclude=tuple(index.exclude))
 
@@ -139,6 +139,7 @@ def pack(
     workers: int = 1,
     exclude: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, int]:
     """Decode every item once and store crops and their motion under `out`.
 
@@ -146,64 +147,79 @@ def pack(
 
     Args:
         folder: See :func:`tokcodec.training.media.find_media`.
-        out: Where to; made if it is not there. The index comes last: without one the folder is not packed.
+        out: Where to; made if it is not there. The index comes last: without one the folder is not packed. What
+            another pack has left there is removed first.
         config: What to store.
         workers: Processes that decode.
         exclude: Patterns of what to leave out, see :func:`tokcodec.training.media.leave_out`.
         shard_bytes: Largest file.
+        log: Told what a limit of the size leaves out.
 
     Returns:
         The counts of the index.
+
+    Raises:
+        MediaError: There is nothing to pack.
+        UsageError: Nothing fits into a file, or into `config.max_megabytes`.
     """
     found = find_media(folder)
     items = leave_out(found, exclude)
     videos = [item for item in items if item.kind == "video"]
     photographs = [item for item in items if item.kind == "photograph"]
+    plan = plan_pack(
+        config,
+        videos=len(videos),
+        photographs=len(photographs),
+        shard_bytes=shard_bytes,
+        index_bytes=INDEX_BYTES + len(json.dumps(list(exclude), indent=2)),
+    )
+    if plan.left_out:
+        log(f"{plan.left_out} clips and images left out, to stay within {config.max_megabytes:g} megabytes")
     random = np.random.default_rng(config.seed)
     out.mkdir(parents=True, exist_ok=True)
-    (out / INDEX_NAME).unlink(missing_ok=True)
-    each = -(-config.clips // max(1, len(videos)))
-    moves = config.camera_share * config.clips / max(1, len(photographs))
-    size = (config.side, config.side, 3)
-    clips = ShardWriter(out, "clips", (config.clip_frames, *size), shard_bytes=shard_bytes)
-    cells = config.side // SPATIAL_FACTOR
-    grids = (config.clip_frames - 1, len(LAGS), PLANES, cells, cells)
-    motion = ShardWriter(out, "motion", grids, dtype=np.int8, shard_bytes=shard_bytes)
-    images = ShardWriter(out, "images", size, shard_bytes=shard_bytes)
-    passed_over = camera_moves = 0
-    for _, photograph in decode_all(photographs, read_whole, workers=workers):
+    _clear(out)
+    clips = ShardWriter(out, "clips", config.clip_shape, shard_bytes=shard_bytes)
+    motion = ShardWriter(out, "motion", config.motion_shape, dtype=np.int8, shard_bytes=shard_bytes)
+    images = ShardWriter(out, "images", config.image_shape, shard_bytes=shard_bytes)
+    stored = passed_over = camera_moves = 0
+    chosen = [photograph for photograph, count in zip(photographs, plan.images, strict=True) if count]
+    for _, photograph in decode_all(chosen, read_whole, workers=workers):
         window = None if photograph is None else draw_window(photograph.shape[:3], 1, config.side, _AS_IT_IS, random)
         if photograph is None or window is None:
             passed_over += 1
             continue
         images.add(photograph[window.pixels][0])
-        for _ in range(int(moves + random.random())):
+        for _ in range(min(int(plan.moves + random.random()), plan.most_moves - camera_moves)):
             moved = camera_move(torch.from_numpy(photograph[0]), config.clip_frames, config.side, random, config.camera)
             if moved is not None:
                 clips.add(moved.pixels.numpy())
                 motion.add(_motion_of(moved))
                 camera_moves += 1
-    stored = camera_moves
+    each = max(plan.clips, default=0)
     task = partial(_crops, count=each, frames=config.clip_frames, side=config.side, seed=config.seed)
-    for _, crops in decode_all(videos, task, workers=workers):
+    decoded = decode_all(
+        [video for video, count in zip(videos, plan.clips, strict=True) if count], task, workers=workers
+    )
+    for (_, crops), count in zip(decoded, filter(None, plan.clips), strict=True):
         if crops is None:
             passed_over += 1
             continue
-        for crop in crops:
+        for crop in crops[:count]:
             clips.add(crop.pixels)
             motion.add(crop.motion)
-        stored += each
+            stored += 1
     image_shards = images.finish()
     index = PackIndex(
         clip_frames=config.clip_frames,
         side=config.side,
         exclude=tuple(exclude),
         counts={
-            "clips": stored,
+            "clips": stored + camera_moves,
             "camera_moves": camera_moves,
             "images": sum(shard["items"] for shard in image_shards),
             "excluded": len(found) - len(items),
             "passed_over": passed_over,
+            **({"left_out": plan.left_out} if config.max_megabytes else {}),
         },
         clips=clips.finish(),
         motion=motion.finish(),
@@ -213,6 +229,15 @@ def pack(
     return index.counts
 
 
+def _clear(out: Path) -> None:
+    """Remove the files of another pack, the index first."""
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    for kind in ("clips", "motion", "images"):
+        for ending in (".npy", ".npy.part"):
+            for path in out.glob(f"{kind}-{'[0-9]' * 5}{ending}"):
+                path.unlink()
+
+
 class Sampler:
     """Random batches from a packed folder.
 
@@ -220,18 +245,27 @@ class Sampler:
         folder: What :func:`pack` wrote.
         seed: Seed of the order; two samplers of one seed give the same batches, whatever the sizes of the files.
         augment: How to draw.
+        device: Where batches go, as the bytes that they are stored as; they become float32 there.
     """
 
-    def __init__(self, folder: Path, *, seed: int, augment: AugmentConfig | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        augment: AugmentConfig | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         index = read_index(folder)
         self._clips = Shards(folder, index.clips)
         self._motion = Shards(folder, index.motion)
         self._images = Shards(folder, index.images)
         self._augment = augment or AugmentConfig()
+        self._device = device
         self._random = np.random.default_rng(seed)
 
     def batch(self, size: int, frames: int, side: int) -> Batch:
-        """Clips on the CPU; photographs take part where `frames` is 1."""
+        """Clips on the device; photographs take part where `frames` is 1."""
         random, augment = self._random, self._augment
         pixels, motion = empty_batch(size, frames, side)
         mirrored = []
@@ -257,4 +291,4 @@ class Sampler:
                 for k, place in enumerate(window.motion):
                     motion[i, :, k].numpy()[:] = self._motion[number][place]
             mirrored.append(random.random() < augment.flip_share)
-        return finish_batch(pixels, motion_of_stored(motion), mirrored)
+        return finish_batch(pixels.to(self._device), motion_of_stored(motion.to(self._device)), mirrored)

@@ -1,4 +1,4 @@
-"""`tokcodec train`: a folder of media in, weights out; every call goes on where the last one stopped."""
+"""`tokcodec pack` and `tokcodec train`: a folder of media in, weights out; training goes on where it last stopped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from tokcodec.errors import ModelError, OutputError, UsageError
 from tokcodec.metrics.lpips_network import VGG, load_lpips
+from tokcodec.output import write_error
 from tokcodec.tokenizer.stream import choose_device
 from tokcodec.training.checkpoint import INDEX_NAME, join_checkpoint
 from tokcodec.training.config import RunConfig, check_phases
@@ -32,10 +33,52 @@ def default_run(device: torch.device) -> RunConfig:
     return PRESETS["gpu" if device.type == "cuda" else "cpu"]
 
 
+def pack_folder(
+    data: Path,
+    out: Path,
+    *,
+    run: RunConfig,
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+    force: bool = False,
+    log: Callable[[str], None],
+) -> PackIndex:
+    """Pack a folder of media for :func:`train_folder`, on this machine or another, and stop.
+
+    Args:
+        data: Folder of videos and photographs, or of tar files of them.
+        out: Folder of the pack. Where packing stopped half-way, it begins anew.
+        run: What to pack (`pack`, with the seed of `train`), and the phases that are to fit.
+        exclude: Patterns of what in `data` is left out, see :func:`tokcodec.training.media.leave_out`.
+        workers: Processes that decode; by default one a processor.
+        force: Whether a pack in `out` is replaced.
+        log: Called with each line of the log.
+
+    Returns:
+        The index of the pack.
+
+    Raises:
+        MediaError: There is nothing to pack.
+        UsageError: The phases do not fit into the clips, or nothing fits into `max_megabytes`.
+        OutputError: There is a pack in `out`, or it cannot be written.
+    """
+    check_phases(run.train.phases, clip_frames=run.pack.clip_frames, side=run.pack.side)
+    if is_packed(out) and not force:
+        raise OutputError("holds a pack", where=str(out), hint="name another folder, or replace it with --force")
+    choice = replace(run.pack, seed=run.train.seed)
+    log(f"packing {data}")
+    try:
+        pack(data, out, choice, workers=workers or default_workers(), exclude=exclude, log=log)
+    except OSError as error:
+        raise write_error(error, where=str(out)) from error
+    return read_index(out)
+
+
 def train_folder(
     data: Path,
     out: Path,
     *,
+    packed: bool = False,
     max_minutes: float,
     total_minutes: float,
     name: str,
@@ -51,8 +94,10 @@ def train_folder(
 
     Args:
         data: Folder of videos and photographs, or of tar files of them; not read where `packed/` is there.
+            With `packed`, a folder that :func:`pack_folder` made.
         out: Folder for `packed/`, `checkpoint.pt`, `log.jsonl` and the weights; where `parts/` holds a split
             checkpoint and there is no whole one, it is joined first.
+        packed: Whether `data` is packed already; it is then only read.
         max_minutes: Minutes of training in this call; reading the data comes on top.
         total_minutes: Length of the whole run, which sets its phases and its learning rate.
         name: Name of the exported model.
@@ -69,7 +114,8 @@ def train_folder(
 
     Raises:
         MediaError: There is nothing to train on.
-        UsageError: The phases do not fit into the packed clips, or those were packed with other things left out.
+        UsageError: The phases do not fit into the packed clips, those were packed with other things left out, or
+            there are none where `packed` says so.
         ModelError: The checkpoint in `out` is of another model, or weights cannot be read.
     """
     group = join_group(choose_device(device))
@@ -77,6 +123,7 @@ def train_folder(
         return _train(
             data,
             out,
+            packed=packed,
             max_minutes=max_minutes,
             total_minutes=total_minutes,
             name=name,
@@ -96,6 +143,7 @@ def _train(
     data: Path,
     out: Path,
     *,
+    packed: bool,
     max_minutes: float,
     total_minutes: float,
     name: str,
@@ -107,6 +155,9 @@ def _train(
     workers: int,
     log: Callable[[str], None],
 ) -> WeightsEntry | None:
+    place = data if packed else out / "packed"
+    if packed or is_packed(place):
+        _check_pack(place, run, exclude, carried=packed)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,7 +183,7 @@ def _train(
         lpips=lpips,
         group=group,
     )
-    source = _open_source(data, out / "packed", run, trainer, exclude=exclude, workers=workers, log=log)
+    source = _open_source(data, place, run, trainer, exclude=exclude, workers=workers, log=log)
     with contextlib.ExitStack() as stack:
         record = stack.enter_context((out / "log.jsonl").open("a", encoding="utf-8")) if group.first else None
 
@@ -148,6 +199,7 @@ def _train(
             max_minutes=max_minutes,
             total_minutes=total_minutes,
             log=lambda progress: write(progress.line()),
+            note=lambda text: write(json.dumps({"note": text})),
         )
     return export(checkpoint, out, name=name) if group.first else None
 
@@ -187,8 +239,6 @@ def _open_source(
     if kind == "auto":
         kind = "store" if group.device.type == "cuda" else "packed"
     here = is_packed(packed)
-    if here:
-        _check_pack(read_index(packed), packed, run, exclude)
     if exclude and not here:
         found = find_media(data)
         log(f"{len(found) - len(leave_out(found, exclude))} of {len(found)} videos and photographs excluded")
@@ -204,20 +254,25 @@ def _open_source(
     if group.first and not here:
         log(f"packing {data}")
         choice = replace(run.pack, seed=config.seed)
-        log(f"packed {pack(data, packed, choice, workers=workers, exclude=exclude)}")
+        log(f"packed {pack(data, packed, choice, workers=workers, exclude=exclude, log=log)}")
     group.agree([0.0])
-    return Sampler(packed, seed=seed, augment=config.augment)
+    return Sampler(packed, seed=seed, augment=config.augment, device=group.device)
 
 
-def _check_pack(index: PackIndex, packed: Path, run: RunConfig, exclude: Sequence[str]) -> None:
-    """Refuse a packed folder that is not what the call asks for."""
+def _check_pack(packed: Path, run: RunConfig, exclude: Sequence[str], *, carried: bool) -> None:
+    """Refuse a packed folder that is not whole, or not what the call asks for."""
+    index = read_index(packed)
     try:
         check_phases(run.train.phases, clip_frames=index.clip_frames, side=index.side)
     except UsageError as error:
-        raise UsageError(error.message, where=str(packed), hint=f"{error.hint}; remove the folder first") from error
+        last = " of `tokcodec pack`, or train on smaller phases" if carried else "; remove the folder first"
+        raise UsageError(error.message, where=str(packed), hint=f"{error.hint}{last}") from error
     if exclude and set(exclude) != set(index.exclude):
         raise UsageError(
             f"was packed with {' '.join(index.exclude) or 'nothing'} excluded",
             where=str(packed),
-            hint="remove the folder; the next call packs again",
+            hint="pack again with these patterns, or leave --exclude away"
+            if carried
+            else "remove the folder; the next call packs again",
         )
+    index.check_files(packed)

@@ -21,6 +21,7 @@ HEADER_BYTES = 1024
 OPEN_SHARDS = 256
 """Files that a reader keeps mapped: each holds a file descriptor, of which a process often has 1024."""
 
+_AGAIN = "copy the pack again, or remove it: `tokcodec pack` or the next call with --data packs again"
 
 Item = NDArray[Any]
 """An array of the type that its writer was given."""
@@ -114,6 +115,19 @@ class Shards:
         item: Item = self._open(self._files[shard])[number - first]
         return item
 
+    def check(self) -> None:
+        """Look at the head and the length of every file.
+
+        Raises:
+            UsageError: One cannot be read, or has another number of items.
+        """
+        start = 0
+        for path, end in zip(self._files, self._ends, strict=True):
+            found = len(_mapped(path))
+            if found != end - start:
+                raise UsageError(f"holds {found} items instead of {end - start}", where=str(path), hint=_AGAIN)
+            start = end
+
     def files(self) -> Iterator[Item]:
         """The items of each file, `(n, ...)`."""
         return map(self._open, self._files)
@@ -123,7 +137,5 @@ def _mapped(path: Path) -> Item:
     try:
         items: Item = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"packed data cannot be read: {error}", where=str(path), hint="remove the folder; it is packed again"
-        ) from error
+        raise UsageError(f"packed data cannot be read: {error}", where=str(path), hint=_AGAIN) from error
     return items

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokcodec.errors import MediaError, UsageError
+from tokcodec.errors import DeviceError, MediaError, UsageError
 from tokcodec.geometry import TEMPORAL_FACTOR
 from tokcodec.training.camera import CameraMove, camera_move
 from tokcodec.training.media import decode_all, find_media, leave_out
@@ -110,12 +110,20 @@ class FrameStore:
 
         Raises:
             UsageError: It is not packed, or cannot be read.
+            DeviceError: It is larger than the device's memory.
         """
         index = read_index(folder)
-        clips, motion, images = (
-            [item for items in Shards(folder, shards).files() for item in torch.tensor(items, device=device)]
-            for shards in (index.clips, index.motion, index.images)
-        )
+        try:
+            clips, motion, images = (
+                [item for items in Shards(folder, shards).files() for item in torch.tensor(items, device=device)]
+                for shards in (index.clips, index.motion, index.images)
+            )
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"the pack has {index.size_bytes(folder) / 1e9:.2f} GB, more than {device} has room for",
+                where=str(folder),
+                hint='leave it on disk with "train": {"source": "packed"} in the file of --config, or pack less of it',
+            ) from error
         without_moves = replace(augment or AugmentConfig(), camera_share=0.0)
         store = cls(clips, [image.unsqueeze(0) for image in images], motion=motion, seed=seed, augment=without_moves)
         log(f"{len(clips)} packed clips and {len(images)} images on {device}, {store.size_bytes / 1e9:.2f} GB")
