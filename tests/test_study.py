@@ -354,7 +354,10 @@ def test_raters_in_a_browser_are_ranked_as_they_prefer(sources: Path, tmp_path: 
     random = np.random.default_rng(3)
     keys = {"left": Keys.ARROW_LEFT, "right": Keys.ARROW_RIGHT, "equal": Keys.ARROW_DOWN}
     command = [sys.executable, "-m", "tokcodec", "study", "serve", str(out), "--json"]
-    serving = subprocess.Popen(command, stdout=subprocess.PIPE)
+    # Whoever runs the tests in the background may have SIGINT ignored, and children would inherit that.
+    serving = subprocess.Popen(
+        command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     try:
         assert serving.stdout is not None
         url = json.loads(serving.stdout.readline())["url"]
