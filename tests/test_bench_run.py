@@ -21,7 +21,7 @@ from media import make_video
 from tokcodec.bench import examples, runner, tracks
 from tokcodec.bench.clips import ClipFacts
 from tokcodec.bench.codecs import make_codecs, vvenc
-from tokcodec.bench.datasets import ClipSource, Dataset
+from tokcodec.bench.datasets import ClipSource, Dataset, parse_size
 from tokcodec.bench.engine import RayEngine, Task, make_engine
 from tokcodec.bench.examples import ExampleJob
 from tokcodec.bench.plan import Outcome, Plan
@@ -270,7 +270,7 @@ def test_an_engine_gives_back_results_and_errors(name: str):
         pytest.importorskip("ray")
     engine = make_engine(name, jobs=1, threads=1)
     try:
-        handles = [engine.submit((parse, text)) for text in ("640x360", "nonsense")]
+        handles = [engine.submit((parse_size, text)) for text in ("640x360", "nonsense")]
         results = []
         while handles:
             handle = engine.wait(handles)
@@ -322,13 +322,6 @@ def test_codecs_that_are_not_here_are_said_and_kept(tmp_path: Path, monkeypatch:
         assert json.loads((tmp_path / "absent.json").read_text()) == absent, "not asked for again"
         store.set_absent({}, ["vvenc"])
         assert json.loads((tmp_path / "absent.json").read_text()) == {}
-
-
-def parse(text: str) -> Any:
-    """At the top of the module, so that another process finds it."""
-    from tokcodec.bench.datasets import parse_size
-
-    return parse_size(text)
 
 
 def command(folder: Path, *words: str) -> list[str]:
