@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
+from tokcodec.geometry import MAX_VECTOR
+from tokcodec.motion_bits import MotionTraversal
 from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, schedule_of
 from tokcodec.probability.adaptive import AllocationModel
 from tokcodec.probability.interface import BitGroup, Checkerboard
@@ -40,14 +42,15 @@ _HINT = "the file is damaged; decode the other chunks, or fetch the file again"
 def tokens_crc32(chunk: TokenChunk) -> int:
     """CRC-32 of the tokens themselves, to be compared after decoding (spec section 5.3).
 
-    It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8.
+    It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8, then
+    all motion vectors, where there are any, as i16 little-endian.
     """
     crc = 0
     for step in chunk.indices:
         crc = zlib.crc32(step.astype("<u8", copy=False).tobytes(), crc)
     for levels in chunk.levels:
         crc = zlib.crc32(levels.astype(np.uint8, copy=False).tobytes(), crc)
-    return crc
+    return zlib.crc32(chunk.vectors.astype("<i2", copy=False).tobytes(), crc)
 
 
 def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorNetwork | None = None) -> bytes:
@@ -68,7 +71,7 @@ def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorN
     traversal = _Traversal(rows, columns, chunk.geometry, model, network)
     traversal.start(coder, steps)
     for step in range(steps):
-        traversal.code_step(coder, chunk.indices[step], chunk.levels[step])
+        traversal.code_step(coder, chunk.indices[step], chunk.levels[step], chunk.vectors[step].copy(), first=step == 0)
     return coder.finish().astype("<u4").tobytes()
 
 
@@ -109,15 +112,16 @@ def decode_tokens(
         traversal.start(coder, steps)
         indices = np.zeros((steps, rows, columns), dtype=np.uint64)
         levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
+        vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), dtype=np.int16)
         for step in range(steps):
-            traversal.code_step(coder, indices[step], levels[step])
+            traversal.code_step(coder, indices[step], levels[step], vectors[step], first=step == 0)
         coder.finish()
     except MemoryError as error:
         raise LimitError(
             f"there is not enough memory for {steps} x {rows} x {columns} tokens",
             hint="use a machine with more memory, or shorter chunks when encoding",
         ) from error
-    return TokenChunk(indices=indices, levels=levels, geometry=geometry)
+    return TokenChunk(indices=indices, levels=levels, geometry=geometry, vectors=vectors)
 
 
 def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
@@ -130,6 +134,10 @@ def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
         raise UsageError(f"levels of shape {chunk.levels.shape} do not fit tokens of {chunk.indices.shape}")
     if chunk.levels.max() >= len(geometry.level_bits):
         raise UsageError(f"level {chunk.levels.max()} is not among the {len(geometry.level_bits)} levels")
+    if chunk.vectors.shape != (steps, *geometry.motion_blocks(rows, columns), 2):
+        raise UsageError(f"motion vectors of shape {chunk.vectors.shape} do not fit tokens of {chunk.indices.shape}")
+    if chunk.vectors.size and (chunk.vectors[0].any() or np.abs(chunk.vectors.astype(np.int32)).max() > MAX_VECTOR):
+        raise UsageError(f"motion vectors in the first step, or beyond {MAX_VECTOR} half pixels")
     for step in range(steps):
         if np.any(chunk.indices[step] & ~masks(chunk.kept_bits_of(step))):
             raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
@@ -213,6 +221,7 @@ class _Traversal:
         schedule_of(model)
         self._model, self._network = model, network
         self._map = AllocationModel(self._blocks, len(geometry.level_bits))
+        self._motion = MotionTraversal(*geometry.motion_blocks(rows, columns)) if geometry.motion_tokens else None
         self._mode: int | None = None
 
     def start(self, coder: _Coder, steps: int) -> None:
@@ -233,8 +242,18 @@ class _Traversal:
             self._model, grid=self._grid, planes=self._geometry.bits_per_token, network=self._network
         )
 
-    def code_step(self, coder: _Coder, indices: NDArray[np.uint64], levels: NDArray[np.uint8]) -> None:
-        """Codes one latent step; a decoder fills `indices` (zero before) and `levels` in place."""
+    def code_step(
+        self,
+        coder: _Coder,
+        indices: NDArray[np.uint64],
+        levels: NDArray[np.uint8],
+        vectors: NDArray[np.int16],
+        *,
+        first: bool,
+    ) -> None:
+        """Codes one latent step; a decoder fills `indices` (zero before), `levels` and `vectors` in place."""
+        if self._motion is not None and not first:
+            self._motion.code_step(coder, vectors)
         self._code_levels(coder, levels)
         kept = np.asarray(self._geometry.level_bits, dtype=np.uint8)[levels.ravel()][self._block_of_token]
         self._tokens.start_step(kept)

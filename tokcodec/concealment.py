@@ -16,7 +16,7 @@ import numpy as np
 
 from tokcodec.chunks import decode_chunk, drawing_prior
 from tokcodec.container import ChunkEntry, ChunkRecord, StreamHeader, find_chunk_index
-from tokcodec.continuation import Continuation
+from tokcodec.continuation import Continuation, expected_vectors
 from tokcodec.errors import CorruptStreamError, ModelError
 from tokcodec.frames import Frame
 from tokcodec.frames.timing import TimeRange
@@ -158,7 +158,7 @@ class Concealer:
                 return False
             self._decoder.start_chunk()
             for number, indices in enumerate(self._tokens.indices):
-                self._decoder.step(indices, self._tokens.kept_bits_of(number))
+                self._decoder.step(indices, self._tokens.kept_bits_of(number), self._tokens.vectors[number])
         return True
 
     def _generated(self, times: tuple[int, ...]) -> Iterator[Frame]:
@@ -171,10 +171,11 @@ class Concealer:
         if drawing is not None:
             kept = spread_levels(drawing.levels, past.geometry, rows=rows, columns=columns)
         nothing = np.zeros((rows, columns), dtype=np.uint64)
+        vectors = expected_vectors(past)
         waiting = iter(times)
         left = len(times)
         while left > 0:
-            pictures = self._decoder.step(nothing if drawing is None else drawing.step(), kept)
+            pictures = self._decoder.step(nothing if drawing is None else drawing.step(), kept, vectors)
             left -= len(pictures)
             for pixels, pts in zip(pictures, waiting, strict=False):
                 if self._place(pts) > 0:

@@ -65,6 +65,11 @@ def usual_levels(past: TokenChunk) -> NDArray[np.uint8]:
     return usual
 
 
+def expected_vectors(past: TokenChunk) -> NDArray[np.int16]:
+    """The motion map of the steps that follow, if all goes on as in the last one: int16, as one of `past.vectors`."""
+    return past.vectors[-1]
+
+
 class Continuation:
     """Draws step after step.
 

@@ -10,6 +10,10 @@ TEMPORAL_FACTOR = 4
 """Frames a latent step covers, but for a chunk's first step, which holds one."""
 BLOCK_TOKENS = 4
 """Tokens along each side of a block of the bit allocation map (32 pixels)."""
+MOTION_TOKENS = 2
+"""Tokens along each side of a block of a motion map, where there is one (16 pixels)."""
+MAX_VECTOR = 511
+"""Largest magnitude of a component of a motion vector, in half pixels."""
 BITS_PER_TOKEN = 18
 """Bits of one token, K."""
 LEVEL_BITS = (0, 3, 6, 9, 12, 15, 18)
@@ -31,6 +35,7 @@ class TokenGeometry:
         spatial_factor: Pixels along each side of a token.
         temporal_factor: Frames in each latent step but the first.
         block_tokens: Tokens along each side of an allocation block.
+        motion_tokens: Tokens along each side of a motion block; 0 where later steps carry no motion map.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -38,6 +43,7 @@ class TokenGeometry:
     spatial_factor: int = SPATIAL_FACTOR
     temporal_factor: int = TEMPORAL_FACTOR
     block_tokens: int = BLOCK_TOKENS
+    motion_tokens: int = 0
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""
@@ -46,6 +52,12 @@ class TokenGeometry:
     def blocks(self, rows: int, columns: int) -> tuple[int, int]:
         """Allocation block rows and columns of a token grid."""
         return -(-rows // self.block_tokens), -(-columns // self.block_tokens)
+
+    def motion_blocks(self, rows: int, columns: int) -> tuple[int, int]:
+        """Motion block rows and columns of a token grid; none without motion maps."""
+        if not self.motion_tokens:
+            return 0, 0
+        return -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
 
     def steps(self, frames: int) -> int:
         """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four."""

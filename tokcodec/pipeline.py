@@ -208,6 +208,7 @@ class _ChunkBuilder:
             indices=np.stack([step.indices for step in self._steps]),
             levels=np.stack([step.levels for step in self._steps]),
             geometry=self._encoder.geometry,
+            vectors=np.stack([step.vectors for step in self._steps]),
         )
 
     def _last_duration(self) -> int:

@@ -27,7 +27,7 @@ from tokcodec.container import (
     StreamHeader,
     read_stream,
 )
-from tokcodec.continuation import Continuation
+from tokcodec.continuation import Continuation, expected_vectors
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
 from tokcodec.tokens import TokenChunk
 
@@ -158,16 +158,18 @@ def _continued(
     past: TokenChunk, steps: int, *, whole: int, network: PriorNetwork | None, seed: int, temperature: float
 ) -> TokenChunk:
     """The `whole` first steps of a chunk, and others drawn from them, `steps` in all."""
-    known = TokenChunk(indices=past.indices[:whole], levels=past.levels[:whole], geometry=past.geometry)
+    known = replace(past, indices=past.indices[:whole], levels=past.levels[:whole], vectors=past.vectors[:whole])
     indices = np.zeros((steps, *past.indices.shape[1:]), dtype=np.uint64)
     levels = np.zeros((steps, *past.levels.shape[1:]), dtype=np.uint8)
-    indices[:whole], levels[:whole] = known.indices, known.levels
+    vectors = np.zeros((steps, *past.vectors.shape[1:]), dtype=np.int16)
+    indices[:whole], levels[:whole], vectors[:whole] = known.indices, known.levels, known.vectors
+    vectors[whole:] = expected_vectors(known)
     if network is not None:
         drawing = Continuation(known, network, seed=seed, temperature=temperature)
         levels[whole:] = drawing.levels
         for step in range(whole, steps):
             indices[step] = drawing.step()
-    return TokenChunk(indices=indices, levels=levels, geometry=past.geometry)
+    return TokenChunk(indices=indices, levels=levels, geometry=past.geometry, vectors=vectors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ Keys of such a file:
     indices      int32 (T', H', W'), all chunks one after the other; int64 above 31 bits, uint64 for 64
     subtokens    int32 (T', H', W', parts), the same indices cut up, least significant bits first
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
+    vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10)
     chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2)
     pts          int64 (frames), timestamps in ticks
     durations    int64 (chunks), ticks of the last frame of each chunk
     header       uint8, the header of the file, without side streams (spec section 4.1)
 
 On the way back only `indices` or `subtokens`, `chunk_frames` and `header` are needed, and where there are both of the
-former they must agree; where there are no `levels`, all bits are kept.
+former they must agree; where there are no `levels`, all bits are kept, and without `vectors` nothing moves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tokcodec.chunks import Entropy, encode_chunk
 from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
+from tokcodec.geometry import MAX_VECTOR
 from tokcodec.tokens import TokenChunk, TokenGeometry, masks
 from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
@@ -50,6 +52,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
     """
     indices: list[NDArray[np.uint64]] = []
     levels: list[NDArray[np.uint8]] = []
+    vectors: list[NDArray[np.int16]] = []
     frames: list[int] = []
     pts: list[int] = []
     durations: list[int] = []
@@ -57,18 +60,20 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
     for header, record, chunk in read_chunk_records(source, prior=prior):  # noqa: B007  (all have the same header)
         indices.append(chunk.indices)
         levels.append(chunk.levels)
+        vectors.append(chunk.vectors)
         frames.append(record.frames)
         pts.extend(record.pts)
         durations.append(record.last_duration)
     if header is None:
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     bits = header.geometry.bits_per_token
-    whole = np.concatenate(indices)
+    whole, moved = np.concatenate(indices), np.concatenate(vectors)
     plain = replace(header, side_streams=(), extensions=())
     return {
         "indices": whole.astype(np.int32 if bits <= 31 else np.int64 if bits <= 63 else np.uint64),
         "subtokens": factorize(whole, bits=bits, parts=parts),
         "levels": np.concatenate(levels),
+        **({"vectors": moved} if header.geometry.motion_tokens else {}),
         "chunk_frames": np.asarray(frames, dtype=np.int64),
         "pts": np.asarray(pts, dtype=np.int64),
         "durations": np.asarray(durations, dtype=np.int64),
@@ -136,6 +141,7 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     steps = [geometry.steps(count) for count in frames]
     shape = (sum(steps), *geometry.grid(header.height, header.width))
     indices, levels = _tokens(arrays, geometry, shape)
+    vectors = _vectors(arrays, (shape[0], *geometry.motion_blocks(*shape[1:]), 2))
     tick = 1 if header.frame_rate is None else max(1, round(1 / (header.frame_rate * header.time_base)))
     pts = arrays.get("pts", np.arange(sum(frames)) * tick)
     durations = arrays.get("durations", np.full(len(frames), tick))
@@ -144,9 +150,8 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     writer = ContainerWriter(target, header)
     step = frame = 0
     for number, (count, length) in enumerate(zip(frames, steps, strict=True)):
-        chunk = TokenChunk(
-            indices=indices[step : step + length], levels=levels[step : step + length], geometry=geometry
-        )
+        span = slice(step, step + length)
+        chunk = TokenChunk(indices=indices[span], levels=levels[span], geometry=geometry, vectors=vectors[span])
         writer.write_chunk(
             encode_chunk(
                 chunk,
@@ -213,3 +218,11 @@ def _tokens(
     for number in range(shape[0]):
         chunk.indices[number] &= masks(chunk.kept_bits_of(number))
     return chunk.indices, chunk.levels
+
+
+def _vectors(arrays: Arrays, shape: tuple[int, ...]) -> NDArray[np.int16]:
+    """Motion maps, checked; a first step's is checked where its chunk is coded."""
+    given = np.asarray(arrays.get("vectors", np.zeros(shape, np.int16)))
+    if given.shape != shape or given.dtype.kind not in "iu" or (given.size and np.abs(given).max() > MAX_VECTOR):
+        raise UsageError(f"vectors must be whole numbers of shape {shape}, at most {MAX_VECTOR}")
+    return given.astype(np.int16)

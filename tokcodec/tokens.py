@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,21 @@ class TokenChunk:
             `[z_(i+1) > 0]` of MAGVIT-v2 eq. 4.
         levels: uint8 `(steps, block_rows, block_columns)`, an index into `geometry.level_bits`.
         geometry: What the numbers mean.
+        vectors: Motion maps, int16 `(steps, motion_rows, motion_columns, 2)`: half pixels, x before y, each within
+            `MAX_VECTOR`; zero in the first step. Without any, `(steps, 0, 0, 2)` where the geometry has no motion, and
+            all zero where it has.
     """
 
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     geometry: TokenGeometry = DEFAULT_GEOMETRY
+    vectors: NDArray[np.int16] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.vectors is None and self.indices.ndim == 3:
+            steps, rows, columns = self.indices.shape
+            still = np.zeros((steps, *self.geometry.motion_blocks(rows, columns), 2), np.int16)
+            object.__setattr__(self, "vectors", still)
 
     def kept_bits(self) -> NDArray[np.uint8]:
         """Bits kept at each token: uint8 `(steps, rows, columns)`."""
@@ -60,6 +70,15 @@ def masks(kept: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return _MASKS[kept]
 
 
+def spread_vectors(
+    vectors: NDArray[np.int16], geometry: TokenGeometry, *, rows: int, columns: int
+) -> NDArray[np.int16]:
+    """The vector of each token, int16 `(rows, columns, 2)`, of the map of one step."""
+    side = geometry.motion_tokens
+    full: NDArray[np.int16] = vectors.repeat(side, axis=0).repeat(side, axis=1)
+    return full[:rows, :columns]
+
+
 def truncate(chunk: TokenChunk, levels: NDArray[np.uint8]) -> TokenChunk:
     """Keep at most the bits that `levels` allows; the lower of the old and the new level counts.
 
@@ -68,7 +87,7 @@ def truncate(chunk: TokenChunk, levels: NDArray[np.uint8]) -> TokenChunk:
         levels: uint8, same shape as `chunk.levels`.
     """
     lower = np.minimum(chunk.levels, levels)
-    kept = TokenChunk(indices=chunk.indices.copy(), levels=lower, geometry=chunk.geometry)
+    kept = replace(chunk, indices=chunk.indices.copy(), levels=lower)
     for step, indices in enumerate(kept.indices):
         indices &= masks(kept.kept_bits_of(step))
     return kept

@@ -17,7 +17,7 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError, UnsupportedStreamError
-from tokcodec.geometry import MAX_SIDE_PIXELS, TokenGeometry
+from tokcodec.geometry import MAX_SIDE_PIXELS, MOTION_TOKENS, TokenGeometry
 
 _UPDATE_HINT = "a newer tokcodec may read it"
 _WHERE = "header"
@@ -31,7 +31,10 @@ def pack_header(header: StreamHeader) -> bytes:
     out.ratio(header.time_base, "time base")
     out.ratio(header.frame_rate, "frame rate")
     out.ratio(header.sample_aspect_ratio, "sample aspect ratio")
-    out.uint(1, wire.HEADER_FLAG_STILL if header.still_image else 0, "flags")
+    flags = wire.HEADER_FLAG_STILL if header.still_image else 0
+    if header.geometry.motion_tokens not in (0, MOTION_TOKENS):
+        out.fail(f"motion blocks of {header.geometry.motion_tokens} tokens")
+    out.uint(1, flags | (wire.HEADER_FLAG_MOTION if header.geometry.motion_tokens else 0), "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
     out.uint(1, header.colour.matrix, "matrix coefficients")
@@ -64,14 +67,14 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
     time_base = _take_time_base(data, "time base")
     frame_rate = data.ratio("frame rate")
     sample_aspect_ratio = data.ratio("sample aspect ratio")
-    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL)
+    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION)
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
         matrix=data.uint(1, "matrix coefficients"),
         full_range=bool(data.uint(1, "full range flag", high=1)),
     )
-    geometry = _take_geometry(data)
+    geometry = _take_geometry(data, has_motion=bool(flags & wire.HEADER_FLAG_MOTION))
     max_chunk_frames = data.uint(4, "frames a chunk", low=1, high=wire.MAX_CHUNK_FRAMES)
     probability_model = data.uint(1, "probability model")
     if probability_model > wire.PROBABILITY_PRIOR:
@@ -139,7 +142,7 @@ def _put_geometry(out: FieldWriter, geometry: TokenGeometry) -> None:
         out.fail(problem)
 
 
-def _take_geometry(data: FieldReader) -> TokenGeometry:
+def _take_geometry(data: FieldReader, *, has_motion: bool) -> TokenGeometry:
     bits = data.uint(1, "bits per token", low=1, high=wire.MAX_BITS_PER_TOKEN)
     spatial_factor = data.uint(1, "spatial factor", low=1, high=wire.MAX_FACTOR)
     temporal_factor = data.uint(1, "temporal factor", low=1, high=wire.MAX_FACTOR)
@@ -151,6 +154,7 @@ def _take_geometry(data: FieldReader) -> TokenGeometry:
         spatial_factor=spatial_factor,
         temporal_factor=temporal_factor,
         block_tokens=block_tokens,
+        motion_tokens=MOTION_TOKENS if has_motion else 0,
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

@@ -29,7 +29,7 @@ _TRUST = np.asarray([300 + 300 * q.bit_count() if q < 32 else 75 * (q & 31).bit_
 """Initial stretch in favour of the bit one step back, for each agreement state (spec section 7.7)."""
 
 
-def _counts(stretch: NDArray[np.int64]) -> NDArray[np.int64]:
+def initial_counts(stretch: NDArray[np.int64]) -> NDArray[np.int64]:
     """Initial counts `(2, ...)` for initial stretches (spec section 7.6)."""
     ones = (COUNT_STEP * SQUASH[stretch + STRETCH_MAX].astype(np.int64) + 32768) >> 16
     ones = ones.clip(1, COUNT_STEP - 1)
@@ -56,9 +56,9 @@ class AdaptiveModel:
         self._mixer = ContextMixer(
             2 * planes,
             [
-                ContextTable(initial=_counts(recent)),
-                ContextTable(initial=_counts(spatial)),
-                ContextTable(initial=_counts(agreement), slots_per_row=2),
+                ContextTable(initial=initial_counts(recent)),
+                ContextTable(initial=initial_counts(spatial)),
+                ContextTable(initial=initial_counts(agreement), slots_per_row=2),
             ],
             weights=weights,
         )
@@ -142,8 +142,8 @@ class AllocationModel:
         self._mixer = ContextMixer(
             slots,
             [
-                ContextTable(initial=_counts(both)),
-                ContextTable(initial=_counts(back.reshape(1, 5)), slots_per_row=slots),
+                ContextTable(initial=initial_counts(both)),
+                ContextTable(initial=initial_counts(back.reshape(1, 5)), slots_per_row=slots),
             ],
         )
         self._previous: NDArray[np.int8] | None = None

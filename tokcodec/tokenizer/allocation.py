@@ -47,6 +47,11 @@ class Trial(Protocol):
 class Allocator(Protocol):
     """Chooses the levels of each step, in order."""
 
+    @property
+    def slope(self) -> float:
+        """Lambda: squared error (sum over pixels of 8-bit values) that one coded bit must save."""
+        ...
+
     def start_chunk(self) -> None:
         """Forget the past."""
         ...
@@ -67,6 +72,11 @@ class UniformAllocator:
 
     level: float
     _step: int = field(default=0, init=False, repr=False, compare=False)
+
+    @property
+    def slope(self) -> float:
+        """That of the quality of this number, by which motion is chosen."""
+        return slope_of(self.level)
 
     def start_chunk(self) -> None:
         """Begin the pattern again."""
@@ -129,6 +139,11 @@ class RateDistortionAllocator:
     def __init__(self, config: RateDistortionConfig) -> None:
         self._config = config
         self._left: Distortions | None = None
+
+    @property
+    def slope(self) -> float:
+        """That of the configuration."""
+        return self._config.slope
 
     def start_chunk(self) -> None:
         """Forget the past."""

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from tokcodec.errors import ModelError
-from tokcodec.geometry import TokenGeometry
+from tokcodec.geometry import MOTION_TOKENS, TokenGeometry
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent")
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion")
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -34,6 +34,8 @@ class TokenizerConfig:
             resolution, or "early", at the patches.
         recurrent: Whether a later step of the decoder goes on from the step before: its features, its last picture,
             moved along, and places that are held. Without it such a step shows its tokens alone.
+        coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 7.5), and moves the
+            decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
     """
 
     frame_channels: int = 64
@@ -46,6 +48,7 @@ class TokenizerConfig:
     adaptive_norm: bool = True
     temporal_downsampling: Literal["late", "early"] = "late"
     recurrent: bool = True
+    coded_motion: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -75,15 +78,18 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        for name in ("adaptive_norm", "recurrent"):
+        for name in ("adaptive_norm", "recurrent", "coded_motion"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
+        if self.coded_motion and not self.recurrent:
+            raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
 
     @property
     def geometry(self) -> TokenGeometry:
         """The token geometry that this tokenizer makes."""
         levels = self.level_bits or tuple(round(self.bits_per_token * level / 6) for level in range(7))
-        return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels)
+        motion_tokens = MOTION_TOKENS if self.coded_motion else 0
+        return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels, motion_tokens=motion_tokens)
 
     def to_json(self) -> str:
         """The configuration as one line of JSON with sorted keys, without variants that are at their defaults."""

@@ -41,11 +41,13 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
     _, encoder_state = counted.encoder.step(first, None)
     _, decoder_state = counted.decoder.step(bits, bits, None)
-    past = Past(state=encoder_state, forecast=counted.decoder.forecast(decoder_state), motion=motion)
+    displacement = motion[:, 0] if model.config.coded_motion else None
+    forecast = counted.decoder.forecast(decoder_state, displacement)
+    past = Past(state=encoder_state, forecast=forecast, motion=motion)
     with _Counter(counted.encoder) as encoder:
         counted.encoder.step(four, past)
     with _Counter(counted.decoder) as decoder:
-        counted.decoder.step(bits, bits, decoder_state)
+        counted.decoder.step(bits, bits, decoder_state, displacement)
     pixels = 4 * _SIDE * _SIDE
     return ModelCost(
         encoder_flops_per_pixel=2 * encoder.multiply_adds / pixels,
@@ -70,10 +72,11 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         _, encoder_state = model.encoder.step(first, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
         before = counter.multiply_adds
-        forecast = model.decoder.forecast(decoder_state)
+        displacement = motion[:, 0] if config.coded_motion else None
+        forecast = model.decoder.forecast(decoder_state, displacement)
         forecast_cost = counter.multiply_adds - before
         model.encoder.step(four, Past(state=encoder_state, forecast=forecast, motion=motion))
-        model.decoder.step(bits, bits, decoder_state)
+        model.decoder.step(bits, bits, decoder_state, displacement)
         step = counter.multiply_adds - before - forecast_cost
     later = config.geometry.steps(frames) - 1
     return 2 * (before + later * step) / (frames * _SIDE * _SIDE)

@@ -26,7 +26,15 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
-from tokcodec.tokenizer.motion import motion_features, motion_of_code, stillness, warp
+from tokcodec.tokenizer.motion import (
+    code_of_motion,
+    motion_features,
+    motion_of_code,
+    over_frames,
+    stillness,
+    warp,
+    warp_features,
+)
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
@@ -63,7 +71,7 @@ class Forecast:
         frames: `(N, 4, 3, H, W)`, clamped to [-1, 1].
         motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`;
             zero where the decoder is not recurrent.
-        features: What it holds before that step, `(N, C, H/8, W/8)`.
+        features: What it holds before that step, moved where motion is coded, `(N, C, H/8, W/8)`.
     """
 
     frames: Tensor
@@ -195,6 +203,7 @@ class Decoder(nn.Module):
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
         self.bits_per_token, self.recurrent = config.bits_per_token, config.recurrent
+        self.coded_motion = config.coded_motion
         self.first = DecoderTrunk(config)
         self.later = DecoderTrunk(config)
         self.start = nn.Parameter(torch.zeros(latent))
@@ -203,8 +212,12 @@ class Decoder(nn.Module):
             self.state_in = conv(latent, latent, 1, gain=0.2)
         self.split_first = conv(latent, 4 * frame, 1)
         self.split_rest = conv(latent, 16 * frame, 1)
-        if self.recurrent:
+        if self.coded_motion:
+            self.displacement_in = conv(2, latent, 3, gain=0.0)
+            self.rest_out = conv(latent, 8, 1, gain=0.0)
+        elif self.recurrent:
             self.motion_out = conv(latent, 8, 1, gain=0.0)
+        if self.recurrent:
             self.warp_in = conv(3 * PATCH * PATCH, frame, 3, gain=0.0)
         self.frame_block = ResidualBlock(frame)
         if self.recurrent:
@@ -216,7 +229,13 @@ class Decoder(nn.Module):
             self.repair_out = conv(frame, 3 * PATCH * PATCH, 3, gain=0.0)
 
     def step(
-        self, signs: Tensor, kept: Tensor, state: DecoderState | None, *, shown: slice = ALL_FRAMES
+        self,
+        signs: Tensor,
+        kept: Tensor,
+        state: DecoderState | None,
+        displacement: Tensor | None = None,
+        *,
+        shown: slice = ALL_FRAMES,
     ) -> tuple[Tensor, DecoderState]:
         """One latent step.
 
@@ -224,6 +243,8 @@ class Decoder(nn.Module):
             signs: `(N, K, h, w)`, +1 or -1 (or continuous latents); what is not kept is ignored.
             kept: Same shape, 1 for bits that are kept, else 0.
             state: None at the start of a chunk. A decoder that is not recurrent looks no further than that.
+            displacement: Of a later step where motion is coded: float32 `(N, 2, h, w)`, see
+                :func:`tokcodec.tokenizer.motion.displacement_of_map`.
             shown: The frames of a later step that are made; the last must be among them, for it is part of the state.
 
         Returns:
@@ -236,11 +257,15 @@ class Decoder(nn.Module):
         tokens = torch.cat([signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
         past = state if self.recurrent else None
         condition = x = trunk.token_in(tokens)
+        held = None
         if state is None:
             x = condition + self.start.to(dtype).view(1, -1, 1, 1)
         elif past is not None:
-            carried = self.norm_state(past.features)
+            held = self._held(past, displacement)
+            carried = self.norm_state(held)
             x = condition + carried + self.state_in(carried)
+            if displacement is not None:
+                x = x + self.displacement_in(code_of_motion(displacement).to(dtype))
         for block in trunk.blocks:
             x = block(x, condition)
         features = F.silu(trunk.norm_out(x))
@@ -248,10 +273,10 @@ class Decoder(nn.Module):
         maps = self.split_first(features) if state is None else self.split_rest(features)
         maps = maps.unflatten(1, (count, -1))
         motion = still = None
-        if past is not None:
-            motion = motion_of_code(self.motion_out(features).float()).unflatten(1, (count, 2))
+        if held is not None:
+            motion = self._motion(features, displacement)
             still = stillness(motion, kept)
-            x = torch.lerp(x, past.features, still.to(dtype))
+            x = torch.lerp(x, held, still.to(dtype))
             motion = motion[:, shown]
         if state is not None:
             maps = maps[:, shown]
@@ -279,15 +304,26 @@ class Decoder(nn.Module):
             return pixels, DecoderState(features=x, picture=picture)
         return pixels, DecoderState(features=x, picture=picture, motion=motion, moved=moved.unflatten(0, (-1, count)))
 
-    def forecast(self, state: DecoderState) -> Forecast:
-        """What the next step would show if no bit of it was kept."""
+    def _held(self, past: DecoderState, displacement: Tensor | None) -> Tensor:
+        """Features of the step before, where they are now."""
+        return past.features if displacement is None else warp_features(past.features, displacement)
+
+    def _motion(self, features: Tensor, displacement: Tensor | None) -> Tensor:
+        """Motion of a step's four frames: `(N, 4, 2, h, w)`."""
+        if displacement is None:
+            return motion_of_code(self.motion_out(features).float()).unflatten(1, (4, 2))
+        return over_frames(displacement) + motion_of_code(self.rest_out(features).float()).unflatten(1, (4, 2))
+
+    def forecast(self, state: DecoderState, displacement: Tensor | None = None) -> Forecast:
+        """What the next step would show if no bit of its tokens was kept."""
         rows, columns = state.features.shape[-2:]
         nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
-        pixels, after = self.step(nothing, nothing, state)
+        pixels, after = self.step(nothing, nothing, state, displacement)
         motion = after.motion
         if motion is None:  # it is no first step, so this decoder moves nothing
             motion = pixels.new_zeros(len(pixels), 4, 2, rows, columns)
-        return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=motion, features=state.features)
+        held = self._held(state, displacement) if self.recurrent else state.features
+        return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=motion, features=held)
 
 
 class Tokenizer(nn.Module):

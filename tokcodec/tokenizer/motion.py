@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokcodec.geometry import MOTION_TOKENS, SPATIAL_FACTOR
 from tokcodec.tokenizer.dis import MOTION_LIMIT, MOTION_UNIT
 
+VECTORS_PER_PIXEL = 2
+"""Vectors of a motion map are whole numbers of half pixels."""
 STILL, MOVING = 0.2, 0.4
 """Motion since the last picture, in units of `MOTION_UNIT` pixels: up to the first, what keeps no bits stands still;
 from the second on, it moves."""
@@ -23,6 +26,42 @@ def code_of_motion(motion: Tensor) -> Tensor:
     return torch.asinh(motion).clamp(-MOTION_LIMIT, MOTION_LIMIT)
 
 
+def over_frames(displacement: Tensor) -> Tensor:
+    """The motion of a step's frames that moves evenly by a displacement: `(N, 2, h, w)` -> `(N, 4, 2, h, w)`."""
+    share = torch.arange(1, 5, device=displacement.device, dtype=displacement.dtype) / 4
+    return displacement.unsqueeze(1) * share.view(1, -1, 1, 1, 1)
+
+
+def even_displacement(motion: Tensor) -> Tensor:
+    """The displacement over a step whose even motion is nearest to that of its frames, by least squares.
+
+    Args:
+        motion: `(N, 4, 2, h, w)`.
+
+    Returns:
+        `(N, 2, h, w)`.
+    """
+    share = torch.arange(1, 5, device=motion.device, dtype=motion.dtype) / 4
+    weights = share / share.square().sum()
+    return (motion * weights.view(1, -1, 1, 1, 1)).sum(dim=1)
+
+
+def displacement_of_map(vectors: Tensor, rows: int, columns: int) -> Tensor:
+    """A motion map as the network takes it: what each token is moved by over a step (spec 8.3).
+
+    Args:
+        vectors: Half pixels, x before y: `(N, motion_rows, motion_columns, 2)`.
+        rows: Token rows.
+        columns: Token columns.
+
+    Returns:
+        float32 `(N, 2, rows, columns)`, in units of `MOTION_UNIT` pixels.
+    """
+    values = vectors.permute(0, 3, 1, 2).float() * (1 / (VECTORS_PER_PIXEL * MOTION_UNIT))
+    whole = values.repeat_interleave(MOTION_TOKENS, 2).repeat_interleave(MOTION_TOKENS, 3)
+    return whole[:, :, :rows, :columns].contiguous()
+
+
 def warp(picture: Tensor, motion: Tensor) -> Tensor:
     """Move a picture: the value at (x, y) is taken from (x + motion_x, y + motion_y), bilinear, edges replicated.
 
@@ -34,15 +73,33 @@ def warp(picture: Tensor, motion: Tensor) -> Tensor:
         float32 `(N, F, 3, H, W)`.
     """
     batch, count = motion.shape[:2]
-    height, width = picture.shape[-2:]
-    flow = F.interpolate(motion.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=False)
-    scale = flow.new_tensor([2.0 * MOTION_UNIT / max(1, size - 1) for size in (width, height)])
+    flow = F.interpolate(motion.flatten(0, 1), size=picture.shape[-2:], mode="bilinear", align_corners=False)
+    repeated = picture.repeat_interleave(count, dim=0)
+    return _sampled(repeated, MOTION_UNIT * flow).view(batch, count, *picture.shape[1:])
+
+
+def warp_features(features: Tensor, displacement: Tensor) -> Tensor:
+    """Move the decoder's features as :func:`warp` moves pictures.
+
+    Args:
+        features: `(N, C, h, w)`.
+        displacement: float32 `(N, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+
+    Returns:
+        Shape and dtype of the features.
+    """
+    moved = _sampled(features.float(), displacement * (MOTION_UNIT / SPATIAL_FACTOR))
+    return moved.to(features.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _sampled(values: Tensor, flow: Tensor) -> Tensor:
+    """Values `(N, C, H, W)` at each place moved by a flow `(N, 2, H, W)` in places."""
+    height, width = values.shape[-2:]
+    scale = flow.new_tensor([2.0 / max(1, size - 1) for size in (width, height)])
     ys = torch.linspace(-1, 1, height, device=flow.device) if height > 1 else flow.new_zeros(1)
     xs = torch.linspace(-1, 1, width, device=flow.device) if width > 1 else flow.new_zeros(1)
     grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1) + flow.permute(0, 2, 3, 1) * scale
-    repeated = picture.repeat_interleave(count, dim=0)
-    moved = F.grid_sample(repeated, grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return moved.view(batch, count, *picture.shape[1:])
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def stillness(motion: Tensor, kept: Tensor) -> Tensor:

@@ -25,7 +25,14 @@ ITERATIONS = {0: 0, 1: 0, 2: 5, 3: 15}
 
 
 def refine(
-    decoder: Decoder, latents: Tensor, kept: Tensor, state: DecoderState | None, pixels: Tensor, *, iterations: int
+    decoder: Decoder,
+    latents: Tensor,
+    kept: Tensor,
+    state: DecoderState | None,
+    pixels: Tensor,
+    *,
+    displacement: Tensor | None = None,
+    iterations: int,
 ) -> Tensor:
     """Signs of a step with a smaller squared error, or those of the latents, where none is found.
 
@@ -35,6 +42,7 @@ def refine(
         kept: 1 for bits that are kept, else 0: `(1, K, h, w)`. The others do not change.
         state: The decoder's, before this step.
         pixels: What the step should show: float32 `(1, F, 3, 8h, 8w)` in [-1, 1].
+        displacement: Of a later step where motion is coded, see :meth:`tokcodec.tokenizer.model.Decoder.step`.
         iterations: Of gradient descent; each costs about three steps of the decoder.
 
     Returns:
@@ -42,11 +50,12 @@ def refine(
     """
     with torch.inference_mode(False), torch.enable_grad():
         target, mask, before = pixels.clone(), kept.clone(), _outside_inference(state)
+        moved = None if displacement is None else displacement.clone()
         moving = latents.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([moving], lr=STEP_SIZE, betas=(0.9, 0.95))
         best, least = signs(moving.detach()), torch.inf
         for iteration in range(iterations + 1):
-            shown, _ = decoder.step(straight_through(moving), mask, before)
+            shown, _ = decoder.step(straight_through(moving), mask, before, moved)
             error = (shown.clamp(-1.0, 1.0) - target).square().sum()
             if error.item() < least:
                 best, least = signs(moving.detach()), error.item()

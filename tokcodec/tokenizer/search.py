@@ -28,7 +28,7 @@ def search(frames: Tensor, before: Tensor) -> Tensor:
     batch, count, _, height, width = frames.shape
     if min(height, width) < SMALLEST_SIDE:
         return frames.new_zeros(batch, count, 2, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR, dtype=torch.float32)
-    pictures = _grey(torch.cat([before.unsqueeze(1), frames], dim=1))
+    pictures = grey(torch.cat([before.unsqueeze(1), frames], dim=1))
     found = np.empty((batch, count, height, width, 2), np.float32)
     for result, (first, *later) in zip(found, pictures, strict=True):
         for number, flow in enumerate(flows(first, later, range(1, count + 1))):
@@ -53,7 +53,7 @@ def search_clip(frames: Tensor) -> Tensor:
     return motion.view(batch, steps, *motion.shape[1:])
 
 
-def _grey(pictures: Tensor) -> np.ndarray:
+def grey(pictures: Tensor) -> np.ndarray:
     """Luma of `(N, F, 3, H, W)` in [-1, 1] as uint8 `(N, F, H, W)`."""
     red, green, blue = pictures.float().unbind(2)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue

@@ -16,8 +16,10 @@ from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
+from tokcodec.tokenizer.displacement import choose_vectors
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.motion import displacement_of_map
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokens import spread_levels
@@ -106,10 +108,12 @@ class TokenStep:
     Attributes:
         indices: uint64 `(rows, columns)`.
         levels: uint8 `(block_rows, block_columns)`, an index into the geometry's `level_bits`.
+        vectors: The motion map, int16 `(motion_rows, motion_columns, 2)`; zero in a chunk's first step.
     """
 
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
+    vectors: NDArray[np.int16]
 
 
 class StreamEncoder:
@@ -140,6 +144,8 @@ class StreamEncoder:
         self._decoded: DecoderState | None = None
         self._sent: tuple[Tensor, Tensor] | None = None
         self._last: Tensor | None = None
+        self._vectors: NDArray[np.int16] | None = None
+        self._displacement: Tensor | None = None
         self._cost.start_chunk()
         self._allocator.start_chunk()
 
@@ -175,7 +181,9 @@ class StreamEncoder:
             past = self._past(pixels)
             z, self._state = self._model.encoder.step(pixels, past)
             forecast = None if past is None else past.forecast
-            trial = _Trial(self._model, signs(z), self._decoded, frames, forecast, self._cost)
+            trial = _Trial(
+                self._model, signs(z), self._decoded, frames, forecast, self._cost, displacement=self._displacement
+            )
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
@@ -185,22 +193,40 @@ class StreamEncoder:
         if trial.was_priced:
             self._cost.learn((tokens * kept)[0].to(torch.int8).cpu().numpy())
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
-        return TokenStep(indices=indices, levels=levels)
+        if self._vectors is None:
+            self._vectors = np.zeros((*self.geometry.motion_blocks(*indices.shape), 2), np.int16)
+        return TokenStep(indices=indices, levels=levels, vectors=self._vectors)
 
     def _refined(self, z: Tensor, kept: Tensor, pixels: Tensor) -> Tensor:
         if not self._iterations:
             return signs(z)
-        return refine(self._model.decoder, z, kept, self._decoded, pixels, iterations=self._iterations)
+        return refine(
+            self._model.decoder,
+            z,
+            kept,
+            self._decoded,
+            pixels,
+            displacement=self._displacement,
+            iterations=self._iterations,
+        )
 
     def _past(self, pixels: Tensor) -> Past | None:
         """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
         if self._state is None or self._sent is None or self._last is None:
             return None
-        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded, shown=LAST_FRAME)
-        forecast = self._model.decoder.forecast(self._decoded)
+        decoder = self._model.decoder
+        _, self._decoded = decoder.step(*self._sent, self._decoded, self._displacement, shown=LAST_FRAME)
         # A decoder that is not recurrent moves nothing, so that nobody has to search.
-        motion = search(pixels, self._last) if self._model.config.recurrent else forecast.motion
-        return Past(state=self._state, forecast=forecast, motion=motion)
+        motion = search(pixels, self._last) if self._model.config.recurrent else None
+        if motion is not None and self._model.config.coded_motion:
+            self._vectors = choose_vectors(
+                pixels, self._decoded.picture, motion, before=self._vectors, slope=self._allocator.slope
+            )
+            rows, columns = motion.shape[-2:]
+            vectors = torch.from_numpy(self._vectors).to(motion.device)
+            self._displacement = displacement_of_map(vectors.unsqueeze(0), rows, columns)
+        forecast = decoder.forecast(self._decoded, self._displacement)
+        return Past(state=self._state, forecast=forecast, motion=forecast.motion if motion is None else motion)
 
 
 class _Trial:
@@ -214,7 +240,10 @@ class _Trial:
         source: Tensor,
         forecast: Forecast | None,
         cost: CodingCost,
+        *,
+        displacement: Tensor | None,
     ) -> None:
+        self._displacement = displacement
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
         self._forecast, self._cost = forecast, cost
         self.was_priced = False
@@ -255,7 +284,9 @@ class _Trial:
 
     def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Squared error of each block at these levels, of a step of four by every second frame."""
-        pixels, _ = self._model.decoder.step(self._tokens, self.kept(levels), self._decoded, shown=TRIED_FRAMES)
+        pixels, _ = self._model.decoder.step(
+            self._tokens, self.kept(levels), self._decoded, self._displacement, shown=TRIED_FRAMES
+        )
         return self._errors(pixels)
 
     def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
@@ -303,12 +334,16 @@ class StreamDecoder:
         self._state = None
 
     @torch.inference_mode()
-    def step(self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def step(
+        self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8], vectors: NDArray[np.int16]
+    ) -> NDArray[np.uint8]:
         """Decode a latent step.
 
         Args:
             indices: uint64 `(rows, columns)`.
             kept_bits: uint8 `(rows, columns)`, bits kept at each token.
+            vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map; a chunk's first step has none, and
+                models without motion look at none.
 
         Returns:
             uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else 4.
@@ -318,8 +353,12 @@ class StreamDecoder:
         packed = torch.from_numpy(indices.astype(np.int64)).to(device)
         tokens = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1).unsqueeze(0)
         kept = _kept_mask(kept_bits, bits, tokens)
+        displacement = None
+        if self._model.config.coded_motion and self._state is not None:
+            moved = torch.from_numpy(vectors).to(device).unsqueeze(0)
+            displacement = displacement_of_map(moved, *indices.shape)
         with _memory_errors():
-            pixels, self._state = self._model.decoder.step(tokens, kept, self._state)
+            pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement)
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(pixels[0, :, :, :height, :width]).cpu().numpy()
         return out

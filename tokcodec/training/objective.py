@@ -14,6 +14,7 @@ from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
+from tokcodec.training.coded_motion import coded_displacements
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 from tokcodec.training.prior_model import PriorModel
@@ -28,8 +29,8 @@ class Steps:
     """The functions that a clip is unrolled with: those of the model, or compiled ones."""
 
     encode: Callable[[Tensor, Past | None], tuple[Tensor, EncoderState]]
-    decode: Callable[[Tensor, Tensor, DecoderState | None], tuple[Tensor, DecoderState]]
-    forecast: Callable[[DecoderState], Forecast]
+    decode: Callable[[Tensor, Tensor, DecoderState | None, Tensor | None], tuple[Tensor, DecoderState]]
+    forecast: Callable[[DecoderState, Tensor | None], Forecast]
 
     @classmethod
     def of(cls, model: Tokenizer, *, compiled: bool = False, backend: str = "inductor") -> Steps:
@@ -168,6 +169,9 @@ def clip_losses(
     steps = steps or Steps.of(model)
     past: Past | None = None
     decoder_state: DecoderState | None = None
+    displacements = None
+    if model.config.coded_motion and motion.shape[1]:
+        displacements = coded_displacements(motion, seed=int(torch.randint(1 << 31, ())))
     latents, decoded, moved, motions, sent, masks = [], [], [], [], [], []
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
@@ -176,7 +180,8 @@ def clip_losses(
         tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
-        pixels, decoder_state = steps.decode(tokens, kept, decoder_state)
+        displacement = displacements[:, step - 1] if step and displacements is not None else None
+        pixels, decoder_state = steps.decode(tokens, kept, decoder_state, displacement)
         latents.append(z)
         sent.append(tokens)
         masks.append(kept)
@@ -186,7 +191,8 @@ def clip_losses(
             motions.append(decoder_state.motion)
         if step + 1 < allocations.levels.shape[1]:
             # Not under no_grad: autocast would keep its copies of the weights, and they would have no gradient.
-            forecast = steps.forecast(decoder_state).detach()
+            following = None if displacements is None else displacements[:, step]
+            forecast = steps.forecast(decoder_state, following).detach()
             seen = motion[:, step] if model.config.recurrent else forecast.motion
             past = Past(state=encoder_state, forecast=forecast, motion=seen)
     result = torch.cat(decoded, dim=1)

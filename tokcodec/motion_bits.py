@@ -1,0 +1,217 @@
+"""A motion map <-> binary decisions (spec section 7.10).
+
+Cells come from coarse to fine: every eighth of each row and column first, then those in the middle of known ones. Each
+vector is predicted by the median of known vectors around it, and what is left is coded; all cells of a set at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.errors import CorruptStreamError
+from tokcodec.geometry import MAX_VECTOR
+from tokcodec.probability.adaptive import initial_counts
+from tokcodec.probability.mixing import ContextMixer, ContextTable
+
+BASE = 8
+"""Cells between those that come first, in each direction."""
+STAYS_PROBABILITY = 61440
+"""16-bit probability that a step moves, or does not, as the step before."""
+HALF = 32768
+PREFIX_BITS = 9
+"""Most decisions of the unary part of a magnitude, 1 to 1022."""
+
+# Decisions of a component: whether it is not as predicted, in which direction, and the unary part of how far.
+_DIFFERS, _SIGN, _PREFIX = 0, 1, 2
+_KINDS = _PREFIX + PREFIX_BITS
+_SPREADS, _PASTS = 6, 5
+"""Contexts: how far known vectors around a cell are apart (the last: first cells, that have none), and how the vector
+of the step before differs from the prediction."""
+_SPREAD_LIMITS = np.asarray((0, 2, 6, 16))
+_DIFFERS_BY_SPREAD = np.asarray((-1100, -500, 100, 500, 800, 0))
+_DIFFERS_BY_PAST = np.asarray((500, 100, -600, 100, 500))
+_SIGN_BY_PAST = np.asarray((-500, -250, 0, 250, 500))
+_PREFIX_BY_SPREAD = np.asarray((-300, -200, 0, 300, 500, 500))
+
+
+class _Coder(Protocol):
+    def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Codes bits under 16-bit probabilities that they are 1; returns the bits."""
+
+
+class _CellSet(NamedTuple):
+    """Cells that are coded together.
+
+    Attributes:
+        cells: intp `(n,)`, row-major.
+        known: intp `(4, n)`, the cells around each, of which at least one is in the grid; -1 for those that are
+            not. Empty, `(0, n)`, for the first set.
+    """
+
+    cells: NDArray[np.intp]
+    known: NDArray[np.intp]
+
+
+def _sets(rows: int, columns: int) -> Iterator[_CellSet]:
+    """The sets of a grid that have cells, in coding order."""
+    y, x = (grid.ravel() for grid in np.indices((rows, columns)))
+    first = np.flatnonzero((y % BASE == 0) & (x % BASE == 0))
+    yield _CellSet(first, np.empty((0, first.size), np.intp))
+    stride = BASE
+    while stride > 1:
+        half = stride // 2
+        odd_row, odd_column = y % stride == half, x % stride == half
+        even_row, even_column = y % stride == 0, x % stride == 0
+        for inside, offsets in (
+            (odd_row & odd_column, ((-half, -half), (-half, half), (half, -half), (half, half))),
+            ((odd_row & even_column) | (even_row & odd_column), ((-half, 0), (half, 0), (0, -half), (0, half))),
+        ):
+            cells = np.flatnonzero(inside)
+            if cells.size:
+                yield _CellSet(cells, _around(rows, columns, y[cells], x[cells], offsets))
+        stride = half
+
+
+def _around(
+    rows: int, columns: int, y: NDArray[np.intp], x: NDArray[np.intp], offsets: tuple[tuple[int, int], ...]
+) -> NDArray[np.intp]:
+    found = np.empty((len(offsets), y.size), np.intp)
+    for result, (down, right) in zip(found, offsets, strict=True):
+        there = (y + down >= 0) & (y + down < rows) & (x + right >= 0) & (x + right < columns)
+        result[:] = np.where(there, (y + down) * columns + x + right, -1)
+    return found
+
+
+_BEYOND = 1 << 12
+"""In place of a vector that is not there: larger than any."""
+
+
+def _median(values: NDArray[np.int32], count: NDArray[np.intp]) -> NDArray[np.int32]:
+    """Medians over the first axis, `(4, n, 2)`, whose first `count` are numbers when sorted; two in the middle are
+    averaged, downwards."""
+    ordered = np.sort(values, axis=0)
+    places = np.arange(count.size)
+    low, high = ordered[(count - 1) // 2, places], ordered[count // 2, places]
+    found: NDArray[np.int32] = (low + high) >> 1
+    return found
+
+
+class MotionTraversal:
+    """Codes the motion maps of a chunk's later steps, in both directions (spec section 7.10).
+
+    Args:
+        rows: Rows of motion blocks.
+        columns: Columns of motion blocks.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._sets = list(_sets(rows, columns))
+        self._before = np.zeros((rows * columns, 2), np.int32)
+        self._moved = True
+        by_spread = np.zeros((2, _KINDS, _SPREADS * 2), np.int64)
+        by_past = np.zeros((2, _KINDS, _PASTS), np.int64)
+        by_spread[:, _DIFFERS] = _DIFFERS_BY_SPREAD.repeat(2)
+        by_past[:, _DIFFERS], by_past[:, _SIGN] = _DIFFERS_BY_PAST, _SIGN_BY_PAST
+        by_spread[:, _PREFIX:] = _PREFIX_BY_SPREAD.repeat(2)
+        self._mixer = ContextMixer(
+            2 * _KINDS,
+            [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_past)],
+        )
+
+    def code_step(self, coder: _Coder, vectors: NDArray[np.int16]) -> None:
+        """Codes the map of one later step.
+
+        Args:
+            coder: Of the chunk.
+            vectors: int16 `(rows, columns, 2)`, half pixels, x before y, each within `MAX_VECTOR`; a decoder fills it.
+
+        Raises:
+            CorruptStreamError: A vector is beyond what there is, or all are zero in a step that is said to move.
+        """
+        wanted = vectors.reshape(-1, 2)
+        found = np.zeros(wanted.shape, np.int32)
+        stays = np.asarray([STAYS_PROBABILITY if self._moved else 65536 - STAYS_PROBABILITY], np.int32)
+        self._moved = bool(coder.code(np.asarray([wanted.any()], np.uint8), stays)[0])
+        if self._moved:
+            for cells in self._sets:
+                self._code_set(coder, cells, wanted, found)
+            if not found.any():
+                raise CorruptStreamError("a motion map of zeros alone", hint="the file is damaged")
+            self._mixer.adapt()
+        self._before = found
+        vectors[:] = found.reshape(vectors.shape)
+
+    def _code_set(self, coder: _Coder, group: _CellSet, wanted: NDArray[np.int16], found: NDArray[np.int32]) -> None:
+        cells, known = group
+        before = self._before[cells]
+        if len(known):
+            there = known >= 0
+            around = np.where(there[..., None], found[known], _BEYOND)
+            count = there.sum(axis=0)
+            prediction = _median(around, count)
+            lowest, highest = around.min(axis=0), np.where(there[..., None], around, -_BEYOND).max(axis=0)
+            spread = np.searchsorted(_SPREAD_LIMITS, (highest - lowest).max(axis=1))
+        else:
+            prediction, spread = before, np.full(cells.size, _SPREADS - 1)
+        differed = np.zeros(cells.size, np.intp)
+        for axis in (0, 1):
+            past = before[:, axis] - prediction[:, axis]
+            pasts = np.sign(past) * (1 + (np.abs(past) > 2)) + 2
+            contexts = (spread * 2 + differed, pasts.astype(np.intp))
+            rest = wanted[cells, axis] - prediction[:, axis]
+            rest = self._code_component(coder, axis, contexts, rest)
+            differed = (rest != 0).astype(np.intp)
+            value = prediction[:, axis] + rest
+            if np.any(np.abs(value) > MAX_VECTOR):
+                raise CorruptStreamError(f"a motion vector beyond {MAX_VECTOR} half pixels", hint="the file is damaged")
+            found[cells, axis] = value
+
+    def _code_component(
+        self, coder: _Coder, axis: int, contexts: tuple[NDArray[np.intp], NDArray[np.intp]], rest: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        """Codes what is left of the predictions of a set's cells."""
+        differs = self._decide(coder, axis, _DIFFERS, contexts, rest != 0)
+        at = np.flatnonzero(differs)
+        if not at.size:
+            return np.zeros(rest.size, np.int32)
+        contexts, rest = (contexts[0][at], contexts[1][at]), rest[at]
+        positive = self._decide(coder, axis, _SIGN, contexts, rest > 0)
+        # Exp-Golomb: as many ones as bits follow the magnitude's first one, a zero, and these bits.
+        size = np.abs(rest)
+        length = np.zeros(at.size, np.int32)
+        open_ = np.arange(at.size)
+        for j in range(PREFIX_BITS):
+            longer = self._decide(
+                coder, axis, _PREFIX + j, (contexts[0][open_], contexts[1][open_]), size[open_] >= 2 << j
+            )
+            open_ = open_[longer.astype(bool)]
+            if not open_.size:
+                break
+            length[open_] += 1
+        magnitude = np.ones(at.size, np.int32)
+        for bit in range(int(length.max(initial=0))):
+            open_ = np.flatnonzero(length > bit)
+            wanted = (size[open_] >> (length[open_] - bit - 1)) & 1
+            bits = coder.code(wanted.astype(np.uint8), np.full(open_.size, HALF, np.int32))
+            magnitude[open_] = 2 * magnitude[open_] + bits
+        result = np.zeros(differs.size, np.int32)
+        result[at] = np.where(positive, magnitude, -magnitude)
+        return result
+
+    def _decide(
+        self,
+        coder: _Coder,
+        axis: int,
+        kind: int,
+        contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
+        bits: NDArray[np.bool_],
+    ) -> NDArray[np.uint8]:
+        slot = axis * _KINDS + kind
+        probabilities = self._mixer.probabilities(slot, contexts)
+        found = coder.code(bits.astype(np.uint8), probabilities)
+        self._mixer.observe(slot, contexts, found, probabilities)
+        return found
