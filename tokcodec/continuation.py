@@ -67,7 +67,8 @@ def usual_levels(past: TokenChunk) -> NDArray[np.uint8]:
 
 def expected_vectors(past: TokenChunk) -> NDArray[np.int16]:
     """The motion map of the steps that follow, if all goes on as in the last one: int16, as one of `past.vectors`."""
-    return past.vectors[-1]
+    last: NDArray[np.int16] = past.vectors[-1]
+    return last
 
 
 class Continuation:

@@ -12,6 +12,9 @@ from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
 __all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "masks", "spread_levels", "truncate"]
 
 
+_NO_VECTORS = np.zeros((0, 0, 0, 2), np.int16)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
     """The tokens of one chunk, in canonical form: bits that are not kept are zero.
@@ -29,10 +32,10 @@ class TokenChunk:
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     geometry: TokenGeometry = DEFAULT_GEOMETRY
-    vectors: NDArray[np.int16] = field(default=None)  # type: ignore[assignment]
+    vectors: NDArray[np.int16] = field(default_factory=lambda: _NO_VECTORS)
 
     def __post_init__(self) -> None:
-        if self.vectors is None and self.indices.ndim == 3:
+        if self.vectors is _NO_VECTORS and self.indices.ndim == 3:
             steps, rows, columns = self.indices.shape
             still = np.zeros((steps, *self.geometry.motion_blocks(rows, columns), 2), np.int16)
             object.__setattr__(self, "vectors", still)
@@ -68,15 +71,6 @@ _MASKS = np.asarray([(1 << bits) - 1 for bits in range(65)], dtype=np.uint64)
 def masks(kept: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """For each number of kept bits, 0 to 64, the bits that are kept."""
     return _MASKS[kept]
-
-
-def spread_vectors(
-    vectors: NDArray[np.int16], geometry: TokenGeometry, *, rows: int, columns: int
-) -> NDArray[np.int16]:
-    """The vector of each token, int16 `(rows, columns, 2)`, of the map of one step."""
-    side = geometry.motion_tokens
-    full: NDArray[np.int16] = vectors.repeat(side, axis=0).repeat(side, axis=1)
-    return full[:rows, :columns]
 
 
 def truncate(chunk: TokenChunk, levels: NDArray[np.uint8]) -> TokenChunk:

@@ -311,8 +311,10 @@ class Decoder(nn.Module):
     def _motion(self, features: Tensor, displacement: Tensor | None) -> Tensor:
         """Motion of a step's four frames: `(N, 4, 2, h, w)`."""
         if displacement is None:
-            return motion_of_code(self.motion_out(features).float()).unflatten(1, (4, 2))
-        return over_frames(displacement) + motion_of_code(self.rest_out(features).float()).unflatten(1, (4, 2))
+            made: Tensor = motion_of_code(self.motion_out(features).float()).unflatten(1, (4, 2))
+            return made
+        rest: Tensor = motion_of_code(self.rest_out(features).float()).unflatten(1, (4, 2))
+        return over_frames(displacement) + rest
 
     def forecast(self, state: DecoderState, displacement: Tensor | None = None) -> Forecast:
         """What the next step would show if no bit of its tokens was kept."""

@@ -36,7 +36,8 @@ def coded_displacements(motion: Tensor, *, seed: int) -> Tensor:
     limit = within.to(motion.device).repeat_interleave(steps).view(-1, 1, 1, 1)
     merged = torch.where((fine - coarse).abs().amax(dim=1, keepdim=True) < limit, coarse, fine)
     vectors = (merged * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
-    return displacement_of_map(vectors.permute(0, 2, 3, 1), rows, columns).unflatten(0, (clips, steps))
+    found: Tensor = displacement_of_map(vectors.permute(0, 2, 3, 1), rows, columns).unflatten(0, (clips, steps))
+    return found
 
 
 def _mean_of(values: Tensor) -> Tensor:
