@@ -34,7 +34,7 @@ class TokenizerConfig:
             resolution, or "early", at the patches.
         recurrent: Whether a later step of the decoder goes on from the step before: its features, its last picture,
             moved along, and places that are held. Without it such a step shows its tokens alone.
-        coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 7.5), and moves the
+        coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 3.5), and moves the
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
     """
 

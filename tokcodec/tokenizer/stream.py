@@ -342,7 +342,7 @@ class StreamDecoder:
         Args:
             indices: uint64 `(rows, columns)`.
             kept_bits: uint8 `(rows, columns)`, bits kept at each token.
-            vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map; a chunk's first step has none, and
+            vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); a chunk's first step has none, and
                 models without motion look at none.
 
         Returns:
