@@ -61,8 +61,7 @@ class Trials:
         for share, wanted in self._wanted:
             x, y = self._xs + share * flow[..., 0], self._ys + share * flow[..., 1]
             moved = cv2.remap(self._reference, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            moved -= wanted
-            total[:height, :width] += np.square(moved, out=moved)
+            total[:height, :width] += np.square(moved - wanted)
         found: Errors = total.reshape(rows, side, columns, side).sum(axis=(1, 3)) * self._scale
         return found
 
