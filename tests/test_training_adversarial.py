@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training_helpers import SMALL, some_frames
+from training_helpers import SMALL, everything, some_frames
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.tokenizer.model import Tokenizer
@@ -31,6 +31,7 @@ from tokcodec.training.export import export
 from tokcodec.training.loop import Trainer
 from tokcodec.training.losses import LossWeights
 from tokcodec.training.meter import Progress
+from tokcodec.training.objective import Steps, clip_losses
 from tokcodec.weights import load_tokenizer, save_tokenizer
 
 TERMS = {"discriminator", "lecam", "r1", "real_logit", "fake_logit", "adaptive_weight"}
@@ -127,9 +128,9 @@ def test_non_saturating_losses_by_hand():
     real = torch.tensor([math.log(3.0), -math.log(3.0)])
     # sigmoid: 1/2 and 3/4 of fake, 3/4 and 1/4 of real.
     expected = (math.log(2) + math.log(4 / 3)) / 2
-    assert float(generator_loss(fake)) == pytest.approx(expected)
+    assert float(generator_loss(fake).detach()) == pytest.approx(expected)
     expected = (math.log(4 / 3) + math.log(4)) / 2 + (math.log(2) + math.log(4)) / 2
-    assert float(discriminator_loss(real, fake)) == pytest.approx(expected)
+    assert float(discriminator_loss(real, fake).detach()) == pytest.approx(expected)
     sure = torch.tensor([-20.0], requires_grad=True)
     generator_loss(sure).backward()
     assert sure.grad == pytest.approx(-1.0), "where the discriminator is sure, the decoder still hears of it"
@@ -265,7 +266,7 @@ def test_a_heavy_adversary_is_heard(tmp_path: Path):
             learning_rate=3e-3,
             phases=(Phase(share=1.0, frames=1, side=32, batch=2, stage="full"),),
         )
-        _, lines = run_of(tmp_path / f"{weight}.pt", config, steps=25)
+        _, lines = run_of(tmp_path / f"{weight}.pt", config, steps=16)
         logits[weight] = sum(terms["fake_logit"] for terms in lines[-5:]) / 5
     assert logits[20.0] > logits[1e-6] + 0.02, logits
 
@@ -363,6 +364,40 @@ def test_the_adaptive_weight_can_be_left_out(monkeypatch: pytest.MonkeyPatch):
     config = run_config(weights=LossWeights(adversarial=0.5), adversarial=dataclasses.replace(TINY, adaptive_every=0))
     adversary = Adversary(config, alone(torch.device("cpu")))
     assert float(adversary.weight({}, torch.zeros(1))) == 1.0
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_graphs_of_compiled_steps_are_kept_for_the_adaptive_weight(prepared: bool):
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(donated_buffer=True):  # put back what the run changes
+        differentiate_twice(prepared)
+
+
+def differentiate_twice(prepared: bool) -> None:
+    torch.manual_seed(0)
+    config = run_config(weights=LossWeights(adversarial=0.5), adversarial=dataclasses.replace(TINY, start=0))
+    adversary = Adversary(dataclasses.replace(config, compile=prepared), alone(torch.device("cpu")))
+    model, shown = Tokenizer(SMALL), []
+    batch = some_frames().batch(1, 5, 32)
+    terms = clip_losses(
+        model,
+        batch.frames,
+        everything(1, 2, 4),
+        config,
+        "full",
+        motion=batch.motion,
+        steps=Steps.of(model, compiled=True, backend="aot_eager"),
+        show=shown.append,
+    )
+    terms |= adversary.terms(shown[0])
+    if not prepared:
+        with pytest.raises(RuntimeError, match="donated"):
+            adversary.weight(terms, model.decoder.patch_out.weight)
+        return
+    factor = adversary.weight(terms, model.decoder.patch_out.weight)
+    (terms["mse"] + factor * terms["adversarial"]).backward()
+    assert float(factor) > 0
+    assert bool(model.decoder.patch_out.weight.grad.any())
 
 
 def test_training_the_decoder_only(tmp_path: Path):

@@ -202,7 +202,7 @@ class Trainer:
                 steps=self._steps,
                 lpips=lpips,
                 prior=self.prior,
-                show=shown.append,
+                show=None if adversary is None else shown.append,
             )
         factors = {name: getattr(weights, name) for name in terms}
         if adversary is not None and (judged := adversary.terms(shown.pop())):
