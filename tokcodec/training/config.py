@@ -89,7 +89,7 @@ CPU_PHASES = (
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """The discriminator, where `LossWeights.adversarial` is not 0; the defaults are MAGVIT's where its paper has them.
+    """The discriminator, where `LossWeights.adversarial` is not 0; the weights of R1 and LeCAM are the paper's, the rest are guesses.
 
     Attributes:
         width: Channels of the discriminator at half the resolution, an even number; parameters grow with its square.
