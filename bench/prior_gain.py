@@ -83,6 +83,7 @@ def row(label: str, report: PriorReport) -> str:
         share(report.float_ideal_bits),
         rounding,
         saved,
+        f"{report.motion_bits / report.tokens:.3f}",
         f"{report.adaptive_seconds:.1f}",
         f"{report.prior_seconds:.1f}",
     ]
@@ -103,9 +104,9 @@ def main() -> None:
     network = load_prior(choose_prior(arguments.prior, tokenizer=default_entry().sha256))
     model = None if arguments.checkpoint is None else float_model(arguments.checkpoint)
     codec = Codec(device="cpu", entropy="adaptive")
-    names = "quality | raw | adaptive | prior | integers alone | floats alone | rounding | below adaptive"
+    names = "quality | raw | adaptive | prior | integers alone | floats alone | rounding | below adaptive | motion"
     print(f"| {names} | adaptive, s | prior, s |")
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
     for quality in (int(text) for text in arguments.qualities.split(",")):
         reports = []
         for video in videos(arguments.videos):

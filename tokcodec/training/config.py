@@ -89,7 +89,7 @@ CPU_PHASES = (
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """The discriminator, where `LossWeights.adversarial` is not 0; the weights of R1 and LeCAM are the paper's, the rest are guesses.
+    """The discriminator, where `LossWeights.adversarial` is not 0; R1 and LeCAM weigh as in the paper.
 
     Attributes:
         width: Channels of the discriminator at half the resolution, an even number; parameters grow with its square.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class PriorReport:
     Attributes:
         tokens: Tokens.
         raw_bits: Kept bits.
+        motion_bits: Of the motion maps, which cost the same by every model and are in no other figure.
         adaptive_bits: Coded by `adaptive`.
         prior_bits: Coded by `prior`.
         autoregressive_bits: Coded by `prior-autoregressive`; None where that was not asked for.
@@ -42,6 +43,7 @@ class PriorReport:
 
     tokens: int
     raw_bits: int
+    motion_bits: int
     adaptive_bits: int
     prior_bits: int
     autoregressive_bits: int | None
@@ -69,14 +71,16 @@ def measure_prior(
     """
     names = ["adaptive", "prior", *(["prior-autoregressive"] if autoregressive else [])]
     bits, seconds = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
-    raw = tokens = 0
+    raw = tokens = motion = 0
     integer = floating = 0.0
     for chunk in chunks:
         raw += chunk.kept_bit_count()
         tokens += chunk.indices.size
+        still = replace(chunk, vectors=np.zeros_like(chunk.vectors))
+        motion += 8 * (len(encode_tokens(chunk)) - len(encode_tokens(still)))
         for name in names:
             start = time.perf_counter()
-            data = encode_tokens(chunk, model=name, network=None if name == "adaptive" else network)
+            data = encode_tokens(still, model=name, network=None if name == "adaptive" else network)
             seconds[name] += time.perf_counter() - start
             bits[name] += 8 * len(data)
         integer += integer_ideal_bits(network, chunk)
@@ -85,6 +89,7 @@ def measure_prior(
     return PriorReport(
         tokens=tokens,
         raw_bits=raw,
+        motion_bits=motion,
         adaptive_bits=bits["adaptive"],
         prior_bits=bits["prior"],
         autoregressive_bits=bits.get("prior-autoregressive"),
