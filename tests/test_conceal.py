@@ -93,15 +93,16 @@ def gone_on(codec: Codec, data: bytes, past: TokenChunk, network: Path | None, c
     decoder = codec._coders.decoder(records_of(data)[0])
     decoder.start_chunk()
     for step, indices in enumerate(past.indices):
-        decoder.step(indices, past.kept_bits_of(step))
+        decoder.step(indices, past.kept_bits_of(step), past.vectors[step])
     made, rows, columns = [], *past.indices.shape[1:]
     drawing = None if network is None else Continuation(past, load_prior(entry_of_file(network)), temperature=0.0)
     for _ in range(-(-count // 4)):
         if drawing is None:
-            made.append(decoder.step(np.zeros((rows, columns), np.uint64), np.zeros((rows, columns), np.uint8)))
+            nothing = np.zeros((rows, columns), np.uint64)
+            made.append(decoder.step(nothing, np.zeros((rows, columns), np.uint8), past.vectors[-1]))
         else:
             kept = spread_levels(drawing.levels, past.geometry, rows=rows, columns=columns)
-            made.append(decoder.step(drawing.step(), kept))
+            made.append(decoder.step(drawing.step(), kept, past.vectors[-1]))
     return np.concatenate(made)[:count]
 
 

@@ -39,6 +39,11 @@ def predicted(data: bytes, **options: object) -> tuple[bytes, PredictResult]:
     return sink.getvalue(), result
 
 
+def beginning_of(chunk: TokenChunk, steps: int) -> TokenChunk:
+    parts = {name: getattr(chunk, name)[:steps] for name in ("indices", "levels", "vectors")}
+    return replace(chunk, **parts)
+
+
 def test_the_last_chunk_goes_on_with_what_is_drawn(film: bytes, prior: Path):  # noqa: F811
     longer, result = predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))
     assert (result.frames, result.predicted, result.replaced, result.method) == (28, 14, 2, "prior")
@@ -52,7 +57,7 @@ def test_the_last_chunk_goes_on_with_what_is_drawn(film: bytes, prior: Path):  #
     assert header.max_chunk_frames == 19
     past, now = tokens_of(film, 1), tokens_of(longer, 1)
     np.testing.assert_array_equal(now.indices[:2], past.indices[:2])
-    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    known = beginning_of(past, 2)
     drawing = Continuation(known, load_prior(entry_of_file(prior)), seed=3, temperature=0.5)
     for step in range(2, 6):
         np.testing.assert_array_equal(now.indices[step], drawing.step())
@@ -73,7 +78,7 @@ def test_a_forecast_needs_no_prior_and_draws_nothing(codec: Codec, film: bytes):
     assert not now.levels[2:].any()
     shown = codec.decode_frames(longer).frames
     past = tokens_of(film, 1)
-    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    known = beginning_of(past, 2)
     np.testing.assert_array_equal(shown[14:], gone_on(codec, film, known, None, 8))
     np.testing.assert_array_equal(shown[:14], codec.decode_frames(film).frames[:14])
     with pytest.raises(ModelError, match="no prior for this tokenizer"):

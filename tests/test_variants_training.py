@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from network_helpers import SMALL
-from variants import ALL, EARLY, MEMORYLESS, PLAIN, RECURRENT_PARTS, VARIANTS
+from variants import ALL, EARLY, MEMORYLESS, MOVED, PLAIN, RECURRENT_PARTS, VARIANTS
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.config import TokenizerConfig
@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_its_own_variant_only(tmp_path: Path):
     run = Trainer(model_config=ALL, config=config, checkpoint=checkpoint)
     run.run(Noise(), max_minutes=0.0001, total_minutes=0.0001, log=lambda _: None)
     assert Trainer(model_config=ALL, config=config, checkpoint=checkpoint).step == run.step >= 1
-    for other in (SMALL, PLAIN, EARLY, MEMORYLESS):
+    for other in (SMALL, PLAIN, EARLY, MOVED, MEMORYLESS):
         with pytest.raises(ModelError, match="another model"):
             Trainer(model_config=other, config=config, checkpoint=checkpoint)
     report = initialise(Tokenizer(SMALL), checkpoint)
