@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 from tokcodec.bench.machine import Machine
@@ -38,3 +41,15 @@ def bench_record(rate: float, *, codec: str = "x265", clip: str = "a", **changes
         "machine": "m",
     }
     return BenchRecord(**{**fields, **changes})
+
+
+def bench_script(name: str) -> Any:
+    """A script of the folder `bench` as a module."""
+    path = Path(__file__).parent.parent / "bench" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no script")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -35,6 +35,7 @@ def record(codec: str, clip: str, rate: float, setting: dict[str, Any], **change
         "ms_ssim_rgb": 0.9 + 0.02 * math.log2(rate / psnr_factor / 0.02),
         "lpips_alex": 0.3 - 0.05 * math.log2(rate / lpips_factor / 0.02),
         "lpips_vgg": None,
+        "dists": None,
         "vmaf": None,
     }
     width, height = SIZE
@@ -56,7 +57,11 @@ def record(codec: str, clip: str, rate: float, setting: dict[str, Any], **change
         "coded_bytes": round(rate * width * height * 48 / 8),
         "bits_per_pixel": rate,
         "metrics": metrics,
-        "metrics_missing": {"lpips_vgg": "no backbone <here>", "vmaf": "no libvmaf in the ffmpeg at hand"},
+        "metrics_missing": {
+            "lpips_vgg": "no backbone <here>",
+            "dists": "no weights here",
+            "vmaf": "no libvmaf in the ffmpeg at hand",
+        },
         "metric_frames": {name: 8 if name == "lpips_alex" else 1 for name in METRICS},
         "metric_first": {"lpips_alex": 4},
         "metric_precision": {"lpips_alex": "bfloat16"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tomllib
@@ -20,12 +21,21 @@ from tokcodec.bench.codecs import NAMES, make_codecs
 from tokcodec.bench.codecs.base import Quantizer
 from tokcodec.bench.codecs.units import without_delimiters, without_units
 from tokcodec.bench.curves import bd_rows, better_variant, mean_curve
-from tokcodec.bench.datasets import MANIFEST, ROOT_VARIABLE, ClipSource, dataset_names, find_dataset, parse_size
+from tokcodec.bench.datasets import (
+    MANIFEST,
+    ROOT_VARIABLE,
+    ClipSource,
+    Dataset,
+    dataset_names,
+    find_dataset,
+    parse_size,
+)
+from tokcodec.bench.plan import Plan
 from tokcodec.bench.rates import MOST_TRIES, TOLERANCE, RateSpan, match, search
 from tokcodec.bench.record import BenchRecord
 from tokcodec.bench.store import open_store
 from tokcodec.bench.summary import bd_table, bd_values
-from tokcodec.bench.tasks import Encoded
+from tokcodec.bench.tasks import Encoded, MetricChoice
 from tokcodec.errors import MediaError, OutputError, UsageError
 from tokcodec.evaluation import read_clip
 
@@ -38,6 +48,29 @@ def test_a_record_is_the_same_when_read_back():
     for broken in ("{}", "[]", "x", line.replace('"schema": 1', '"schema": 2'), line.replace("psnr_y", "psnr_z")):
         with pytest.raises(MediaError, match="tokcodec bench"):
             BenchRecord.from_json(broken)
+
+
+def test_lines_without_dists_load_and_say_so():
+    record = bench_record(0.02, lpips_vgg=0.5)
+    values = json.loads(record.to_json())
+    del values["metrics"]["dists"]
+    values["metrics_missing"].pop("dists", None)
+    found = BenchRecord.from_json(json.dumps(values))
+    assert found.metrics == {**record.metrics, "dists": None}
+    assert "before DISTS" in found.metrics_missing["dists"]
+    plan = Plan(
+        dataset=Dataset(name="d", size=None, clips=()),
+        codecs=[],
+        size=None,
+        max_frames=None,
+        threads=1,
+        span=RateSpan(),
+        metrics=MetricChoice(),
+        lpips={"lpips_alex": "", "lpips_vgg": "", "dists": ""},
+        vmaf="",
+    )
+    assert plan.is_enough(found)
+    assert not dataclasses.replace(plan, lpips={"dists": "x 1"}).is_enough(found)
 
 
 def test_what_makes_a_measurement_another_one():

@@ -245,7 +245,7 @@ def test_sampling_and_precision_are_a_part_of_what_was_measured(tmp_path: Path):
         assert (outcome.measured, outcome.known) == (12, 0)
         assert records[0].metric_first == ({} if number == 0 else {"lpips_alex": 2})
         assert set(records[0].metric_precision.values()) == ({"bfloat16"} if number == 2 else set())
-    assert MetricChoice(vgg_every=64).first_frames(10) == {"lpips_vgg": 9}
+    assert MetricChoice(vgg_every=64).first_frames(10) == {"lpips_vgg": 9, "dists": 9}
 
 
 def test_too_small_for_a_codec_is_said(tmp_path: Path):

@@ -137,6 +137,12 @@ def test_lpips_is_measured_again_with_other_backbones_only(tmp_path: Path):
         assert (found is not None) == fits
 
 
+def test_lines_without_dists_load():
+    values = json.loads(record(1, 0.01).to_json())
+    del values["quality"]["dists"]
+    assert Record.from_json(json.dumps(values)).quality["dists"] is None
+
+
 def test_other_files_are_refused_and_kept(tmp_path: Path):
     for text in ('{"a": 1}\n', "notes\n", "notes without an end"):
         path = tmp_path / "notes.txt"
@@ -255,7 +261,7 @@ def test_the_report_says_what_is_missing():
         "x265 medium its highest rate measured is 0.10000",
     ]
     assert texts[7].startswith("monotone yes")
-    assert "LPIPS on one frame in 3" in texts[8]
+    assert "LPIPS and DISTS on one frame in 3" in texts[8]
     assert "effort 1" in texts[9]
     assert "crf 30 50" in texts[10]
     assert "linear in log(bpp)" in texts[10]

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from tokcodec.metrics import luma, mean_squared_error, psnr, psnr_of
-from tokcodec.metrics.lpips_network import ALEX, VGG, Backbone, LoadedLpips, Lpips, load_lpips
+from tokcodec.metrics.backbones import ALEX, VGG, Backbone
+from tokcodec.metrics.dists_network import Dists, LoadedDists
+from tokcodec.metrics.lpips_network import LoadedLpips, Lpips, load_lpips
 from tokcodec.metrics.meter import Meter
 from tokcodec.metrics.structure import SCALE_WEIGHTS, ms_ssim, scales_for
 
@@ -216,7 +218,7 @@ def test_missing_weights_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     assert "no network here" in load_lpips(VGG, download=True).reason
     monkeypatch.setattr("tokcodec.metrics.lpips_network.HEADS_PACKAGE", "no_such_package")
-    assert "lpips is not installed" in load_lpips(ALEX, folder=tmp_path).reason
+    assert "no_such_package is not installed" in load_lpips(ALEX, folder=tmp_path).reason
 
 
 def test_half_precision_files_and_checkpoints_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -272,6 +274,25 @@ def test_centred_sampling_avoids_the_first_frame(every: int, count: int, measure
         expected = [network(scaled[0], other).item() for other in scaled[1:]]
     assert (found.frames, found.lpips_frames) == (count, len(measured))
     assert found.lpips_alex == pytest.approx(sum(expected) / len(expected))
+
+
+def test_dists_is_measured_on_the_frames_of_vgg():
+    torch.manual_seed(0)
+    network = Dists().eval()
+    absent = LoadedLpips(network=None, reason="absent")
+    meter = Meter(alex=absent, vgg=absent, dists=LoadedDists(network=network, source="x 1"), vgg_every=2)
+    assert meter.missing == {"lpips_alex": "absent", "lpips_vgg": "absent"}
+    assert meter.sources["dists"] == "x 1"
+    first, second, other = (picture[:32, :32] for picture in photographs())
+    found = meter.measure([first] * 3, [second, other, other], matrix=1)
+    scaled = [tensor(picture) / 127.5 - 1 for picture in (first, second, other)]
+    with torch.inference_mode():
+        expected = [network(scaled[0], picture).item() for picture in scaled[1:]]
+    assert found.dists == pytest.approx(sum(expected) / 2)
+    assert found.lpips_vgg is None
+    without = Meter(alex=absent, vgg=absent)
+    assert without.measure([first], [second], matrix=1).dists is None
+    assert without.missing["dists"] == "not asked for"
 
 
 def test_lpips_in_bfloat16_is_near(tmp_path: Path):

@@ -18,21 +18,26 @@ import sys
 from pathlib import Path
 import torch
 from training_helpers import PHASES, SMALL, some_frames
-from tokcodec.training.config import TrainConfig
+from tokcodec.training.config import AdversarialConfig, TrainConfig
 from tokcodec.training.distributed import join_group, leave_group
 from tokcodec.training.loop import Trainer
+from tokcodec.training.losses import LossWeights
 
 folder = Path(sys.argv[1])
 group = join_group(torch.device("cpu"))
 assert group.size == 2
-trainer = Trainer(model_config=SMALL, config=TrainConfig(phases=PHASES), checkpoint=folder / "c.pt", group=group)
+config = TrainConfig(
+    phases=PHASES, weights=LossWeights(adversarial=0.1), adversarial=AdversarialConfig(width=4, start=1)
+)
+trainer = Trainer(model_config=SMALL, config=config, checkpoint=folder / "c.pt", group=group)
 source = some_frames()
 if group.rank:
     source.batch(3, 1, 32)
 lines = []
 trainer.run(source, max_minutes=0.03, total_minutes=0.03, log=lines.append, log_seconds=0.1)
 assert bool(lines) == group.first
-torch.save({"model": trainer.model.state_dict(), "step": trainer.step}, folder / f"rank{group.rank}.pt")
+state = {"model": trainer.model.state_dict(), "adversary": trainer.adversary.state_dict(), "step": trainer.step}
+torch.save(state, folder / f"rank{group.rank}.pt")
 leave_group(group)
 """
 
@@ -72,5 +77,7 @@ def test_two_processes_stay_alike(tmp_path: Path):
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert first["step"] == second["step"] > 0
     torch.testing.assert_close(first["model"], second["model"], rtol=0, atol=0)
+    assert first["adversary"]["updates"] > 0
+    torch.testing.assert_close(first["adversary"], second["adversary"], rtol=0, atol=0)
     saved = torch.load(tmp_path / "c.pt", weights_only=True)
     torch.testing.assert_close(saved["model"], first["model"], rtol=0, atol=0)

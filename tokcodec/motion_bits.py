@@ -28,14 +28,19 @@ PREFIX_BITS = 9
 # Decisions of a component: whether it is not as predicted, in which direction, and the unary part of how far.
 _DIFFERS, _SIGN, _PREFIX = 0, 1, 2
 _KINDS = _PREFIX + PREFIX_BITS
-_SPREADS, _PASTS = 6, 5
-"""Contexts: how far known vectors around a cell are apart (the last: first cells, that have none), and how the vector
-of the step before differs from the prediction."""
-_SPREAD_LIMITS = np.asarray((0, 2, 6, 16))
-_DIFFERS_BY_SPREAD = np.asarray((-1100, -500, 100, 500, 800, 0))
-_DIFFERS_BY_PAST = np.asarray((500, 100, -600, 100, 500))
-_SIGN_BY_PAST = np.asarray((-500, -250, 0, 250, 500))
-_PREFIX_BY_SPREAD = np.asarray((-300, -200, 0, 300, 500, 500))
+_SETS, _SPREADS = 7, 7
+"""Contexts: the set, and how far known vectors around a cell are apart (the last: cells of the first set, around
+which none is known)."""
+_SPREAD_LIMITS = np.asarray((0, 2, 6, 16, 40))
+# Initial stretches. The second of two is for what has its other component not as predicted, or its past not so.
+_DIFFERS_BY_SPREAD = np.asarray(((-1400, 100), (-900, -100), (-700, 100), (-500, 300), (-200, 500), (0, 700), (0, 500)))
+_DIFFERS_BY_SET = np.asarray(
+    ((700, 700), (-200, 400), (-300, 200), (-400, 100), (-500, -200), (-600, -200), (-700, -300))
+)
+_PREFIX_BY_SPREAD = np.asarray((-300, -200, 0, 300, 500, 500, 500))
+_SAME_BITS = np.asarray((0.08, 0.2, 0.5, 0.9, 1.0, 1.4, 0.8))
+_OTHER_BITS = np.asarray((6.0, 5.0, 3.8, 3.2, 2.9, 2.7, 3.5))
+"""Expected cost of a component that is as predicted, and of one that is half a pixel away, by the spread."""
 
 
 class _Coder(Protocol):
@@ -43,36 +48,41 @@ class _Coder(Protocol):
         """Codes bits under 16-bit probabilities that they are 1; returns the bits."""
 
 
-class _CellSet(NamedTuple):
+class CellSet(NamedTuple):
     """Cells that are coded together.
 
     Attributes:
         cells: intp `(n,)`, row-major.
         known: intp `(4, n)`, the cells around each, of which at least one is in the grid; -1 for those that are
             not. Empty, `(0, n)`, for the first set.
+        number: Of the set, 0 to 6.
+        spacing: Blocks from known cell to known cell in a row or a column, once these are known.
     """
 
     cells: NDArray[np.intp]
     known: NDArray[np.intp]
+    spacing: int
+    number: int
 
 
-def _sets(rows: int, columns: int) -> Iterator[_CellSet]:
+def cell_sets(rows: int, columns: int) -> Iterator[CellSet]:
     """The sets of a grid that have cells, in coding order."""
     y, x = (grid.ravel() for grid in np.indices((rows, columns)))
     first = np.flatnonzero((y % BASE == 0) & (x % BASE == 0))
-    yield _CellSet(first, np.empty((0, first.size), np.intp))
-    stride = BASE
+    yield CellSet(first, np.empty((0, first.size), np.intp), BASE, 0)
+    stride, number = BASE, 0
     while stride > 1:
         half = stride // 2
         odd_row, odd_column = y % stride == half, x % stride == half
         even_row, even_column = y % stride == 0, x % stride == 0
-        for inside, offsets in (
-            (odd_row & odd_column, ((-half, -half), (-half, half), (half, -half), (half, half))),
-            ((odd_row & even_column) | (even_row & odd_column), ((-half, 0), (half, 0), (0, -half), (0, half))),
+        for inside, spacing, offsets in (
+            (odd_row & odd_column, stride, ((-half, -half), (-half, half), (half, -half), (half, half))),
+            ((odd_row & even_column) | (even_row & odd_column), half, ((-half, 0), (half, 0), (0, -half), (0, half))),
         ):
+            number += 1
             cells = np.flatnonzero(inside)
             if cells.size:
-                yield _CellSet(cells, _around(rows, columns, y[cells], x[cells], offsets))
+                yield CellSet(cells, _around(rows, columns, y[cells], x[cells], offsets), spacing, number)
         stride = half
 
 
@@ -100,6 +110,42 @@ def _median(values: NDArray[np.int32], count: NDArray[np.intp]) -> NDArray[np.in
     return found
 
 
+def predict_set(
+    group: CellSet, found: NDArray[np.int32], before: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Predictions of a set's vectors, and how far those are apart that they are made of.
+
+    Args:
+        group: The set.
+        found: Vectors of this step as far as they are known, `(rows * columns, 2)`.
+        before: Those of the step before.
+
+    Returns:
+        int32 `(n, 2)`, and the context, `(n,)`.
+    """
+    if not len(group.known):
+        return before[group.cells], np.full(group.cells.size, _SPREADS - 1)
+    there = group.known >= 0
+    around = np.where(there[..., None], found[group.known], _BEYOND)
+    lowest, highest = around.min(axis=0), np.where(there[..., None], around, -_BEYOND).max(axis=0)
+    spread = np.searchsorted(_SPREAD_LIMITS, (highest - lowest).max(axis=1))
+    return _median(around, there.sum(axis=0)), spread
+
+
+def expected_bits(rest: NDArray[np.int32], spread: NDArray[np.intp]) -> NDArray[np.float64]:
+    """About what vectors cost, for encoders: `(..., n)`.
+
+    Args:
+        rest: What predictions leave of them, `(..., n, 2)`.
+        spread: Contexts of the cells, `(n,)`.
+    """
+    size = np.abs(rest)
+    same, other = _SAME_BITS[spread][:, None], _OTHER_BITS[spread][:, None]
+    bits = np.where(size == 0, same, other + 2 * np.floor(np.log2(np.maximum(size, 1))))
+    total: NDArray[np.float64] = bits.sum(axis=-1)
+    return total
+
+
 class MotionTraversal:
     """Codes the motion maps of a chunk's later steps, in both directions (spec section 7.10).
 
@@ -109,17 +155,16 @@ class MotionTraversal:
     """
 
     def __init__(self, rows: int, columns: int) -> None:
-        self._sets = list(_sets(rows, columns))
+        self._sets = list(cell_sets(rows, columns))
         self._before = np.zeros((rows * columns, 2), np.int32)
         self._moved = True
-        by_spread = np.zeros((2, _KINDS, _SPREADS * 2), np.int64)
-        by_past = np.zeros((2, _KINDS, _PASTS), np.int64)
-        by_spread[:, _DIFFERS] = _DIFFERS_BY_SPREAD.repeat(2)
-        by_past[:, _DIFFERS], by_past[:, _SIGN] = _DIFFERS_BY_PAST, _SIGN_BY_PAST
-        by_spread[:, _PREFIX:] = _PREFIX_BY_SPREAD.repeat(2)
+        by_spread = np.zeros((2, _KINDS, _SPREADS, 2), np.int64)
+        by_set = np.zeros((2, _KINDS, _SETS, 2), np.int64)
+        by_spread[:, _DIFFERS], by_set[:, _DIFFERS] = _DIFFERS_BY_SPREAD, _DIFFERS_BY_SET
+        by_spread[:, _PREFIX:] = _PREFIX_BY_SPREAD[:, None]
         self._mixer = ContextMixer(
             2 * _KINDS,
-            [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_past)],
+            [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_set)],
         )
 
     def code_step(self, coder: _Coder, vectors: NDArray[np.int16]) -> None:
@@ -145,23 +190,13 @@ class MotionTraversal:
         self._before = found
         vectors[:] = found.reshape(vectors.shape)
 
-    def _code_set(self, coder: _Coder, group: _CellSet, wanted: NDArray[np.int16], found: NDArray[np.int32]) -> None:
-        cells, known = group
-        before = self._before[cells]
-        if len(known):
-            there = known >= 0
-            around = np.where(there[..., None], found[known], _BEYOND)
-            count = there.sum(axis=0)
-            prediction = _median(around, count)
-            lowest, highest = around.min(axis=0), np.where(there[..., None], around, -_BEYOND).max(axis=0)
-            spread = np.searchsorted(_SPREAD_LIMITS, (highest - lowest).max(axis=1))
-        else:
-            prediction, spread = before, np.full(cells.size, _SPREADS - 1)
+    def _code_set(self, coder: _Coder, group: CellSet, wanted: NDArray[np.int16], found: NDArray[np.int32]) -> None:
+        cells, before = group.cells, self._before[group.cells]
+        prediction, spread = predict_set(group, found, self._before)
         differed = np.zeros(cells.size, np.intp)
         for axis in (0, 1):
-            past = before[:, axis] - prediction[:, axis]
-            pasts = np.sign(past) * (1 + (np.abs(past) > 2)) + 2
-            contexts = (spread * 2 + differed, pasts.astype(np.intp))
+            changed = (before[:, axis] != prediction[:, axis]).astype(np.intp)
+            contexts = (spread * 2 + differed, group.number * 2 + changed)
             rest = wanted[cells, axis] - prediction[:, axis]
             rest = self._code_component(coder, axis, contexts, rest)
             differed = (rest != 0).astype(np.intp)

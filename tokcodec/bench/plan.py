@@ -26,7 +26,7 @@ class Plan:
         threads: Of each codec.
         span: Rates, for codecs with a quantizer.
         metrics: How.
-        lpips: Backbones that there are, by metric; "" where there is none.
+        lpips: Backbones of LPIPS and DISTS that there are, by metric; "" where there is none.
         vmaf: The model if it can be measured; "" where not.
         examples: Whether example frames are kept.
     """

@@ -12,8 +12,10 @@ from typing import Any
 from tokcodec.errors import MediaError
 
 SCHEMA = 1
-METRICS = ("psnr_rgb", "psnr_y", "ms_ssim_rgb", "lpips_alex", "lpips_vgg", "vmaf")
-BETTER_IF_LESS = frozenset({"lpips_alex", "lpips_vgg"})
+METRICS = ("psnr_rgb", "psnr_y", "ms_ssim_rgb", "lpips_alex", "lpips_vgg", "dists", "vmaf")
+ADDED_METRICS = {"dists": "measured before DISTS was a metric of the bench"}
+"""What lines of earlier versions do not have, and why it is missing there."""
+BETTER_IF_LESS = frozenset({"lpips_alex", "lpips_vgg", "dists"})
 
 Setting = dict[str, int | float | str]
 """What a codec was told: `{"crf": 34, "preset": "medium"}`."""
@@ -58,8 +60,9 @@ class BenchRecord:
         metrics_missing: Reason by name for each None.
         metric_frames: 1 where a metric was measured on all frames, N for every Nth.
         metric_first: Number of the first frame measured, where that is not 0.
-        metric_precision: Of the convolutions of LPIPS, where that is not float32.
-        metric_sources: File and digest of LPIPS's backbone, or name of the VMAF model, by metric that was tried.
+        metric_precision: Of the convolutions of LPIPS and DISTS, where that is not float32.
+        metric_sources: File and digest of the backbone of LPIPS or DISTS, or name of the VMAF model, by metric that was
+            tried.
         encode: Time and memory.
         decode: Time and memory.
         command: What a person would type, or tell PyAV, to repeat it.
@@ -125,6 +128,9 @@ class BenchRecord:
             if values.get("schema") != SCHEMA:
                 raise ValueError(f"schema {values.get('schema')!r}, not {SCHEMA}")
             values["metrics"] = {name: None if v is None else float(v) for name, v in values["metrics"].items()}
+            for name in ADDED_METRICS.keys() - values["metrics"].keys():
+                values["metrics"][name] = None
+                values["metrics_missing"].setdefault(name, ADDED_METRICS[name])
             if set(values["metrics"]) != set(METRICS):
                 raise ValueError("other metrics")
             for side in ("encode", "decode"):

@@ -14,6 +14,7 @@ HEADS = {
     "ms_ssim_rgb": "MS-SSIM",
     "lpips_alex": "LPIPS Alex",
     "lpips_vgg": "LPIPS VGG",
+    "dists": "DISTS",
     "vmaf": "VMAF",
 }
 ANCHOR = "x265"

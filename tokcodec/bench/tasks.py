@@ -21,7 +21,7 @@ from tokcodec.bench.vmaf import MODEL, measure_vmaf, vmaf_missing
 from tokcodec.errors import MediaError
 
 if TYPE_CHECKING:
-    from tokcodec.metrics.lpips_network import Precision
+    from tokcodec.metrics.backbones import Precision
     from tokcodec.metrics.meter import Meter
 
 
@@ -91,22 +91,28 @@ class MetricChoice:
     Attributes:
         lpips_folder: Backbones; None leaves torch's cache.
         alex_every: LPIPS with AlexNet on every so many frames; 1 is all.
-        vgg_every: Likewise with VGG16.
+        vgg_every: Likewise with VGG16, and DISTS.
+        dists: Whether DISTS is wanted.
         vmaf: Whether VMAF is wanted.
-        device: Where MS-SSIM and LPIPS are computed.
-        precision: Of the convolutions of LPIPS.
+        device: Where MS-SSIM, LPIPS and DISTS are computed.
+        precision: Of the convolutions of LPIPS and DISTS.
     """
 
     lpips_folder: Path | None = None
     alex_every: int = 1
     vgg_every: int = 1
+    dists: bool = True
     vmaf: bool = True
     device: str = "cpu"
     precision: Precision = "float32"
 
     def frames(self) -> dict[str, int]:
         """Every how many frames, by metric."""
-        return dict.fromkeys(METRICS, 1) | {"lpips_alex": self.alex_every, "lpips_vgg": self.vgg_every}
+        return dict.fromkeys(METRICS, 1) | {
+            "lpips_alex": self.alex_every,
+            "lpips_vgg": self.vgg_every,
+            "dists": self.vgg_every,
+        }
 
     def first_frames(self, count: int) -> dict[str, int]:
         """Numbers of the first frames measured in a clip of so many, by metric, where that is not 0: see `Meter`."""
@@ -114,8 +120,9 @@ class MetricChoice:
         return {name: number for name, number in first.items() if number}
 
     def precisions(self) -> dict[str, str]:
-        """Of LPIPS, by metric, where that is not float32."""
-        return {} if self.precision == "float32" else dict.fromkeys(("lpips_alex", "lpips_vgg"), self.precision)
+        """Of LPIPS and DISTS, by metric, where that is not float32."""
+        names = ("lpips_alex", "lpips_vgg", "dists")
+        return {} if self.precision == "float32" else dict.fromkeys(names, self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +149,7 @@ class Measured:
         speed: Of the decoder.
         values: Metrics by name.
         missing: Why a value is None.
-        sources: Where LPIPS and VMAF come from, also where they gave no value.
+        sources: Where LPIPS, DISTS and VMAF come from, also where they gave no value.
         machine: Where it was decoded and measured.
     """
 
@@ -240,8 +247,7 @@ def _metrics(job: MeasureJob, decoded: Path) -> tuple[dict[str, float | None], d
         raise MediaError(f"{job.encode.codec.name} gave back something else: {error}") from error
     measured = dataclasses.asdict(quality)
     values: dict[str, float | None] = {name: measured.get(name) for name in METRICS}
-    missing = lpips_missing(choice, job.encode.threads)
-    sources = {"lpips_alex": meter.alex.source, "lpips_vgg": meter.vgg.source}
+    missing, sources = meter.missing, meter.sources
     if not choice.vmaf:
         missing["vmaf"] = "not asked for"
     elif reason := vmaf_missing():
@@ -256,13 +262,6 @@ def _metrics(job: MeasureJob, decoded: Path) -> tuple[dict[str, float | None], d
         if value is None:
             missing.setdefault(name, "the pictures are too small")
     return values, missing, {name: source for name, source in sources.items() if source}
-
-
-def lpips_missing(choice: MetricChoice, threads: int) -> dict[str, str]:
-    """Why there is no LPIPS, by metric; empty where there are both."""
-    meter = meter_for(choice, threads)
-    kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
-    return {name: loaded.reason for name, loaded in kinds if loaded.network is None}
 
 
 @functools.lru_cache(maxsize=1)
@@ -280,4 +279,5 @@ def meter_for(choice: MetricChoice, threads: int) -> Meter:
         centred=True,
         device=choice.device,
         precision=choice.precision,
+        dists=choice.dists,
     )

@@ -55,7 +55,9 @@ def bench(
     ] = 6,
     lpips_weights: Annotated[
         Path | None,
-        typer.Option("--lpips-weights", metavar="DIR", help="Backbones of LPIPS; torch's cache is looked at too."),
+        typer.Option(
+            "--lpips-weights", metavar="DIR", help="Backbones of LPIPS and DISTS; torch's cache is looked at too."
+        ),
     ] = None,
     lpips_download: Annotated[
         bool, typer.Option("--lpips-download", help="Download the backbones (0.8 GB) if they are not there.")
@@ -64,13 +66,16 @@ def bench(
         int, typer.Option("--lpips-every", metavar="N", min=1, help="LPIPS (AlexNet) on every Nth frame.")
     ] = 1,
     vgg_every: Annotated[
-        int, typer.Option("--vgg-every", metavar="N", min=1, help="LPIPS (VGG16) on every Nth frame.")
+        int, typer.Option("--vgg-every", metavar="N", min=1, help="LPIPS (VGG16) and DISTS on every Nth frame.")
     ] = 1,
     lpips_precision: LpipsPrecision = "float32",
+    dists: Annotated[
+        bool, typer.Option("--dists/--no-dists", help="Measure DISTS, which takes about as long as LPIPS (VGG16).")
+    ] = True,
     vmaf: Annotated[bool, typer.Option("--vmaf/--no-vmaf", help="Measure VMAF where an ffmpeg has libvmaf.")] = True,
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where tokcodec's network runs.")] = "cpu",
     metrics_device: Annotated[
-        str, typer.Option("--metrics-device", metavar="cpu|cuda", help="Where LPIPS and MS-SSIM are computed.")
+        str, typer.Option("--metrics-device", metavar="cpu|cuda", help="Where LPIPS, DISTS and MS-SSIM are computed.")
     ] = "cpu",
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the page, its example frames and the figures.")
@@ -104,6 +109,7 @@ def bench(
         lpips_folder=None if lpips_weights is None else lpips_weights.resolve(),
         alex_every=lpips_every,
         vgg_every=vgg_every,
+        dists=dists,
         vmaf=vmaf,
         device=metrics_device,
         precision=precision,
@@ -153,21 +159,21 @@ def _present(codecs: list[BenchCodec], console: Console) -> tuple[list[BenchCode
 
 
 def _backbones(choice: MetricChoice, threads: int, *, download: bool, console: Console) -> dict[str, str]:
-    """Source of each network of LPIPS, "" where there is none; a download happens here, once."""
-    from tokcodec.bench.tasks import lpips_missing, meter_for
-    from tokcodec.metrics.lpips_network import ALEX, VGG, load_lpips
+    """Source of each network of LPIPS and of that of DISTS, "" where there is none; a download happens here, once."""
+    from tokcodec.bench.tasks import meter_for
+    from tokcodec.metrics.backbones import ALEX, VGG
+    from tokcodec.metrics.lpips_network import load_lpips
 
     if download:
         for kind in (ALEX, VGG):
             loaded = load_lpips(kind, folder=choice.lpips_folder, download=True)
             if loaded.network is None:
                 console.note(f"LPIPS ({kind.name}): {loaded.reason}")
-    for name, reason in lpips_missing(choice, threads).items():
-        console.note(f"{name} is not measured: {reason}")
     meter = meter_for(choice, threads)
-    sources = {"lpips_alex": meter.alex.source, "lpips_vgg": meter.vgg.source}
+    for name, reason in meter.missing.items():
+        console.note(f"{name} is not measured: {reason}")
     meter_for.cache_clear()  # the networks are the workers' business
-    return sources
+    return meter.sources
 
 
 def _finish(

@@ -45,7 +45,7 @@ def evaluate(
     frames: Annotated[
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
     ] = None,
-    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="LPIPS on every Nth frame.")] = 1,
+    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="LPIPS and DISTS on every Nth frame.")] = 1,
     lpips_weights: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +55,10 @@ def evaluate(
         ),
     ] = None,
     lpips_download: Annotated[
-        bool, typer.Option("--lpips-download", help="Download the backbones of LPIPS (0.8 GB) if they are not there.")
+        bool,
+        typer.Option(
+            "--lpips-download", help="Download the backbones of LPIPS and DISTS (0.8 GB) if they are not there."
+        ),
     ] = False,
     lpips_precision: LpipsPrecision = "float32",
     anchor: Annotated[bool, typer.Option("--anchor/--no-anchor", help="Measure x265 medium too.")] = True,
@@ -106,12 +109,12 @@ def evaluate(
     meter = make_meter(
         folder=lpips_weights, download=lpips_download, every=every, device=codec.device, precision=precision
     )
-    kinds = (("lpips_alex", meter.alex), ("lpips_vgg", meter.vgg))
-    missing = {name: loaded.reason for name, loaded in kinds if loaded.network is None}
-    for name, reason in missing.items():
+    for name, reason in meter.missing.items():
         console.note(f"{name} is not measured: {reason}")
     records = measure_all(clips, codec, meter, settings, model_sha256=entry.sha256, store=store, say=say)
-    report = make_report(records, missing=missing, lpips_every=every, max_frames=frames, lpips_precision=precision)
+    report = make_report(
+        records, missing=meter.missing, lpips_every=every, max_frames=frames, lpips_precision=precision
+    )
     if plot is not None:
         with atomic(plot, force=force) as picture:
             draw(report, picture)

@@ -12,7 +12,7 @@ from tokcodec.console import Console
 from tokcodec.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokcodec.metrics.lpips_network import Precision
+    from tokcodec.metrics.backbones import Precision
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
 Effort = Annotated[
@@ -53,7 +53,7 @@ LpipsPrecision = Annotated[
     typer.Option(
         "--lpips-precision",
         metavar="float32|bfloat16",
-        help="Of LPIPS's convolutions; bfloat16 is faster where the CPU has it, and a little off.",
+        help="Of the convolutions of LPIPS and DISTS; bfloat16 is faster where the CPU has it, and a little off.",
     ),
 ]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]

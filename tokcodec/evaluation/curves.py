@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tokcodec.evaluation.record import METRICS, Record
 
-BETTER_IF_LESS = frozenset({"lpips_alex", "lpips_vgg"})
+BETTER_IF_LESS = frozenset({"lpips_alex", "lpips_vgg", "dists"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ class _Bench:
         self._codec, self._meter, self._settings = codec, meter, settings
         self._model_sha256 = model_sha256
         self._sha256 = digest_of(path)
-        self.sources = {"lpips_alex": meter.alex.source, "lpips_vgg": meter.vgg.source}
+        self.sources = meter.sources
 
     @cached_property
     def clip(self) -> Clip:

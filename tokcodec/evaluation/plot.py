@@ -15,6 +15,7 @@ _PANELS = {
     "ms_ssim_rgb": "MS-SSIM of RGB (more is better)",
     "lpips_alex": "LPIPS, AlexNet (less is better)",
     "lpips_vgg": "LPIPS, VGG16 (less is better)",
+    "dists": "DISTS (less is better)",
 }
 
 

@@ -12,7 +12,9 @@ from tokcodec.errors import MediaError
 
 TOKCODEC = "tokcodec"
 X265 = "x265-medium"
-METRICS = ("psnr_rgb", "psnr_y", "ms_ssim_rgb", "ms_ssim_y", "lpips_alex", "lpips_vgg")
+METRICS = ("psnr_rgb", "psnr_y", "ms_ssim_rgb", "ms_ssim_y", "lpips_alex", "lpips_vgg", "dists")
+ADDED_METRICS = ("dists",)
+"""What lines of earlier versions do not have: there it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Record:
         coded_bytes: Size of the `.tok` file, or of the elementary stream.
         bits_per_pixel: Of those bytes.
         quality: Metric by name, see `METRICS`; None where it could not be measured. PSNR may be infinite.
-        lpips_sources: Backbone file and digest by metric of LPIPS; "" where there was none.
+        lpips_sources: Backbone file and digest by metric of LPIPS and DISTS; "" where there was none.
         seconds: Wall clock of encoding, decoding and measuring.
         versions: Of what took part.
     """
@@ -97,6 +99,7 @@ class Record:
             values: dict[str, Any] = json.loads(line)
             values["key"] = Key(**values["key"])
             values["quality"] = {name: None if v is None else float(v) for name, v in values["quality"].items()}
+            values["quality"] = dict.fromkeys(ADDED_METRICS) | values["quality"]
             if set(values["quality"]) != set(METRICS):
                 raise ValueError("other metrics")
             return cls(**values)

@@ -18,6 +18,7 @@ _HEADS = {
     "ms_ssim_y": ("MS-SSIM Y", ".4f"),
     "lpips_alex": ("LPIPS Alex", ".4f"),
     "lpips_vgg": ("LPIPS VGG", ".4f"),
+    "dists": ("DISTS", ".4f"),
 }
 _LABEL = "x265 medium"
 
@@ -29,8 +30,8 @@ class Report:
     Attributes:
         levels: tokcodec's curve, by rising rate.
         anchor: x265's, likewise; empty where it was left out.
-        missing: Why there is no LPIPS, by metric.
-        lpips_every: LPIPS on every so many frames.
+        missing: Why there is no LPIPS or DISTS, by metric.
+        lpips_every: LPIPS and DISTS on every so many frames.
         lpips_precision: Of its convolutions.
         max_frames: Only the first so many frames of each clip; None is all.
         records: What the curves are the means of.
@@ -82,7 +83,8 @@ class Report:
         which = "all" if self.max_frames is None else f"the first {self.max_frames} of each clip"
         every = "every frame" if self.lpips_every == 1 else f"one frame in {self.lpips_every}"
         precision = "" if self.lpips_precision == "float32" else f" in {self.lpips_precision}"
-        return f"{clips} clips, {frames} frames ({which}), 8-bit RGB, means over clips; LPIPS on {every}{precision}"
+        sampled = f"LPIPS and DISTS on {every}{precision}"
+        return f"{clips} clips, {frames} frames ({which}), 8-bit RGB, means over clips; {sampled}"
 
     def _ours(self) -> Key | None:
         """What all measurements of tokcodec in a run have in common, and a setting."""

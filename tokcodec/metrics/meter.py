@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.metrics.lpips_network import ALEX, SMALLEST_SIDE, VGG, LoadedLpips, Precision, load_lpips
+from tokcodec.metrics.backbones import ALEX, SMALLEST_SIDE, VGG, FeatureNetwork, LoadedNetwork, Precision
+from tokcodec.metrics.dists_network import LoadedDists, load_dists
+from tokcodec.metrics.lpips_network import LoadedLpips, load_lpips
 from tokcodec.metrics.samples import luma, mean_squared_error, psnr_of
 from tokcodec.metrics.structure import WINDOW, ms_ssim
 
@@ -29,6 +32,7 @@ class ClipQuality:
         ms_ssim_y: Mean over frames, of luma; likewise.
         lpips_alex: Mean over frames of LPIPS with AlexNet; None where it could not be measured.
         lpips_vgg: With VGG16.
+        dists: Mean over frames of DISTS; likewise.
     """
 
     frames: int
@@ -39,6 +43,7 @@ class ClipQuality:
     ms_ssim_y: float | None
     lpips_alex: float | None
     lpips_vgg: float | None
+    dists: float | None
 
 
 class Meter:
@@ -47,11 +52,12 @@ class Meter:
     Args:
         alex: LPIPS with AlexNet, or why there is none.
         vgg: With VGG16.
+        dists: DISTS, likewise; None leaves it out.
         every: LPIPS on every so many frames.
-        vgg_every: The same for VGG16 alone, which is slow; None is `every`.
+        vgg_every: The same for VGG16, and for DISTS, which has VGG16 too: they are slow; None is `every`.
         centred: Whether the first of these frames is number `every // 2`, or the last one of a shorter clip, and not
             number 0, which is an intra picture always.
-        device: Where MS-SSIM and LPIPS are computed.
+        device: Where MS-SSIM, LPIPS and DISTS are computed.
     """
 
     def __init__(
@@ -59,16 +65,36 @@ class Meter:
         *,
         alex: LoadedLpips,
         vgg: LoadedLpips,
+        dists: LoadedDists | None = None,
         every: int = 1,
         vgg_every: int | None = None,
         centred: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         self.alex, self.vgg = alex, vgg
+        self.dists = LoadedDists(network=None, reason="not asked for") if dists is None else dists
         self.every = every
         self.vgg_every = every if vgg_every is None else vgg_every
         self.centred = centred
         self.device = torch.device(device)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """File and digest of each network's backbone, by metric; "" where there is no network."""
+        return {name: loaded.source for name, loaded, _ in self._networks()}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why a network is not there, by metric; empty where all are."""
+        return {name: loaded.reason for name, loaded, _ in self._networks() if loaded.network is None}
+
+    def _networks(self) -> tuple[tuple[str, LoadedNetwork[Any], int], ...]:
+        """Metric, network, and on every how many frames."""
+        return (
+            ("lpips_alex", self.alex, self.every),
+            ("lpips_vgg", self.vgg, self.vgg_every),
+            ("dists", self.dists, self.vgg_every),
+        )
 
     @torch.inference_mode()
     def measure(
@@ -86,8 +112,8 @@ class Meter:
         """
         errors: list[tuple[float, float]] = []
         structure: list[Tensor] = []
-        distances: dict[str, list[Tensor]] = {"alex": [], "vgg": []}
-        networks = (("alex", self.alex, self.every), ("vgg", self.vgg, self.vgg_every))
+        networks = [(name, loaded.network, every) for name, loaded, every in self._networks()]
+        distances: dict[str, list[Tensor]] = {name: [] for name, _, _ in networks}
         lpips_frames = 0
         last: Tensor | None = None
         for number, (first, second) in enumerate(zip(reference, decoded, strict=True)):
@@ -102,14 +128,14 @@ class Meter:
                 structure.append(ms_ssim(both[:1], both[1:])[0])
             last = pair if side >= SMALLEST_SIDE else None
             lpips_frames += self._is_sampled(number, self.every)
-            for name, loaded, every in networks:
+            for name, network, every in networks:
                 if self._is_sampled(number, every) and last is not None:
-                    distances[name] += _distance(loaded, last)
+                    distances[name] += _distance(network, last)
         if not errors:
             raise ValueError("no frames to compare")
-        for name, loaded, every in networks:
+        for name, network, every in networks:
             if len(errors) <= self.first(every) and last is not None:
-                distances[name] += _distance(loaded, last)
+                distances[name] += _distance(network, last)
         lpips_frames = max(1, lpips_frames)
         channels = torch.stack(structure).mean(dim=0).tolist() if structure else None
         rgb, y = (float(value) for value in np.mean(np.array(errors), axis=0))
@@ -120,8 +146,7 @@ class Meter:
             psnr_y=psnr_of(y),
             ms_ssim_rgb=None if channels is None else sum(channels[:3]) / 3,
             ms_ssim_y=None if channels is None else channels[3],
-            lpips_alex=_mean(distances["alex"]),
-            lpips_vgg=_mean(distances["vgg"]),
+            **{name: _mean(values) for name, values in distances.items()},
         )
 
     def first(self, every: int) -> int:
@@ -139,14 +164,14 @@ class Meter:
         return torch.from_numpy(values).to(self.device)[None]
 
 
-def _distance(loaded: LoadedLpips, pair: Tensor) -> list[Tensor]:
-    """LPIPS of two pictures, float32 `(2, 3, H, W)`, 0 to 255; nothing without a network."""
-    if loaded.network is None:
+def _distance(network: FeatureNetwork | None, pair: Tensor) -> list[Tensor]:
+    """Of two pictures, float32 `(2, 3, H, W)`, 0 to 255; nothing without a network."""
+    if network is None:
         return []
     scaled = pair / 127.5 - 1
     # TensorFloat-32 changes LPIPS in the third digit.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return [loaded.network(scaled[:1], scaled[1:])]
+        return [network(scaled[:1], scaled[1:])]
 
 
 def _mean(values: list[Tensor]) -> float | None:
@@ -162,9 +187,13 @@ def make_meter(
     centred: bool = False,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
+    dists: bool = True,
 ) -> Meter:
-    """A meter with both networks of LPIPS, as far as there are weights; see :class:`Meter` and :func:`load_lpips`."""
+    """A meter with all networks, as far as there are weights; see :class:`Meter`, :func:`load_lpips`, `load_dists`."""
     alex, vgg = (
         load_lpips(kind, folder=folder, download=download, device=device, precision=precision) for kind in (ALEX, VGG)
     )
-    return Meter(alex=alex, vgg=vgg, every=every, vgg_every=vgg_every, centred=centred, device=device)
+    structure = None
+    if dists:
+        structure = load_dists(folder=folder, download=download, device=device, precision=precision)
+    return Meter(alex=alex, vgg=vgg, dists=structure, every=every, vgg_every=vgg_every, centred=centred, device=device)

@@ -1,7 +1,8 @@
 """The motion map of a step: what an encoder sends of the motion that it found.
 
-Each block of 16x16 pixels takes, from a few vectors of its neighbourhood, the one of least squared error + lambda *
-bits, given those around it; a few rounds of that, one colour of a checkerboard after the other. No decoder needs to
+Blocks choose in the order in which they are coded, coarse to fine (spec section 7.10): each takes, of a few vectors
+that were found around it and the one that is predicted for it, that of least squared error + lambda * bits. Those that
+come early count the error of what is around them as well, for others will be predicted by them. No decoder needs to
 know.
 """
 
@@ -13,21 +14,56 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS, SPATIAL_FACTOR
+from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_set
 from tokcodec.tokenizer.dis import MOTION_UNIT
 from tokcodec.tokenizer.motion import VECTORS_PER_PIXEL, even_displacement
 from tokcodec.tokenizer.search import grey
 
 Vectors = NDArray[np.int16]
+Errors = NDArray[np.float32]
 
 BLOCK = MOTION_TOKENS * SPATIAL_FACTOR
 """Pixels along each side of a motion block."""
-TRIED = (1, 3)
-"""Frames of a step that stand for all of them."""
-ROUNDS = 3
-FLAG_BITS, BASE_BITS = 0.2, 2.5
-"""What a component costs that is as its neighbours predict it, and one that differs by half a pixel."""
-TRUST = 1.0
-"""Share of the error of a moved picture that bits of tokens do not take away."""
+SAMPLING = 2
+"""Every second row and column of every second frame stands for all."""
+WINDOWS = (3, 5, 9)
+"""Blocks along each side of the neighbourhoods whose median motion is tried."""
+
+
+class Trials:
+    """Squared errors of blocks, were they moved by one vector or another.
+
+    Args:
+        frames: Luma of a step, uint8 `(4, H, W)`.
+        picture: Luma of the last picture before, uint8 `(H, W)`.
+    """
+
+    def __init__(self, frames: NDArray[np.uint8], picture: NDArray[np.uint8]) -> None:
+        height, width = picture.shape
+        self._reference = picture.astype(np.float32)
+        self._ys, self._xs = (grid.astype(np.float32) for grid in np.mgrid[:height:SAMPLING, :width:SAMPLING])
+        self._wanted = [
+            (np.float32((number + 1) / len(frames)), frames[number, ::SAMPLING, ::SAMPLING].astype(np.float32))
+            for number in range(1, len(frames), 2)
+        ]
+        self._scale = np.float32(len(frames) / len(self._wanted) * SAMPLING**2)
+
+    def errors(self, vectors: NDArray[np.integer]) -> Errors:
+        """Sum over each block's pixels and frames: float32 `(rows, columns)`, for half pixels `(rows, columns, 2)`."""
+        import cv2  # late: decoding never needs it
+
+        side = BLOCK // SAMPLING
+        rows, columns = vectors.shape[:2]
+        height, width = self._xs.shape
+        flow = vectors.astype(np.float32) * np.float32(1 / VECTORS_PER_PIXEL)
+        flow = flow.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+        total = np.zeros((rows * side, columns * side), np.float32)
+        for share, wanted in self._wanted:
+            x, y = self._xs + share * flow[..., 0], self._ys + share * flow[..., 1]
+            moved = cv2.remap(self._reference, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            total[:height, :width] += np.square(moved - wanted)
+        found: Errors = total.reshape(rows, side, columns, side).sum(axis=(1, 3)) * self._scale
+        return found
 
 
 def choose_vectors(pixels: Tensor, picture: Tensor, motion: Tensor, *, before: Vectors | None, slope: float) -> Vectors:
@@ -46,65 +82,70 @@ def choose_vectors(pixels: Tensor, picture: Tensor, motion: Tensor, *, before: V
     even = F.avg_pool2d(even_displacement(motion), MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
     scaled = (even[0] * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
     own = scaled.permute(1, 2, 0).cpu().numpy().astype(np.int16)
+    trials = Trials(grey(pixels)[0], grey(picture.unsqueeze(1))[0, 0])
+    before = np.zeros_like(own) if before is None else before
     candidates = _candidates(own, before)
-    errors = _errors(grey(pixels)[0], grey(picture.unsqueeze(1))[0, 0], candidates)
-    return _least(candidates, TRUST * errors, slope)
+    errors = np.stack([trials.errors(vectors) for vectors in candidates])
+    found = np.zeros((own.shape[0] * own.shape[1], 2), np.int32)
+    for group in cell_sets(*own.shape[:2]):
+        found[group.cells] = _chosen(group, found, before, candidates, errors, trials, slope)
+    if not found.any():
+        return np.zeros_like(own)
+    chosen: Vectors = found.reshape(own.shape).astype(np.int16)
+    return chosen
 
 
-def _candidates(own: Vectors, before: Vectors | None) -> Vectors:
-    """Vectors that each block may take: `(candidates, rows, columns, 2)`, its own first."""
+def _candidates(own: Vectors, before: Vectors) -> NDArray[np.int32]:
+    """Vectors that each block may take: `(candidates, rows, columns, 2)`."""
     framed = np.pad(own, ((1, 1), (1, 1), (0, 0)), mode="edge")
     around = [framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]]
-    middle = np.median(np.stack([own, *around]), axis=0).astype(np.int16)
-    found = [own, *around, middle, np.zeros_like(own)]
-    if before is not None:
-        found.append(before)
-    return np.stack(found)
+    medians = [_median_of(own, side) for side in WINDOWS]
+    return np.stack([own, *around, *medians, np.zeros_like(own), before]).astype(np.int32)
 
 
-def _errors(frames: NDArray[np.uint8], picture: NDArray[np.uint8], candidates: Vectors) -> NDArray[np.float32]:
-    """Squared error of each block of a step, summed over its pixels and frames, if it were moved by each candidate."""
-    import cv2  # late: decoding never needs it
-
-    height, width = picture.shape
-    ys, xs = np.mgrid[:height, :width].astype(np.float32)
-    reference = picture.astype(np.float32)
-    rows, columns = candidates.shape[1:3]
-    found = np.zeros(candidates.shape[:3], np.float32)
-    for vectors, result in zip(candidates, found, strict=True):
-        flow = vectors.astype(np.float32).repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[:height, :width]
-        flow *= 1 / VECTORS_PER_PIXEL
-        for number in TRIED:
-            share = np.float32((number + 1) / len(frames))
-            moved = cv2.remap(
-                reference,
-                xs + share * flow[..., 0],
-                ys + share * flow[..., 1],
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            error = np.zeros((rows * BLOCK, columns * BLOCK), np.float32)
-            np.square(moved - frames[number], out=error[:height, :width])
-            result += error.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3))
-    found *= len(frames) / len(TRIED)
+def _median_of(vectors: Vectors, side: int) -> Vectors:
+    """Medians of `side` x `side` blocks."""
+    framed = np.pad(vectors, ((side // 2, side // 2), (side // 2, side // 2), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (side, side), axis=(0, 1))
+    found: Vectors = np.median(windows, axis=(-2, -1)).astype(np.int16)
     return found
 
 
-def _least(candidates: Vectors, errors: NDArray[np.float32], slope: float) -> Vectors:
-    """The candidate of least error + slope * bits of each block, where its neighbours are as they came out."""
+def _chosen(
+    group: CellSet,
+    found: NDArray[np.int32],
+    before: Vectors,
+    candidates: NDArray[np.int32],
+    errors: Errors,
+    trials: Trials,
+    slope: float,
+) -> NDArray[np.int32]:
+    """The vectors of a set's blocks, int32 `(n, 2)`, where those of the sets before are known."""
+    prediction, spread = predict_set(group, found, before.reshape(-1, 2).astype(np.int32))
     rows, columns = errors.shape[1:]
-    y, x = np.indices((rows, columns))
-    chosen = np.take_along_axis(candidates, errors.argmin(axis=0)[None, ..., None], axis=0)[0]
-    options = candidates.astype(np.int32)
-    for _ in range(ROUNDS):
-        for colour in (0, 1):
-            framed = np.pad(chosen, ((1, 1), (1, 1), (0, 0)), mode="edge")
-            around = np.stack([framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]])
-            ordered = np.sort(around, axis=0).astype(np.int32)
-            far = np.abs(options - ((ordered[1] + ordered[2]) >> 1))
-            bits = np.where(far == 0, FLAG_BITS, BASE_BITS + 2 * np.log2(np.maximum(far, 1))).sum(axis=-1)
-            best = (errors + slope * bits).argmin(axis=0)
-            taken = np.take_along_axis(candidates, best[None, ..., None], axis=0)[0]
-            chosen = np.where(((y + x) % 2 == colour)[..., None], taken, chosen)
-    found: Vectors = chosen.astype(np.int16)
-    return found
+    # Each stands for what is nearer to it than to the next, or half of that: by measurement.
+    reach = group.spacing // 4
+    predicted = np.zeros((rows, columns, 2), np.int32)
+    y, x = np.divmod(group.cells, columns)
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            inside = (y + down >= 0) & (y + down < rows) & (x + right >= 0) & (x + right < columns)
+            predicted[y[inside] + down, x[inside] + right] = prediction[inside]
+    each = np.concatenate([errors, trials.errors(predicted)[None]])
+    if reach:
+        each = _summed(each, reach)
+    cost = each.reshape(len(each), -1)[:, group.cells]
+    options = np.concatenate([candidates.reshape(len(candidates), -1, 2)[:, group.cells], prediction[None]])
+    cost = cost + slope * expected_bits(options - prediction, spread)
+    taken: NDArray[np.int32] = options[cost.argmin(axis=0), np.arange(group.cells.size)]
+    return taken
+
+
+def _summed(errors: Errors, reach: int) -> Errors:
+    """Sums over the blocks up to `reach` away in each direction."""
+    import cv2
+
+    size = (2 * reach + 1, 2 * reach + 1)
+    return np.stack(
+        [cv2.boxFilter(error, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT) for error in errors]
+    )

@@ -342,8 +342,8 @@ class StreamDecoder:
         Args:
             indices: uint64 `(rows, columns)`.
             kept_bits: uint8 `(rows, columns)`, bits kept at each token.
-            vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); a chunk's first step has none, and
-                models without motion look at none.
+            vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); of no account in a
+                chunk's first step, and to models without coded motion.
 
         Returns:
             uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else 4.

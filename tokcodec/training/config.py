@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from tokcodec.errors import TokcodecError, UsageError
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.training.discriminator import SMALLEST_SIDE
 from tokcodec.training.losses import LossWeights
 from tokcodec.training.pack_plan import PackConfig
 from tokcodec.training.source import AugmentConfig
@@ -37,6 +38,7 @@ class Phase:
         stage: "continuous" latents, "full" rate bits (in later steps those of `usual_level`), or "nested" prefixes
             and maps.
         lpips: Whether the LPIPS term takes part (where its weight is not 0).
+        adversarial: Whether the discriminator takes part, and learns (where the weight of its term is not 0).
     """
 
     share: float
@@ -45,6 +47,7 @@ class Phase:
     batch: int
     stage: Stage
     lpips: bool = True
+    adversarial: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -85,6 +88,44 @@ CPU_PHASES = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The discriminator, where `LossWeights.adversarial` is not 0; the defaults are MAGVIT's where its paper has them.
+
+    Attributes:
+        width: Channels of the discriminator at half the resolution, an even number; parameters grow with its square.
+        learning_rate: Of the discriminator; it warms up and falls as that of the run.
+        start: Updates of the discriminator before the decoder hears of it; a fresh one knows nothing.
+        adaptive_every: Steps from one measurement of the adaptive weight to the next, each up to two backward passes
+            through the decoder's end; 0 leaves the weight at 1.
+        adaptive_limit: Largest adaptive weight.
+        r1: Weight of the gradient penalty on real clips; 0 leaves it out.
+        r1_every: Steps from one evaluation of it to the next, each with that many times the weight.
+        lecam: Weight of LeCAM; 0 leaves it out.
+        lecam_decay: Of the moving averages of logits that LeCAM pulls to.
+    """
+
+    width: int = 24
+    learning_rate: float = 1e-4
+    start: int = 200
+    adaptive_every: int = 4
+    adaptive_limit: float = 1e4
+    r1: float = 10.0
+    r1_every: int = 16
+    lecam: float = 0.001
+    lecam_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise UsageError(f"width must be an even number, not {self.width}")
+        if self.start < 0 or self.adaptive_every < 0 or self.r1_every < 1:
+            raise UsageError("start and adaptive_every must be at least 0, r1_every at least 1")
+        if min(self.r1, self.lecam) < 0 or min(self.learning_rate, self.adaptive_limit) <= 0:
+            raise UsageError("r1 and lecam must be at least 0, learning_rate and adaptive_limit above 0")
+        if not 0 <= self.lecam_decay < 1:
+            raise UsageError(f"lecam_decay must be at least 0 and below 1, not {self.lecam_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All choices of a run; written into its log.
 
@@ -103,6 +144,8 @@ class TrainConfig:
         compile: Compile the steps of encoder and decoder (worth its minute on CUDA only).
         precision: What convolutions compute in; the weights are float32.
         max_skipped_steps: Updates in a row that may be skipped because a gradient is not finite.
+        decoder_only: Leave the encoder as it is. Its tokens of a chunk's first step stay the same; later ones change
+            a little, for it is shown the forecast of the decoder that is trained.
     """
 
     phases: tuple[Phase, ...] = CPU_PHASES
@@ -123,6 +166,8 @@ class TrainConfig:
     max_skipped_steps: int = 20
     weights: LossWeights = field(default_factory=LossWeights)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    decoder_only: bool = False
 
     def __post_init__(self) -> None:
         if not math.isclose(sum(p.share for p in self.phases), 1.0, abs_tol=1e-6):
@@ -133,6 +178,11 @@ class TrainConfig:
             raise UsageError("usual_level must be at least 1")
         if not 1 <= self.entropy_group <= 16:
             raise UsageError("entropy_group must be from 1 to 16: a group has a table of 2^n entries")
+        if self.weights.adversarial and any(p.adversarial and p.side < SMALLEST_SIDE for p in self.phases):
+            raise UsageError(
+                f"an adversarial phase needs a side of at least {SMALLEST_SIDE}",
+                hint='larger crops, or "adversarial": false in that phase',
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

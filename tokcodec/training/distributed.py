@@ -58,6 +58,14 @@ class Group:
             gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
             start += gradient.numel()
 
+    def average(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, without a gradient."""
+        if self.size == 1:
+            return values
+        mean = values.detach().clone()
+        dist.all_reduce(mean)
+        return mean / self.size
+
     def agree(self, values: Sequence[float]) -> list[float]:
         """The first process's values, in all processes."""
         if self.size == 1:

@@ -17,6 +17,7 @@ from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.training.adversarial import Adversary
 from tokcodec.training.checkpoint import InitReport, initialise, read_checkpoint, save_checkpoint
 from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.distributed import Group, alone
@@ -60,6 +61,8 @@ class Trainer:
     ) -> None:
         if config.weights.lpips and lpips is None:
             raise UsageError("the run has an LPIPS term", hint="name its weights with --lpips-weights DIR")
+        if config.decoder_only and init is None and not checkpoint.exists():
+            raise UsageError("the run trains the decoder only, of weights that are not there", hint="--init FILE")
         self.group = group or alone(torch.device(device))
         self.device, self.config, self.checkpoint = self.group.device, config, checkpoint
         torch.manual_seed(config.seed)
@@ -69,6 +72,7 @@ class Trainer:
         if init is not None and not checkpoint.exists():
             self.init_report = initialise(self.model, init)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.model.encoder.requires_grad_(not config.decoder_only)
         self.optimizer = HybridOptimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -80,11 +84,14 @@ class Trainer:
             self._prior_optimizer = HybridOptimizer(
                 self.prior, learning_rate=config.learning_rate, weight_decay=config.weight_decay
             )
+        self.adversary = Adversary(config, self.group) if config.weights.adversarial else None
         self.step = 0
         self.seconds = 0.0
         if checkpoint.exists():
             self._load()
         learned = [] if self.prior is None else list(self.prior.parameters())
+        if self.adversary is not None:
+            learned += self.adversary.discriminator.parameters()
         self.group.start_alike([*self.model.parameters(), *self.average.parameters(), *learned])
         torch.manual_seed(config.seed + self.step + 1000 * self.group.rank)
         if self.device.type == "cuda":
@@ -114,6 +121,8 @@ class Trainer:
                 self.prior.load_state_dict(saved["prior"])
                 if "prior_optimizer" in saved:
                     self._prior_optimizer.load_state_dict(saved["prior_optimizer"])
+            if self.adversary is not None and "adversary" in saved:
+                self.adversary.load_state_dict(saved["adversary"])
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ModelError(f"not a checkpoint of tokcodec: {error}", where=str(self.checkpoint)) from error
@@ -133,6 +142,8 @@ class Trainer:
                 values["prior_config"] = self.prior.config.to_json()
                 values["prior"] = self.prior.state_dict()
                 values["prior_optimizer"] = self._prior_optimizer.state_dict()
+            if self.adversary is not None:
+                values["adversary"] = self.adversary.state_dict()
             save_checkpoint(self.checkpoint, values)
 
     def _learning_rate(self, fraction: float) -> float:
@@ -178,6 +189,8 @@ class Trainer:
         if config.precision == "bf16":
             precision = torch.autocast(self.device.type, dtype=torch.bfloat16)
         lpips = self._lpips if phase.lpips and weights.lpips else None
+        adversary = self.adversary if phase.adversarial else None
+        shown: list[Tensor] = []
         with precision:
             terms = clip_losses(
                 self.model,
@@ -189,8 +202,13 @@ class Trainer:
                 steps=self._steps,
                 lpips=lpips,
                 prior=self.prior,
+                show=None if adversary is None else shown.append,
             )
-        loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        factors = {name: getattr(weights, name) for name in terms}
+        if adversary is not None and (judged := adversary.terms(shown.pop())):
+            terms |= judged
+            factors["adversarial"] = weights.adversarial * adversary.weight(terms, self.model.decoder.patch_out.weight)
+        loss = torch.stack([factors[name] * term for name, term in terms.items()]).sum()
         self.model.zero_grad(set_to_none=True)
         if self.prior is not None:
             self.prior.zero_grad(set_to_none=True)
@@ -212,13 +230,16 @@ class Trainer:
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        learned: dict[str, Tensor] = {}
+        if finite and self.adversary is not None and phase.adversarial:
+            learned = self.adversary.learn(batch.frames, share=rate / config.learning_rate)
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped > config.max_skipped_steps:
             raise ModelError(
                 f"the gradients of {self._skipped} steps in a row were not finite",
                 hint="go on from the last checkpoint with a lower learning_rate",
             )
-        return {name: term.detach() for name, term in terms.items()} | {"gradient_norm": norm}, not finite
+        return {name: term.detach() for name, term in terms.items()} | {"gradient_norm": norm} | learned, not finite
 
     def _learn_rate(self, prior: PriorModel, optimizer: HybridOptimizer, rate: float) -> None:
         """A step of the prior from the same gradients; how much the rate weighs is none of its business."""
@@ -251,7 +272,7 @@ class Trainer:
         meter = Meter(devices=self.group.size, peak=peak_flops(device_name(self.device)))
         flops = {p.frames: 3 * clip_flops_per_pixel(self.model.config, frames=p.frames) for p in self.config.phases}
         before = self.phase_at(self.seconds / (60 * total_minutes))
-        inflated = not self.config.inflate
+        inflated = self.config.decoder_only or not self.config.inflate
         begun, saved, last = self.seconds, self.seconds, min(self.seconds + 60 * max_minutes, 60 * total_minutes)
         try:
             while True:

@@ -26,6 +26,8 @@ class LossWeights:
         entropy: The entropy penalty, E[H] - diversity * H[E] (paper: 0.1).
         diversity: Weight of H[E] inside the entropy penalty.
         rate: Bits per pixel by a prior that is trained alongside; 0 leaves both out.
+        adversarial: The non-saturating loss by a discriminator that is trained alongside, times the adaptive weight
+            (paper: 0.1); 0 leaves all of :mod:`tokcodec.training.adversarial` out.
     """
 
     l1: float = 0.5
@@ -37,6 +39,7 @@ class LossWeights:
     entropy: float = 0.01
     diversity: float = 1.0
     rate: float = 0.0
+    adversarial: float = 0.0
 
 
 def reconstruction_terms(decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:

@@ -152,6 +152,7 @@ def clip_losses(
     steps: Steps | None = None,
     lpips: Lpips | None = None,
     prior: PriorModel | None = None,
+    show: Callable[[Tensor], None] | None = None,
 ) -> dict[str, Tensor]:
     """Run a batch of clips through the steps of encoder and decoder; every loss term, unweighted.
 
@@ -165,6 +166,7 @@ def clip_losses(
         steps: Those of the model, where they are not compiled.
         lpips: Adds the LPIPS term.
         prior: Adds the rate term.
+        show: Is given the decoded clips, `(N, 1 + 4t, 3, H, W)`, not clamped, with their graph.
     """
     steps = steps or Steps.of(model)
     past: Past | None = None
@@ -196,6 +198,8 @@ def clip_losses(
             seen = motion[:, step] if model.config.recurrent else forecast.motion
             past = Past(state=encoder_state, forecast=forecast, motion=seen)
     result = torch.cat(decoded, dim=1)
+    if show is not None:
+        show(result)
     terms = reconstruction_terms(result, frames)
     if moved:
         terms["moved"] = (torch.cat(moved, dim=1) - frames[:, 1:]).abs().mean()

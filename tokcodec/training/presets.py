@@ -6,8 +6,9 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.losses import LossWeights
 
-WIDE = TokenizerConfig(bits_per_token=54, level_bits=(0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54))
-"""Sizes of the weights that ship: tokens of three words of 18 bits, of which later steps usually keep one."""
+WIDE = TokenizerConfig(bits_per_token=54, level_bits=(0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54), coded_motion=True)
+"""Sizes of the weights that ship: tokens of three words of 18 bits, of which later steps usually keep one, and a motion
+map beside them."""
 
 CPU = RunConfig(model=WIDE)
 """Hours on a few CPU cores: small crops, images first."""

@@ -80,6 +80,7 @@ METRIC_LOOKS = {
     "ms_ssim_rgb": Metric(label="MS-SSIM RGB", unit="", digits=4, table_digits=3),
     "lpips_alex": Metric(label="LPIPS AlexNet", unit="", digits=4, table_digits=3, less_is_better=True),
     "lpips_vgg": Metric(label="LPIPS VGG", unit="", digits=4, table_digits=3, less_is_better=True),
+    "dists": Metric(label="DISTS", unit="", digits=4, table_digits=3, less_is_better=True),
     "vmaf": Metric(label="VMAF", unit="", digits=2, table_digits=1),
 }
 

@@ -1,0 +1,109 @@
+"""`bench/static.py` on synthetic frames and tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_helpers import bench_script
+
+from tokcodec.chunks import ADAPTIVE
+from tokcodec.tokens import TokenChunk, masks
+
+STATIC = bench_script("static")
+
+
+def made_tokens(levels: np.ndarray, *, rows: int, columns: int) -> TokenChunk:
+    """Random tokens in canonical form, that keep what the levels say."""
+    random = np.random.default_rng(5)
+    empty = TokenChunk(indices=np.zeros((len(levels), rows, columns), np.uint64), levels=levels.astype(np.uint8))
+    indices = random.integers(0, 1 << 18, empty.indices.shape, dtype=np.uint64) & masks(empty.kept_bits())
+    return TokenChunk(indices=indices, levels=empty.levels)
+
+
+def moving_square() -> tuple[np.ndarray, Any]:
+    """Nine frames of 40x72 and their chunk: the second block of three gets brighter in the first step after the first.
+
+    The chunk has three steps and 1x3 blocks, and with them two rows of 2x3 blocks, the second of one row of tokens.
+    """
+    frames = np.full((9, 40, 72, 3), 100, np.uint8)
+    frames[1:, :32, 32:64] += (10 * np.minimum(np.arange(1, 9), 4)).astype(np.uint8)[:, None, None, None]
+    levels = np.zeros((3, 2, 3))
+    levels[0] = 6
+    levels[1] = [[1, 4, 0], [0, 0, 0]]
+    levels[2] = [[0, 2, 0], [0, 0, 3]]
+    tokens = made_tokens(levels, rows=5, columns=9)
+    return frames, STATIC.CodedChunk(start=0, frames=9, tokens=tokens, coded_bits=STATIC.size_of(tokens, ADAPTIVE))
+
+
+def test_steps_of_a_chunk():
+    frames, chunk = moving_square()
+    assert chunk.step_frames() == [range(1), range(1, 5), range(5, 9)]
+    later = STATIC.CodedChunk(start=20, frames=7, tokens=chunk.tokens, coded_bits=0)
+    assert later.step_frames() == [range(20, 21), range(21, 25), range(25, 27)]
+    change = STATIC.changes(frames)
+    assert change[0] == 0
+    assert change[1:] == pytest.approx([10 * 32 * 32 / (40 * 72)] * 4 + [0] * 4)
+
+
+def test_bits_of_still_and_moving_blocks():
+    frames, chunk = moving_square()
+    change = STATIC.block_change(frames, chunk.tokens.geometry)
+    assert change.shape == (9, 2, 3)
+    assert change[1:5, 0, 1] == pytest.approx(10)
+    assert np.delete(change.reshape(9, 6), 1, axis=1).max() == 0
+    kinds = STATIC.block_kinds(change, chunk)
+    assert kinds.tolist() == [[[-1] * 3] * 2, [[0, 2, 0], [0, 0, 0]], [[1, 0, 1], [1, 1, 1]]]
+    kept = STATIC.block_bits(chunk.tokens)
+    assert kept[1].tolist() == [[3 * 16, 12 * 16, 0], [0, 0, 0]]
+    assert kept[2].tolist() == [[0, 6 * 16, 0], [0, 0, 9]], "a block at the corner has one token"
+    assert kept.sum() == chunk.tokens.kept_bit_count()
+    counts = STATIC.count_blocks(frames, [chunk], entropy=ADAPTIVE)
+    found = {kind: (count.blocks, count.keeping, count.kept_bits) for kind, count in counts.items()}
+    assert found == {
+        "still since this step": (6, 2, 3 * 16 + 6 * 16),
+        "still for longer": (5, 1, 9),
+        "moving": (1, 1, 12 * 16),
+    }
+    coded = [count.coded_bits for count in counts.values()]
+    assert coded[2] == pytest.approx(12 * 16, abs=96), "random bits do not shrink"
+    assert coded[2] > coded[0] > coded[1]
+    assert len(STATIC.block_table(counts)) == 5
+    assert STATIC.count_blocks(frames, [chunk], threshold=11)["moving"].blocks == 0
+
+
+def test_bits_of_steps_add_up():
+    _, chunk = moving_square()
+    steps = STATIC.bits_by_step(chunk.tokens, ADAPTIVE)
+    assert len(steps) == 3
+    assert sum(steps) == chunk.coded_bits
+    assert steps[0] > steps[1] > steps[2] >= 0
+
+
+def test_tables_and_picture_of_a_course(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    _, chunk = moving_square()
+    second = STATIC.CodedChunk(start=9, frames=9, tokens=chunk.tokens, coded_bits=77)
+    decoded, source = np.full(18, 0.5), np.zeros(18)
+    decoded[9] = 3.0
+    course = STATIC.Course(
+        name="made",
+        bits_per_pixel=0.01,
+        chunks=[chunk, second],
+        psnr=np.where(np.arange(18) < 9, 30.0, 28.0),
+        decoded_change=decoded,
+        source_change=source,
+    )
+    assert course.borders == [9]
+    assert STATIC.border_table(course)[2:] == [
+        "| within chunks | 16 | 0.500 | 0.000 | +0.00 |",
+        "| across chunk borders | 1 | 3.000 | 0.000 | -2.00 |",
+    ]
+    lines = STATIC.step_table(course)
+    assert len(lines) == 2 + 2 * (1 + 3)
+    assert "| **chunk from frame 9** | | | 77 | | |" in lines
+    assert lines[-1] == "| 14 to 17 | 28.00 28.00 28.00 28.00 | 105 |  | 0.500 | 0.000 |"
+    STATIC.draw([course], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
