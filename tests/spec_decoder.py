@@ -654,11 +654,12 @@ class MotionDecoder:
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
         self.decoder, self.sets = decoder, motion_sets(rows, columns)
-        spreads = [(-1100, 0, -300), (-500, 0, -200), (100, 0, 0), (500, 0, 300), (800, 0, 500), (0, 0, 500)]
-        pasts = [(500, -500, 0), (100, -250, 0), (-600, 0, 0), (100, 250, 0), (500, 500, 0)]
-        kinds = [min(slot % 11, 2) for slot in range(22)]
-        table_a = [[spreads[cell // 2][kind] for cell in range(12)] for kind in kinds]
-        table_b = [[past[kind] for past in pasts] for kind in kinds]
+        differs = [-1400, 100, -900, -100, -700, 100, -500, 300, -200, 500, 0, 700, 0, 500]
+        longer = [-300, -300, -200, -200, 0, 0, 300, 300, 500, 500, 500, 500, 500, 500]
+        by_set = [700, 700, -200, 400, -300, 200, -400, 100, -500, -200, -600, -200, -700, -300]
+        nothing = [0] * 14
+        table_a = 2 * [differs, nothing, *9 * [longer]]
+        table_b = 2 * [by_set, *10 * [nothing]]
         self.mixer = Mixer([(list(range(22)), table_a), (list(range(22)), table_b)])
         self.before = np.zeros((rows, columns, 2), dtype=np.int64)
         self.moves = 1  # so that step 1 finds it as after a step that moves
@@ -667,9 +668,9 @@ class MotionDecoder:
         v = np.zeros_like(self.before)
         self.moves = self.decoder.decode(61440 if self.moves else 4096)
         if self.moves:
-            for blocks, around in self.sets:
+            for number, (blocks, around) in enumerate(self.sets):
                 if blocks:
-                    self.decode_set(v, blocks, around)
+                    self.decode_set(v, number, blocks, around)
             check(bool(v.any()), self.decoder.offset, "a coded motion map of zeros alone")
             self.mixer.adapt()
         self.before = v
@@ -678,7 +679,7 @@ class MotionDecoder:
     def predict(self, v: Ints, y: int, x: int, around: list[tuple[int, int]]) -> tuple[list[int], int]:
         """What a vector is predicted to be, and the spread of those around."""
         if not around:
-            return [int(e) for e in self.before[y, x]], 5
+            return [int(e) for e in self.before[y, x]], 6
         rows, columns, _ = v.shape
         places = [(y + dy, x + dx) for dy, dx in around]
         known = [v[r, c].tolist() for r, c in places if 0 <= r < rows and 0 <= c < columns]
@@ -687,18 +688,17 @@ class MotionDecoder:
             e = sorted(vector[axis] for vector in known)
             middle.append((e[(len(e) - 1) // 2] + e[len(e) // 2]) >> 1)
             span = max(span, e[-1] - e[0])
-        return middle, sum(span > limit for limit in (0, 2, 6, 16))
+        return middle, sum(span > limit for limit in (0, 2, 6, 16, 40))
 
-    def decode_set(self, v: Ints, blocks: list[tuple[int, int]], around: list[tuple[int, int]]) -> None:
+    def decode_set(self, v: Ints, number: int, blocks: list[tuple[int, int]], around: list[tuple[int, int]]) -> None:
         predictions = [self.predict(v, y, x, around) for y, x in blocks]
         spread_of = np.array([spread for _, spread in predictions])
         ys, xs = np.array(blocks).T
         d = np.zeros_like(spread_of)
         for axis in (0, 1):
             predicted = np.array([vector[axis] for vector, _ in predictions])
-            e = self.before[ys, xs, axis] - predicted
-            pasts = np.select([e < -2, e < 0, e == 0, e <= 2], [0, 1, 2, 3], 4)
-            cells = [2 * spread_of + d, pasts]
+            changed = (self.before[ys, xs, axis] != predicted).astype(np.int64)
+            cells = [2 * spread_of + d, 2 * number + changed]
             rest = self.decode_rests(axis, cells)
             found = predicted + rest
             check(bool((np.abs(found) <= 511).all()), self.decoder.offset, "a motion vector beyond 511")
