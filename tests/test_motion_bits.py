@@ -114,11 +114,11 @@ def test_maps_lie_between_the_tokens_and_change_none() -> None:
 # --- the same bytes everywhere ---
 
 GOLDEN = {
-    "random": "470840e0eb984cce7f08065e119273785f9d150e08f8cdce98054d0d091cd23a",
-    "extreme": "b31292746d150b649adee2117ab2f0902e31823a827f7c8742dfc14482150c55",
-    "slow": "00bea38fc26f3ab37033352b4c91f4af1352bc6f6f63782dbe99c36afcd7d590",
-    "smooth": "1e915c320d2581dfa8da0ffa9fc09978649b6df7a622fe9ad7dada03e83870f7",
-    "sparse": "1a47313b2bff1497c987fe4b1e873964f1af9bcf3af3e5d69f42eb8bef10dfa8",
+    "random": "e04dc6ee2fd560d43428624aad801148369f3f141348ea1fd48bde1877bd80d2",
+    "extreme": "b9540346359244cb602469fc8c122229342aae3bc06e6040f4171099696dd1af",
+    "slow": "4fa1c3c628a71b11fc3332c0a596723b2da8b2740fe9b326346c74ef090163f0",
+    "smooth": "1b1f772eee2477682a0be1ddd01dd4d046edc265ac2120025675413f91bdb9ab",
+    "sparse": "d81919dbedd89b5767ee637a358a5696c68c87f3dc2ff58cdd9667825d85309e",
     "none": "6802d71c85363e1d98c221c94f4fe7cc735e4b4401bcd6311dcce0eaeed854c6",
 }
 """SHA-256 of the coded bytes of three later steps: the first and the last of the kind, one at rest between."""
@@ -149,7 +149,7 @@ def test_what_is_easily_said_costs_little() -> None:
     }
     assert size["smooth"] < size["sparse"] < size["slow"] < size["random"]
     assert size["smooth"] < size["random"] / 10
-    assert size["random"] < 4 * 23 * 40 * 21 / 8 * 1.1, "20 bits are needed for a vector of any length"
+    assert size["random"] < 4 * 23 * 40 * 20 / 8 * 1.25, "20 bits are needed for a vector of any length"
     assert len(encode_tokens(chunk_of(maps(*["none"] * 16, rows=23, columns=40)))) <= 8
 
 

@@ -46,6 +46,7 @@ def test_losses_of_variants_reach_every_weight(config: TokenizerConfig, quantize
             if not parameter.any():
                 parameter.normal_(std=0.1)
     frames, motion = Noise().batch(1, 9, 16)
+    motion = motion + 1  # so that something moves, in so small a picture too
     kept = everything(1, 3, 2)
     terms = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion)
     assert ("motion" in terms) == ("moved" in terms) == config.recurrent, "nobody learns to move what does not move"
