@@ -41,12 +41,17 @@ GROUPS, WAVES = "prior", "prior-autoregressive"
 
 
 def file_of(*chunks: tuple[str, object, bool], **options: Any) -> make_vectors.File:
-    """A file of chunks of nine frames, each given by its order, its levels and whether its tokens stand still."""
+    """A file of chunks of nine frames, each given by its order, its levels and whether its tokens stand still.
+
+    Where the header says so, each has two motion maps.
+    """
     made = make_vectors.File(**{**HEADER, **options})
     wide = made.header["bits_per_token"] == WIDE["bits_per_token"]
     network = prior_from_bytes(tiny_prior.prior_bytes(tiny_prior.WIDE_SIZES if wide else tiny_prior.SIZES))
     for number, (model, levels, still) in enumerate(chunks):
-        tokens = make_vectors.make_tokens(made.header, 9, levels=levels, seed=100 * (number + 1), still=still)
+        motion = ("slow", "sparse") if made.header["motion_maps"] else ()
+        seed = 100 * (number + 1)
+        tokens = make_vectors.make_tokens(made.header, 9, levels=levels, seed=seed, still=still, motion=motion)
         data = encode_tokens(tokens, model=model, network=network)
         made.add_chunk(frames=9, tokens=tokens, token_data=data)
     return made.close()
@@ -65,6 +70,10 @@ def make() -> dict[str, tuple[bytes, dict[str, Any]]]:
             file_of((GROUPS, levels, False), (WAVES, levels, False)),
         ),
         "nothing_kept": ("no bit at all", file_of((GROUPS, 0, False))),
+        "motion": (
+            "motion maps, which come after the order and before the levels",
+            file_of((GROUPS, 2, False), (WAVES, levels, False), motion_maps=True),
+        ),
         "wide": (
             "54 bits in 12 levels, several of which share a look",
             file_of((GROUPS, 11, False), (GROUPS, 11, True), (WAVES, 2, False), **WIDE),

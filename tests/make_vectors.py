@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from zlib import crc32
 
 import numpy as np
@@ -29,6 +30,8 @@ import tiny_model
 
 from tokcodec import bits
 from tokcodec.errors import CorruptStreamError
+from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
+from tokcodec.motion_bits import MotionTraversal
 from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -56,6 +59,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "frame_rate": (25, 1),
     "sample_aspect_ratio": (0, 0),
     "still_image": False,
+    "motion_maps": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -134,7 +138,7 @@ def header_fields(header: Mapping[str, Any]) -> Fields:
         ("time_base", ratio(*header["time_base"])),
         ("frame_rate", ratio(*header["frame_rate"])),
         ("sample_aspect_ratio", ratio(*header["sample_aspect_ratio"])),
-        ("flags", u8(header["still_image"])),
+        ("flags", u8(header["still_image"] + 2 * header["motion_maps"])),
         *((name, u8(header[name])) for name in ("primaries", "transfer", "matrix", "full_range")),
         *((name, u8(header[name])) for name in ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")),
         ("level_count", u8(len(header["level_bits"]))),
@@ -252,18 +256,30 @@ class Chunk:
 
 def token_bytes(tokens: TokenChunk) -> bytes:
     """The canonical tokens as bytes (spec section 5.3)."""
-    return tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes()
+    vectors = tokens.vectors.astype("<i2").tobytes()
+    return tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes() + vectors
 
 
 def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
     names = ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")
-    return TokenGeometry(level_bits=tuple(header["level_bits"]), **{name: header[name] for name in names})
+    numbers = {name: header[name] for name in names}
+    motion_tokens = MOTION_TOKENS if header["motion_maps"] else 0
+    return TokenGeometry(level_bits=tuple(header["level_bits"]), motion_tokens=motion_tokens, **numbers)
 
 
 def make_tokens(
-    header: Mapping[str, Any], frames: int, *, levels: object, seed: int, still: bool = False
+    header: Mapping[str, Any],
+    frames: int,
+    *,
+    levels: object,
+    seed: int,
+    still: bool = False,
+    motion: Sequence[str] = (),
 ) -> TokenChunk:
-    """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`."""
+    """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
+
+    `motion` names the kind of each later step's motion map, see :func:`motion_map`.
+    """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
     steps = geometry.steps(frames)
@@ -275,7 +291,41 @@ def make_tokens(
     blocks = (steps, *geometry.blocks(rows, columns))
     top = np.full(blocks, len(geometry.level_bits) - 1, np.uint8)
     wanted = np.broadcast_to(np.asarray(levels, np.uint8), blocks)
-    return truncate(TokenChunk(indices=indices, levels=top, geometry=geometry), wanted)
+    vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
+    for step, kind in enumerate(motion, start=1):
+        vectors[step] = motion_map(kind, *vectors.shape[1:3], seed=seed + 2 + step)
+    return truncate(TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors), wanted)
+
+
+def motion_map(kind: str, rows: int, columns: int, *, seed: int) -> NDArray[np.int16]:
+    """A motion map `(rows, columns, 2)` by a formula.
+
+    Args:
+        kind: "none"; "random" of all vectors there are; "extreme" of the ends of their range; "slow", -2 to 2;
+            "smooth", a zoom with a part that moves otherwise; "sparse", a vector in eight of them.
+        rows: Rows of motion blocks.
+        columns: Columns of motion blocks.
+        seed: Of the noise.
+    """
+    shape = rows, columns, 2
+    values = (noise(seed, shape) >> np.uint64(8)).astype(np.int64)
+    if kind == "none":
+        found = np.zeros(shape)
+    elif kind == "random":
+        found = values % (2 * MAX_VECTOR + 1) - MAX_VECTOR
+    elif kind == "extreme":
+        found = values % 2 * (2 * MAX_VECTOR) - MAX_VECTOR
+    elif kind == "slow":
+        found = values % 5 - 2
+    elif kind == "smooth":
+        y, x = np.indices((rows, columns))
+        found = np.stack([x - columns // 2 + seed % 4, (y - rows // 2) // 2], axis=-1)
+        found[rows // 3 : rows // 2, columns // 3 : columns // 2] = -40, 25
+    elif kind == "sparse":
+        found = np.where(noise(seed + 1, (rows, columns, 1)) % np.uint64(8) == 0, values % 81 - 40, 0)
+    else:
+        raise ValueError(kind)
+    return found.astype(np.int16)
 
 
 # --- files ---
@@ -365,6 +415,7 @@ class File:
         levels: object = 2,
         seed: int | None = None,
         still: bool = False,
+        motion: Sequence[str] = (),
         tokens: TokenChunk | None = None,
         token_data: bytes | None = None,
     ) -> None:
@@ -375,7 +426,7 @@ class File:
             pts = [first + i * duration for i in range(frames)]
         if tokens is None:
             seed = 100 * (number + 1) if seed is None else seed
-            tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, still=still)
+            tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, still=still, motion=motion)
         chunk = Chunk(
             pts=list(pts),
             duration=duration,
@@ -560,7 +611,7 @@ SUBTITLE = {
 
 def one_chunk(**options: Any) -> File:
     """A file of one chunk; options of :meth:`File.add_chunk`, the rest are header fields."""
-    names = ("frames", "pts", "duration", "levels", "seed", "still")
+    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion")
     made = File(**{key: value for key, value in options.items() if key not in names})
     made.add_chunk(**{key: value for key, value in options.items() if key in names})
     return made.close()
@@ -700,6 +751,50 @@ def add_good(to: Collection) -> None:
         to.good(name, shows, made, pixels=decode_pixels(made))
 
 
+MOTION_MODEL = {
+    "motion_maps": True,
+    "tokenizer_digest": tiny_model.MOTION_SHA256,
+    "tokenizer_name": tiny_model.MOTION_NAME,
+}
+
+
+def add_motion(to: Collection) -> None:
+    def motion(name: str, shows: str, *maps: str, **options: Any) -> None:
+        frames = 1 + options.get("temporal_factor", 4) * len(maps)
+        made = one_chunk(frames=frames, motion=maps, **{"levels": 0, **MOTION_MODEL, **options})
+        to.good(f"motion_{name}", shows, made)
+
+    motion("one_token", "a motion map of one block, of one token", "random", "random", "none", **sides(2, 2))
+    motion("one_row", "motion maps of 1 x 8 blocks, cut at the right", "random", "smooth", **sides(120, 5))
+    motion("one_column", "motion maps of 9 x 1 blocks", "random", "slow", **sides(16, 130))
+    motion("cut_blocks", "3 x 5 tokens: motion blocks are cut", "random", "slow", levels=3, **sides(40, 24))
+    motion("extreme", "vectors at both ends of their range", "extreme", "extreme", **sides(72, 72))
+    motion("random", "vectors of all lengths", "random", "sparse", **sides(128, 144))
+    motion("large_smooth", "23 x 40 motion blocks that zoom", "smooth", "smooth", "smooth", **sides(640, 368))
+    motion("large_random", "23 x 40 motion blocks of slow noise", "slow", "sparse", **sides(634, 361))
+    maps = ("none", "slow", "none", "none", "slow", "smooth", "none", "smooth")
+    motion("rests", "steps that move and steps that do not, in every order", *maps, **sides(100, 60))
+    motion("nothing", "motion maps of which none moves", "none", "none", levels=2)
+    grid = (noise(6, (3, 2, 3)) % np.uint64(7)).astype(np.uint8)
+    motion("levels", "motion maps between maps of levels and tokens", "slow", "sparse", levels=grid, **sides(88, 56))
+    motion("temporal_factor_1", "a motion map for each frame", "slow", "slow", "smooth", levels=1, temporal_factor=1)
+    options = {"spatial_factor": 16, "block_tokens": 3}
+    motion("other_factors", "motion blocks are of tokens, not of pixels", "smooth", "slow", **options, **sides(90, 70))
+    motion("still_image", "a picture in a file with motion maps", still_image=True, max_chunk_frames=1, levels=3)
+    made = File(**MOTION_MODEL)
+    made.add_chunk(motion=("slow",))
+    made.add_chunk(motion=("slow",))
+    to.good("motion_two_chunks", "each chunk begins without motion", made.close())
+    made = one_chunk(
+        frames=10,
+        motion=("slow", "sparse", "extreme"),
+        levels=np.array([[[1, 6]], [[0, 4]], [[6, 6]], [[2, 0]]]),
+        **MOTION_MODEL,
+        **sides(51, 25),
+    )
+    to.good("pixels_motion", "motion maps to the pixel", made, pixels=decode_pixels(made))
+
+
 def decode_pixels(made: File) -> NDArray[np.uint8]:
     """Frames of the first chunk by the tiny model in float32: uint8 `(T, H, W, 3)`."""
     import torch
@@ -708,11 +803,12 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        model = load_tokenizer(entry_of_file(tiny_model.write_weights(Path(folder))))
+        weights = tiny_model.write_weights(Path(folder), motion=made.header["motion_maps"])
+        model = load_tokenizer(entry_of_file(weights))
     prepare(model, torch.device("cpu"), torch.float32)
     decoder = StreamDecoder(model, height=made.header["height"], width=made.header["width"])
     chunk = made.chunks[0]
-    steps = zip(chunk.tokens.indices, chunk.tokens.kept_bits(), strict=True)
+    steps = zip(chunk.tokens.indices, chunk.tokens.kept_bits(), chunk.tokens.vectors, strict=True)
     return np.concatenate([decoder.step(*step) for step in steps])[: len(chunk.pts)]
 
 
@@ -971,7 +1067,7 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("frame_rate_zero", "a frame rate of 0/1", "frame_rate", ratio(0, 1)),
     ("frame_rate_not_lowest", "a frame rate of 50/2", "frame_rate", ratio(50, 2)),
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
-    ("header_flags", "an undefined flag of the header", "flags", u8(2)),
+    ("header_flags", "an undefined flag of the header", "flags", u8(4)),
     ("full_range_two", "a truth value of 2", "full_range", u8(2)),
     ("no_bits", "K = 0", "bits_per_token", u8(0)),
     ("too_many_bits", "K = 65", "bits_per_token", u8(65)),
@@ -1337,6 +1433,9 @@ def add_damage(to: Collection) -> None:
     damaged("cut_in_end", "the file ends in its last byte", whole[:-1], lost(at["end"], 35), good=(0, 1, 2))
 
 
+NO_VECTORS = np.zeros((0, 0, 2), np.int16)
+
+
 class _Forced(bits._Traversal):
     """Codes every map level by level, even one that has one level only."""
 
@@ -1350,7 +1449,7 @@ def _uniform_explicit_map() -> bytes:
     coder = bits._Encoder()
     traversal = _Forced(3, 4, geometry, "adaptive")
     try:
-        traversal.code_step(coder, np.zeros((3, 4), np.uint64), np.full((1, 1), 2, np.uint8))
+        traversal.code_step(coder, np.zeros((3, 4), np.uint64), np.full((1, 1), 2, np.uint8), NO_VECTORS, first=True)
     except CorruptStreamError:
         return coder.finish().astype("<u4").tobytes()
     raise ValueError("the map was not refused")
@@ -1411,11 +1510,89 @@ def add_bad_tokens(to: Collection) -> None:
     )
 
 
+class _Moves:
+    """A coder that says of a step without motion that it moves."""
+
+    def __init__(self, coder: bits._Encoder) -> None:
+        self._coder, self._first = coder, True
+
+    def code(self, found: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
+        if self._first:
+            self._first, found = False, np.ones_like(found)
+        return self._coder.code(found, probabilities)
+
+
+def _motion_of_zeros(tokens: TokenChunk) -> bytes:
+    """Token data of two steps without motion, of which the second has a map nevertheless."""
+    coder = bits._Encoder()
+    traversal = bits._Traversal(*tokens.indices.shape[1:], tokens.geometry, "adaptive")
+    traversal.start(coder, len(tokens.indices))
+    motion = MotionTraversal(*tokens.vectors.shape[1:3])
+    traversal._motion = None
+    for step, (indices, levels, vectors) in enumerate(zip(tokens.indices, tokens.levels, tokens.vectors, strict=True)):
+        if step > 0:
+            try:
+                motion.code_step(_Moves(coder), vectors)
+            except CorruptStreamError:
+                pass
+            else:
+                raise ValueError("the map was not refused")
+        traversal.code_step(coder, indices.copy(), levels.copy(), vectors, first=step == 0)
+    return coder.finish().astype("<u4").tobytes()
+
+
+def _encode_unchecked(tokens: TokenChunk) -> bytes:
+    """Token data of tokens whose vectors may be beyond the range."""
+    coder = bits._Encoder()
+    traversal = bits._Traversal(*tokens.indices.shape[1:], tokens.geometry, "adaptive")
+    traversal.start(coder, len(tokens.indices))
+    with patch("tokcodec.motion_bits.MAX_VECTOR", 2 * MAX_VECTOR):
+        for step, parts in enumerate(zip(tokens.indices, tokens.levels, tokens.vectors, strict=True)):
+            traversal.code_step(coder, *(part.copy() for part in parts), first=step == 0)
+    return coder.finish().astype("<u4").tobytes()
+
+
+def add_bad_motion(to: Collection) -> None:
+    def bad(name: str, shows: str, tokens: TokenChunk, token_data: bytes, *, at: str = "token_data") -> None:
+        made = File(**MOTION_MODEL)
+        made.add_chunk(motion=("slow",))
+        made.add_chunk(tokens=tokens, token_data=token_data)
+        to.bad(name, shows, "C", made.close(), at=f"chunk1.{at}", stage="tokens", good=(0,))
+
+    header = DEFAULT_HEADER | MOTION_MODEL
+    still = make_tokens(header, 5, levels=2, seed=7)
+    bad("motion_of_zeros", "a coded motion map of zeros alone", still, _motion_of_zeros(still))
+    for name, shows, vector in [
+        ("motion_beyond", "a vector of 512 half pixels", (512, 0)),
+        ("motion_beyond_below", "a vector of -512 half pixels", (0, -512)),
+    ]:
+        far = make_tokens(header, 5, levels=2, seed=7)
+        far.vectors[1, 1, 1] = vector
+        bad(name, shows, far, _encode_unchecked(far))
+    moving = make_tokens(header, 5, levels=2, seed=7, motion=("slow",))
+    data = bits.encode_tokens(moving)
+    bad("motion_trailing_word", "a word of 0 too many", moving, data + bytes(4))
+    other = make_tokens(header, 5, levels=2, seed=7, motion=("smooth",))
+    bad("motion_of_another_chunk", "the same tokens, moving otherwise", other, data, at="tokens_crc")
+    raw = {"tokens_crc": u32(crc32(token_bytes(make_tokens(DEFAULT_HEADER, 1, levels=2, seed=100))))}
+    made = File(edits={"chunk0": Edit(raw=raw)}, motion_maps=True)
+    made.add_chunk(frames=1)
+    shows = "a CRC without the vectors of a first step, which are zero"
+    to.bad("motion_crc_without_vectors", shows, "C", made.close(), at="chunk0.tokens_crc", stage="tokens")
+    made = one_chunk(motion_maps=True, motion=("slow",))
+    shows = "motion maps, but weights of a model that knows none"
+    to.bad("motion_without_model", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
+    made = one_chunk(**{**MOTION_MODEL, "motion_maps": False})
+    shows = "no motion maps, but weights of a model that needs them"
+    to.bad("model_without_motion", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
+
+
 def make() -> list[Vector]:
     """All vectors."""
     to = Collection()
     for add in (
         add_good,
+        add_motion,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1426,6 +1603,7 @@ def make() -> list[Vector]:
         add_bad_ends,
         add_damage,
         add_bad_tokens,
+        add_bad_motion,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]
@@ -1471,6 +1649,7 @@ def manifest(vectors: Sequence[Vector]) -> str:
             "without_limits": "the kind of error for a reader that sets no limits of its own (section 10.2)",
         },
         "tiny_model_sha256": tiny_model.SHA256,
+        "tiny_motion_model_sha256": tiny_model.MOTION_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

@@ -11,6 +11,8 @@ from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.stream import StreamEncoder, prepare
 
 CPU = torch.device("cpu")
+NO_MOTION = np.zeros((0, 0, 2), dtype=np.int16)
+"""The motion map of a step of a model that has none."""
 SMALL = TokenizerConfig(frame_channels=8, latent_channels=16, encoder_blocks=2, decoder_blocks=2)
 
 

@@ -1,7 +1,7 @@
 """An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
 
 The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
-the variants of the network (8.4) were written, by authors of tokcodec.
+the variants of the network (8.4) but for `coded_motion` were written, by authors of tokcodec.
 
 It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
 favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
@@ -28,6 +28,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.uint64]
 Levels = NDArray[np.uint8]
+Vectors = NDArray[np.int16]
 
 ERROR_NAMES = {"C": "CorruptStreamError", "U": "UnsupportedStreamError", "L": "LimitError", "M": "ModelError"}
 LIMITS = {"payload": 2**26, "pixels": 2**25, "grid": 2**20, "tokens": 2**26, "index": 2**20}  # of a reader (10.2)
@@ -63,9 +64,13 @@ class Geometry(NamedTuple):
     spatial_factor: int = 8
     temporal_factor: int = 4
     probability_model: int = 0
+    motion: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
+
+    def motion_grid(self, rows: int, columns: int) -> tuple[int, int]:
+        return (-(-rows // 2), -(-columns // 2)) if self.motion else (0, 0)
 
     def steps(self, frames: int) -> int:
         return 1 + -(-(frames - 1) // self.temporal_factor)
@@ -233,7 +238,8 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    still = c.number(1, "flags", 0, 1) == 1
+    flags = c.number(1, "flags", 0, 3)
+    still, motion = flags & 1 == 1, flags & 2 == 2
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -265,7 +271,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion)
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -532,14 +538,16 @@ LOG_OF_COUNT = np.array([0] + [log(n) for n in range(1, 16385)], dtype=np.int64)
 
 
 class Mixer:
-    """A mixer (7.6). A table is given by the row of each slot and the initial stretch of each cell."""
+    """A mixer (7.6). A table is given by the row of each slot, and the initial stretch of each cell or row and cell."""
 
-    def __init__(self, tables: list[tuple[list[int], list[int]]], weights: Ints | None = None) -> None:
+    def __init__(self, tables: list[tuple[list[int], list[Any]]], weights: Ints | None = None) -> None:
         self.rows = [rows for rows, _ in tables]
         self.counts: list[Ints] = []  # of each table: row, cell, n0 and n1
         for rows, stretches in tables:
-            n1 = np.clip((16 * squash(np.array(stretches)) + 32768) >> 16, 1, 15)
-            self.counts.append(np.stack([16 - n1, n1], axis=-1)[None].repeat(max(rows) + 1, axis=0))
+            start = np.array(stretches)
+            start = np.broadcast_to(start, (max(rows) + 1, start.shape[-1]))
+            n1 = np.clip((16 * squash(start) + 32768) >> 16, 1, 15)
+            self.counts.append(np.stack([16 - n1, n1], axis=-1))
         if weights is None:
             weights = np.full((len(tables[0][0]), len(tables)), 22938, dtype=np.int64)
         self.weights = weights.copy()
@@ -625,6 +633,92 @@ class MapDecoder:
             self.mixer.adapt()
         self.before = level
         return level
+
+
+def motion_sets(rows: int, columns: int) -> list[tuple[list[tuple[int, int]], list[tuple[int, int]]]]:
+    """The sets of motion blocks (7.10): the blocks (y, x), and where those around lie, seen from a block."""
+
+    def blocks(stride: int, *rests: tuple[int, int]) -> list[tuple[int, int]]:
+        cells = itertools.product(range(rows), range(columns))
+        return [(y, x) for y, x in cells if (y % stride, x % stride) in rests]
+
+    sets: list[tuple[list[tuple[int, int]], list[tuple[int, int]]]] = [(blocks(8, (0, 0)), [])]
+    for h in (4, 2, 1):
+        sets.append((blocks(2 * h, (h, h)), [(-h, -h), (-h, h), (h, -h), (h, h)]))
+        sets.append((blocks(2 * h, (h, 0), (0, h)), [(-h, 0), (h, 0), (0, -h), (0, h)]))
+    return sets
+
+
+class MotionDecoder:
+    """The motion map (7.10), on a grid of motion blocks."""
+
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
+        self.decoder, self.sets = decoder, motion_sets(rows, columns)
+        differs = [-1400, 100, -900, -100, -700, 100, -500, 300, -200, 500, 0, 700, 0, 500]
+        longer = [-300, -300, -200, -200, 0, 0, 300, 300, 500, 500, 500, 500, 500, 500]
+        by_set = [700, 700, -200, 400, -300, 200, -400, 100, -500, -200, -600, -200, -700, -300]
+        nothing = [0] * 14
+        table_a = 2 * [differs, nothing, *9 * [longer]]
+        table_b = 2 * [by_set, *10 * [nothing]]
+        self.mixer = Mixer([(list(range(22)), table_a), (list(range(22)), table_b)])
+        self.before = np.zeros((rows, columns, 2), dtype=np.int64)
+        self.moves = 1  # so that step 1 finds it as after a step that moves
+
+    def decode_step(self) -> Ints:
+        v = np.zeros_like(self.before)
+        self.moves = self.decoder.decode(61440 if self.moves else 4096)
+        if self.moves:
+            for number, (blocks, around) in enumerate(self.sets):
+                if blocks:
+                    self.decode_set(v, number, blocks, around)
+            check(bool(v.any()), self.decoder.offset, "a coded motion map of zeros alone")
+            self.mixer.adapt()
+        self.before = v
+        return v
+
+    def predict(self, v: Ints, y: int, x: int, around: list[tuple[int, int]]) -> tuple[list[int], int]:
+        """What a vector is predicted to be, and the spread of those around."""
+        if not around:
+            return [int(e) for e in self.before[y, x]], 6
+        rows, columns, _ = v.shape
+        places = [(y + dy, x + dx) for dy, dx in around]
+        known = [v[r, c].tolist() for r, c in places if 0 <= r < rows and 0 <= c < columns]
+        middle, span = [], 0
+        for axis in (0, 1):
+            e = sorted(vector[axis] for vector in known)
+            middle.append((e[(len(e) - 1) // 2] + e[len(e) // 2]) >> 1)
+            span = max(span, e[-1] - e[0])
+        return middle, sum(span > limit for limit in (0, 2, 6, 16, 40))
+
+    def decode_set(self, v: Ints, number: int, blocks: list[tuple[int, int]], around: list[tuple[int, int]]) -> None:
+        predictions = [self.predict(v, y, x, around) for y, x in blocks]
+        spread_of = np.array([spread for _, spread in predictions])
+        ys, xs = np.array(blocks).T
+        d = np.zeros_like(spread_of)
+        for axis in (0, 1):
+            predicted = np.array([vector[axis] for vector, _ in predictions])
+            changed = (self.before[ys, xs, axis] != predicted).astype(np.int64)
+            cells = [2 * spread_of + d, 2 * number + changed]
+            rest = self.decode_rests(axis, cells)
+            found = predicted + rest
+            check(bool((np.abs(found) <= 511).all()), self.decoder.offset, "a motion vector beyond 511")
+            v[ys, xs, axis] = found
+            d = (rest != 0).astype(np.int64)
+
+    def decode_rests(self, axis: int, cells: list[Ints]) -> Ints:
+        def decide(kind: int, here: NDArray[np.bool_]) -> Ints:
+            return self.mixer.decode(self.decoder, 11 * axis + kind, [cell[here] for cell in cells])
+
+        differs = decide(0, np.ones(cells[0].shape, dtype=bool)) == 1
+        positive, length, low = (np.zeros_like(cells[0]) for _ in range(3))
+        positive[differs] = decide(1, differs)
+        for j in range(9):
+            here = differs & (length == j)
+            length[here] += decide(2 + j, here)
+        for j in range(9):
+            for i in np.flatnonzero(differs & (length > j)):
+                low[i] += self.decoder.decode(32768) << int(length[i] - 1 - j)
+        return np.where(differs, (2**length + low) * np.where(positive == 1, 1, -1), 0)
 
 
 def adaptive_model(K: int, weights: Ints | None = None) -> Mixer:
@@ -806,38 +900,46 @@ def decode_tokens(
     geometry: Geometry,
     offset: int = 0,
     prior: bytes | None = None,
-) -> tuple[Indices, Levels]:
-    """Indices (steps, rows, columns) and levels (steps, block rows, block columns) of a chunk (7)."""
+) -> tuple[Indices, Levels, Vectors]:
+    """Indices (steps, rows, columns), levels (steps, block rows, block columns) and vectors of a chunk (7).
+
+    Vectors are (steps, motion rows, motion columns, 2), those of the first step zero; without motion maps
+    there are no motion rows and columns.
+    """
     check(geometry.probability_model == 0 or prior is not None, offset, "the weights of the prior are missing", "M")
     K, B = geometry.bits_per_token, geometry.block_tokens
     network = Prior(prior, K) if prior is not None and geometry.probability_model == 1 else None
     decoder = RangeDecoder(token_data, offset)
     tokens = TokenDecoder(decoder, K, rows, columns, network)
     maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
+    motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns)) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
+    vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
     for step in range(steps):
+        if motion is not None and step > 0:
+            vectors[step] = motion.decode_step()
         levels.append(maps.decode_step())
         bits = tokens.decode_step(spread(levels[-1], geometry, rows, columns), geometry.level_bits)
         for plane in range(K):
             indices[step] |= (bits[plane] == 1).astype(np.uint64) << np.uint64(plane)
     decoder.finish()
-    return indices, np.stack(levels).astype(np.uint8)
+    return indices, np.stack(levels).astype(np.uint8), vectors
 
 
-def tokens_crc(indices: Indices, levels: Levels) -> int:
+def tokens_crc(indices: Indices, levels: Levels, vectors: Vectors) -> int:
     """The CRC of canonical tokens (5.3, 7.9)."""
-    return zlib.crc32(levels.tobytes(), zlib.crc32(indices.astype("<u8").tobytes()))
+    return zlib.crc32(indices.astype("<u8").tobytes() + levels.tobytes() + vectors.astype("<i2").tobytes())
 
 
-def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> tuple[Indices, Levels]:
+def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> tuple[Indices, Levels, Vectors]:
     """A chunk's tokens, checked against its tokens_crc (5.3)."""
     if header.geometry.probability_model == 1:
         suits = prior is not None and hashlib.sha256(prior).digest() == header.probability_digest
         check(suits, 0, "the weights of the prior are missing, or others", "M")
     steps = header.geometry.steps(len(chunk.pts))
-    indices, levels = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset, prior)
-    check(tokens_crc(indices, levels) == chunk.tokens_crc, chunk.offset + 36, "tokens_crc differs")
-    return indices, levels
+    tokens = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset, prior)
+    check(tokens_crc(*tokens) == chunk.tokens_crc, chunk.offset + 36, "tokens_crc differs")
+    return tokens
 
 
 CONFIG_KEYS = {
@@ -854,6 +956,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "adaptive_norm": (True, False),
     "recurrent": (True, False),
     "temporal_downsampling": ("late", "early"),
+    "coded_motion": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -868,6 +971,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     for name, values in VARIANT_KEYS.items():
         value = config.setdefault(name, values[0])
         check(type(value) is type(values[0]) and value in values, 0, f"{name} is {value}", "M")
+    check(config["recurrent"] or not config["coded_motion"], 0, "coded motion without recurrence", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -909,8 +1013,14 @@ def warp(picture: Floats, motion: Floats) -> Floats:
     for axis, size in ((1, height), (2, width)):
         places = np.clip((np.arange(size) + 0.5) / 8 - 0.5, 0, motion.shape[axis] - 1)
         motion = lines(motion, places, axis)
-    x = np.clip(np.arange(width) + 2 * motion[0], 0, width - 1)
-    y = np.clip(np.arange(height)[:, None] + 2 * motion[1], 0, height - 1)
+    return sample(picture, 2 * motion)
+
+
+def sample(picture: Floats, motion: Floats) -> Floats:
+    """The picture, each value taken from where a motion (2, height, width) in its own grid points (8.3, 8.4)."""
+    _, height, width = picture.shape
+    x = np.clip(np.arange(width) + motion[0], 0, width - 1)
+    y = np.clip(np.arange(height)[:, None] + motion[1], 0, height - 1)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     u, v = (x - left).astype(np.float32), (y - top).astype(np.float32)
@@ -947,17 +1057,28 @@ class Network:
         return x + self.conv(name + ".conv2", silu(y))
 
     def step(
-        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None
+        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None, vectors: Vectors | None = None
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
-        """The frames of one latent step, and the state after it: features and the last picture."""
+        """The frames of one latent step, and the state after it: features and the last picture.
+
+        `vectors` is the step's motion map (motion rows, motion columns, 2), for `coded_motion`.
+        """
         trunk = "first" if state is None else "later"
         past = state if self.config["recurrent"] else None
+        u = None
+        if past is not None and self.config["coded_motion"]:
+            assert vectors is not None
+            u = vectors.transpose(2, 0, 1).repeat(2, axis=1).repeat(2, axis=2) / np.float32(4)
+            u = u[:, : kept.shape[1], : kept.shape[2]]
+            past = sample(past[0], u / 4), past[1]
         cond = x = self.conv(trunk + ".token_in", np.concatenate([signs, kept]))
         if state is None:
             x = cond + self.column("start")
         elif past is not None:
             s = self.norm("norm_state", past[0])
             x = cond + s + self.conv("state_in", s)
+        if u is not None:
+            x = x + self.conv("displacement_in", np.clip(np.arcsinh(u), -5, 5))
         for b in range(self.config["decoder_blocks"]):
             x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
         y = silu(self.norm(trunk + ".norm_out", x))
@@ -965,7 +1086,10 @@ class Network:
         groups = [self.conv("split_first", y)] if state is None else np.split(self.conv("split_rest", y), 4)
         motions = [None] * len(groups)
         if past is not None:
-            motions = np.split(np.sinh(np.clip(self.conv("motion_out", y), -5, 5)), 4)
+            name = "motion_out" if u is None else "rest_out"
+            motions = np.split(np.sinh(np.clip(self.conv(name, y), -5, 5)), 4)
+            if u is not None:
+                motions = [np.float32((n + 1) / 4) * u + rest for n, rest in enumerate(motions)]
             fastest = np.max([np.sqrt((motion**2).sum(axis=0)) for motion in motions], axis=0)
             still = np.where(kept.any(axis=0), 0, np.clip((0.4 - fastest) / 0.2, 0, 1))
             x = x + still * (past[0] - x)
@@ -986,7 +1110,7 @@ class Network:
 
 
 def decode_pixels(
-    weights: bytes, indices: Indices, levels: Levels, header: Header, frame_count: int
+    weights: bytes, tokens: tuple[Indices, Levels, Vectors], header: Header, frame_count: int
 ) -> NDArray[np.uint8]:
     """The frames (frame_count, height, width, 3) of one chunk (8)."""
     check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
@@ -995,12 +1119,13 @@ def decode_pixels(
     check(config["architecture"] == "causal-recurrent-4", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
+    check(config["coded_motion"] == geometry.motion, 0, "weights and header differ about motion maps", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
-    for index, level in zip(indices, levels, strict=True):
+    for index, level, vectors in zip(*tokens, strict=True):
         kept = (planes < spread(level, geometry, *header.grid)).astype(np.float32)
         ones = ((index >> planes.astype(np.uint64)) & np.uint64(1)).astype(np.float32)
-        frames, state = network.step(kept * (2 * ones - 1), kept, state)
+        frames, state = network.step(kept * (2 * ones - 1), kept, state, vectors)
         pictures += frames
     cut = np.stack(pictures)[:frame_count, :, : header.height, : header.width].transpose(0, 2, 3, 1)
     return np.clip(np.round((cut + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
@@ -1011,10 +1136,10 @@ def main(path: str, weights: str | None = None) -> None:
     file = Reader(Path(path).read_bytes(), robust=True).run()
     print(f"version 1.{file.version_minor}, whole: {file.whole}, {file.header}")
     for chunk in file.chunks:
-        indices, levels = decode_chunk(chunk, file.header)
-        print(f"chunk {chunk.number}: {len(chunk.pts)} frames from {chunk.pts[0]}, tokens {indices.shape}")
+        tokens = decode_chunk(chunk, file.header)
+        print(f"chunk {chunk.number}: {len(chunk.pts)} frames from {chunk.pts[0]}, tokens {tokens[0].shape}")
         if weights is not None:
-            pixels = decode_pixels(Path(weights).read_bytes(), indices, levels, file.header, len(chunk.pts))
+            pixels = decode_pixels(Path(weights).read_bytes(), tokens, file.header, len(chunk.pts))
             print(f"  pixels {pixels.shape}, mean {pixels.mean():.3f}")
     print(f"{len(file.packets)} packets, {len(file.extensions)} extension records, index {file.index}")
     for damage in file.damages:

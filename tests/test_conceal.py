@@ -17,7 +17,7 @@ from media import OneWay, picture
 from numpy.typing import NDArray
 
 from tokcodec import Codec
-from tokcodec.chunks import decode_chunk
+from tokcodec.chunks import ADAPTIVE, decode_chunk, encode_chunk
 from tokcodec.concealment import MAX_FILLED_FRAMES, Concealer
 from tokcodec.container import (
     ChunkEntry,
@@ -93,15 +93,16 @@ def gone_on(codec: Codec, data: bytes, past: TokenChunk, network: Path | None, c
     decoder = codec._coders.decoder(records_of(data)[0])
     decoder.start_chunk()
     for step, indices in enumerate(past.indices):
-        decoder.step(indices, past.kept_bits_of(step))
+        decoder.step(indices, past.kept_bits_of(step), past.vectors[step])
     made, rows, columns = [], *past.indices.shape[1:]
     drawing = None if network is None else Continuation(past, load_prior(entry_of_file(network)), temperature=0.0)
     for _ in range(-(-count // 4)):
         if drawing is None:
-            made.append(decoder.step(np.zeros((rows, columns), np.uint64), np.zeros((rows, columns), np.uint8)))
+            nothing = np.zeros((rows, columns), np.uint64)
+            made.append(decoder.step(nothing, np.zeros((rows, columns), np.uint8), past.vectors[-1]))
         else:
             kept = spread_levels(drawing.levels, past.geometry, rows=rows, columns=columns)
-            made.append(decoder.step(drawing.step(), kept))
+            made.append(decoder.step(drawing.step(), kept, past.vectors[-1]))
     return np.concatenate(made)[:count]
 
 
@@ -123,6 +124,32 @@ def test_every_frame_has_its_time_and_whole_chunks_are_untouched(
 def test_the_decoder_goes_on_with_the_state_that_it_has(codec: Codec, whole: bytes):
     found = codec.decode_frames(without(whole, 1, 2), conceal=True)
     np.testing.assert_array_equal(found.frames[5:15], gone_on(codec, whole, tokens_of(whole, 0), None, 10))
+
+
+def test_motion_goes_on(tmp_path: Path):
+    moving = Codec(model=str(tiny_model.write_weights(tmp_path, motion=True)), device="cpu")
+    data = moving_film(moving)
+    assert tokens_of(data, 0).vectors[-1].any()
+    found = moving.decode_frames(without(data, 1, 2), conceal=True)
+    past = tokens_of(data, 0)
+    np.testing.assert_array_equal(found.frames[5:15], gone_on(moving, data, past, None, 10))
+    resting = replace(past, vectors=np.zeros_like(past.vectors))
+    assert np.any(found.frames[5:15] != gone_on(moving, data, resting, None, 10)), "motion shows"
+
+
+def moving_film(codec: Codec) -> bytes:
+    """A file with motion maps, of which each later step has one that moves."""
+    frames = np.stack([picture(48, 32, index) for index in range(FRAMES)])
+    data = codec.encode_frames(frames, chunk_frames=5, effort=0, quality=4, frame_rate=Fraction(24))
+    header, records, _ = records_of(data)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, header) as writer:
+        for record in records:
+            tokens = decode_chunk(record, header)
+            tokens.vectors[1:] = [[[9, -5]]]
+            times = {"number": record.number, "pts": record.pts, "last_duration": record.last_duration}
+            writer.write_chunk(encode_chunk(tokens, entropy=ADAPTIVE, **times))
+    return sink.getvalue()
 
 
 def test_a_prior_fills_in_its_likelier_bits(weights: Path, codec: Codec, whole: bytes, prior: Path):

@@ -58,7 +58,8 @@ def heard_of(chunk: TokenChunk, network: PriorNetwork, first: int) -> tuple[NDAr
     for step in range(steps):
         if step == first:
             coder.heard.clear()
-        traversal.code_step(coder, chunk.indices[step].copy(), chunk.levels[step])
+        indices, vectors = chunk.indices[step].copy(), chunk.vectors[step].copy()
+        traversal.code_step(coder, indices, chunk.levels[step], vectors, first=step == 0)
     return np.concatenate([found for found, _ in coder.heard]), np.concatenate([given for _, given in coder.heard])
 
 

@@ -51,10 +51,13 @@ class RememberingDecoder(StreamDecoder):
         super().start_chunk()
         self.past = ()
 
-    def step(self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        self.past = (*self.past, indices.tobytes(), kept_bits.tobytes(), repr(self._size).encode())
+    def step(
+        self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8], vectors: NDArray[np.int16]
+    ) -> NDArray[np.uint8]:
+        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr(self._size).encode())
+        self.past = (*self.past, *given)
         if self.past not in self.known:
-            self.known[self.past] = super().step(indices, kept_bits), self._state
+            self.known[self.past] = super().step(indices, kept_bits, vectors), self._state
         pixels, self._state = self.known[self.past]
         return pixels
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_model
 from command_line import typed
 from media import OneWay, make_film, picture
-from test_conceal import codec, gone_on, prior, records_of, tokens_of, weights, without  # noqa: F401
+from test_conceal import codec, gone_on, moving_film, prior, records_of, tokens_of, weights, without  # noqa: F401
 
 from tokcodec import Codec
 from tokcodec.container import ChunkRecord, ContainerWriter, Extension, SidePacketBatch, read_stream
@@ -39,6 +40,11 @@ def predicted(data: bytes, **options: object) -> tuple[bytes, PredictResult]:
     return sink.getvalue(), result
 
 
+def beginning_of(chunk: TokenChunk, steps: int) -> TokenChunk:
+    parts = {name: getattr(chunk, name)[:steps] for name in ("indices", "levels", "vectors")}
+    return replace(chunk, **parts)
+
+
 def test_the_last_chunk_goes_on_with_what_is_drawn(film: bytes, prior: Path):  # noqa: F811
     longer, result = predicted(film, seconds=0.5, seed=3, temperature=0.5, prior=str(prior))
     assert (result.frames, result.predicted, result.replaced, result.method) == (28, 14, 2, "prior")
@@ -52,7 +58,7 @@ def test_the_last_chunk_goes_on_with_what_is_drawn(film: bytes, prior: Path):  #
     assert header.max_chunk_frames == 19
     past, now = tokens_of(film, 1), tokens_of(longer, 1)
     np.testing.assert_array_equal(now.indices[:2], past.indices[:2])
-    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    known = beginning_of(past, 2)
     drawing = Continuation(known, load_prior(entry_of_file(prior)), seed=3, temperature=0.5)
     for step in range(2, 6):
         np.testing.assert_array_equal(now.indices[step], drawing.step())
@@ -73,11 +79,29 @@ def test_a_forecast_needs_no_prior_and_draws_nothing(codec: Codec, film: bytes):
     assert not now.levels[2:].any()
     shown = codec.decode_frames(longer).frames
     past = tokens_of(film, 1)
-    known = TokenChunk(indices=past.indices[:2], levels=past.levels[:2], geometry=past.geometry)
+    known = beginning_of(past, 2)
     np.testing.assert_array_equal(shown[14:], gone_on(codec, film, known, None, 8))
     np.testing.assert_array_equal(shown[:14], codec.decode_frames(film).frames[:14])
     with pytest.raises(ModelError, match="no prior for this tokenizer"):
         predicted(film, seconds=0.25)
+
+
+def test_motion_goes_on_with_that_of_the_last_whole_step(tmp_path: Path):
+    path = tiny_model.write_weights(tmp_path, motion=True)
+    moving = Codec(model=str(path), device="cpu")
+    data = moving_film(moving)  # the last chunk has three frames, which do not fill their step
+    header, records, _ = records_of(data)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, header) as writer:
+        writer.write_chunk(records[0])
+        writer.write_chunk(records[1])
+    longer, result = predicted(sink.getvalue(), seconds=0.5, forecast=True)
+    assert (result.predicted, result.replaced) == (12, 0)
+    now = tokens_of(longer, 1)
+    assert now.vectors[2:].any()
+    np.testing.assert_array_equal(now.vectors[1:], tokens_of(data, 1).vectors[[1] * 4])
+    shown = moving.decode_frames(longer).frames
+    np.testing.assert_array_equal(shown[10:], gone_on(moving, data, tokens_of(data, 1), None, 12))
 
 
 def test_variable_frame_rate_goes_on_at_the_mean_of_the_last_chunk(film: bytes):

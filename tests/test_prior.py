@@ -400,7 +400,7 @@ def test_the_independent_decoder_agrees(model: str, mixed_levels: bool, window: 
     weights = tiny_prior.prior_bytes({**tiny_prior.SIZES, "window": window})
     chunk = formula_chunk(steps=3, rows=6, columns=9, geometry=DEFAULT_GEOMETRY, mixed_levels=mixed_levels)
     data = encode_tokens(chunk, model=model, network=prior_from_bytes(weights))
-    indices, levels = spec_decoder.decode_tokens(data, 3, 6, 9, spec_geometry(chunk.geometry), prior=weights)
+    indices, levels, _ = spec_decoder.decode_tokens(data, 3, 6, 9, spec_geometry(chunk.geometry), prior=weights)
     assert np.array_equal(indices, chunk.indices)
     assert np.array_equal(levels, chunk.levels)
 
@@ -411,7 +411,7 @@ def test_the_independent_decoder_agrees_on_another_geometry() -> None:
     chunk = formula_chunk(steps=3, rows=5, columns=7, geometry=geometry, mixed_levels=True)
     for model in LEARNED:
         data = encode_tokens(chunk, model=model, network=prior_from_bytes(weights))
-        indices, _ = spec_decoder.decode_tokens(data, 3, 5, 7, spec_geometry(geometry), prior=weights)
+        indices, *_ = spec_decoder.decode_tokens(data, 3, 5, 7, spec_geometry(geometry), prior=weights)
         assert np.array_equal(indices, chunk.indices)
 
 

@@ -28,8 +28,9 @@ def test_the_vectors_are_those_of_the_script() -> None:
     assert make_prior_vectors.differences() == []
 
 
-def digest(indices: Any, levels: Any) -> str:
-    return hashlib.sha256(indices.astype("<u8").tobytes() + levels.astype("u1").tobytes()).hexdigest()
+def digest(indices: Any, levels: Any, vectors: Any) -> str:
+    data = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("entry", VECTORS)
@@ -45,7 +46,7 @@ def test_tokcodec(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         except TokcodecError as problem:
             error = problem
             break
-        found.append(digest(tokens.indices, tokens.levels))
+        found.append(digest(tokens.indices, tokens.levels, tokens.vectors))
     assert found == [chunk["tokens_sha256"] for chunk in entry["chunks"]]
     assert reader.summary.damages == 0
     assert error is None if entry["error"] is None else type(error) is ERRORS[entry["error"]]

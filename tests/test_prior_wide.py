@@ -142,7 +142,7 @@ def test_the_independent_decoder_agrees(model: str) -> None:
     chunk = wide_chunk(steps=2, rows=2 if small else 6, columns=3 if small else 9)
     data = encode_tokens(chunk, model=model, network=prior_from_bytes(WEIGHTS))
     steps, rows, columns = chunk.indices.shape
-    indices, levels = spec_decoder.decode_tokens(data, steps, rows, columns, spec_geometry(WIDE), prior=WEIGHTS)
+    indices, levels, _ = spec_decoder.decode_tokens(data, steps, rows, columns, spec_geometry(WIDE), prior=WEIGHTS)
     assert np.array_equal(indices, chunk.indices)
     assert np.array_equal(levels, chunk.levels)
 
@@ -153,5 +153,5 @@ def test_the_independent_decoder_agrees_on_sixteen_levels() -> None:
     weights = tiny_prior.prior_bytes({**tiny_prior.SIZES, "bits_per_token": 20})
     chunk = formula_chunk(steps=2, rows=7, columns=9, geometry=geometry, mixed_levels=True)
     data = encode_tokens(chunk, model="prior", network=prior_from_bytes(weights))
-    indices, _ = spec_decoder.decode_tokens(data, 2, 7, 9, spec_geometry(geometry), prior=weights)
+    indices, *_ = spec_decoder.decode_tokens(data, 2, 7, 9, spec_geometry(geometry), prior=weights)
     assert np.array_equal(indices, chunk.indices)

@@ -57,7 +57,7 @@ def test_a_refined_stream_decodes_nearer_to_its_source():
         steps = [step for step in map(encoder.push, frames) if step is not None]
         decoder = StreamDecoder(model, height=24, width=32)
         kept = np.full(steps[0].indices.shape, 18, np.uint8)
-        return np.concatenate([decoder.step(step.indices, kept) for step in steps])
+        return np.concatenate([decoder.step(step.indices, kept, step.vectors) for step in steps])
 
     errors = [np.square(decoded(count).astype(float) - frames).mean() for count in (0, 8)]
     assert errors[1] < errors[0]

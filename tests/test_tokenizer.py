@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_helpers import clip, encode_stream, small_model
+from network_helpers import NO_MOTION, clip, encode_stream, small_model
 
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.layers import ResidualBlock
@@ -187,7 +187,7 @@ def test_any_resolution(height: int, width: int, count: int):
     assert tokens.shape == (model.config.geometry.steps(count), rows, columns)
     decoder = StreamDecoder(model, height=height, width=width)
     for number, step in enumerate(tokens):
-        pictures = decoder.step(step, np.full((rows, columns), 18, np.uint8))
+        pictures = decoder.step(step, np.full((rows, columns), 18, np.uint8), NO_MOTION)
         assert pictures.shape == (4 if number else 1, height, width, 3)
         assert pictures.dtype == np.uint8
 
@@ -203,7 +203,7 @@ def test_bits_that_are_not_kept_do_not_matter(kept: int):
     bits = np.full(tokens.shape[1:], kept, np.uint8)
     decoders = [StreamDecoder(model, height=16, width=16) for _ in range(2)]
     for step, changed in zip(tokens, other, strict=True):
-        first, second = decoders[0].step(step, bits), decoders[1].step(changed, bits)
+        first, second = (d.step(t, bits, NO_MOTION) for d, t in zip(decoders, (step, changed), strict=True))
         np.testing.assert_array_equal(first, second)
 
 
@@ -229,8 +229,8 @@ def test_a_block_without_bits_is_continued_from_the_state():
     for seed in (1, 2):
         tokens = encode_stream(model, clip(1, 16, 16, seed=seed))
         decoder.start_chunk()
-        decoder.step(tokens[0], all_bits)
-        pictures.append(decoder.step(tokens[0], nothing))
+        decoder.step(tokens[0], all_bits, NO_MOTION)
+        pictures.append(decoder.step(tokens[0], nothing, NO_MOTION))
     assert (pictures[0] != pictures[1]).any(), "the past must show where no bits are sent"
 
 
@@ -298,16 +298,16 @@ def test_kept_bits_may_differ_from_block_to_block():
     tokens = encode_stream(model, clip(1, 16, 64))[0]
     kept = np.full(tokens.shape, 18, np.uint8)
     decoder = StreamDecoder(model, height=16, width=64)
-    full = decoder.step(tokens, kept)
+    full = decoder.step(tokens, kept, NO_MOTION)
     kept[:, :4] = 3
     decoder.start_chunk()
-    mixed = decoder.step(tokens, kept)
+    mixed = decoder.step(tokens, kept, NO_MOTION)
     assert (full[:, :, :32] != mixed[:, :, :32]).any()
     # Far from the poor blocks nothing changes: two decoder blocks and three 3x3 at 4 pixels reach 46 pixels.
     decoder = StreamDecoder(model, height=16, width=160)
     tokens = encode_stream(model, clip(1, 16, 160))[0]
     kept = np.full(tokens.shape, 18, np.uint8)
-    full = decoder.step(tokens, kept)
+    full = decoder.step(tokens, kept, NO_MOTION)
     kept[:, :4] = 3
     decoder.start_chunk()
-    np.testing.assert_array_equal(full[:, :, 96:], decoder.step(tokens, kept)[:, :, 96:])
+    np.testing.assert_array_equal(full[:, :, 96:], decoder.step(tokens, kept, NO_MOTION)[:, :, 96:])

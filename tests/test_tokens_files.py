@@ -44,10 +44,15 @@ SIDE = SideStreamInfo(index=0, kind=1, codec="aac", time_base=Fraction(1, 48000)
 PACKET = SidePacket(stream=0, data=b"sound", keyframe=True, pts=7, dts=7, duration=1024)
 
 
+MOVING = TokenGeometry(motion_tokens=2)
+
+
 def some_chunk(seed: int = 0, *, mixed_levels: bool = False, geometry: TokenGeometry = DEFAULT_GEOMETRY) -> TokenChunk:
+    """Three steps; where the geometry has motion maps, the later ones move."""
     chunk = formula_chunk(steps=3, rows=ROWS, columns=COLUMNS, geometry=geometry, mixed_levels=mixed_levels)
     top = np.full_like(chunk.levels, len(geometry.level_bits) - 1)
     moved = TokenChunk(indices=chunk.indices ^ np.uint64(seed * 77), levels=top, geometry=geometry)
+    moved.vectors[1:] = np.random.default_rng(seed).integers(-20, 21, moved.vectors[1:].shape)
     return truncate(moved, chunk.levels)
 
 
@@ -153,6 +158,21 @@ def test_trim_refuses() -> None:
         trim(io.BytesIO(data), io.BytesIO(), bits_per_pixel=1e-4)
 
 
+@pytest.mark.parametrize("by_rate", [False, True])
+def test_trim_keeps_motion(by_rate: bool) -> None:
+    data = make_tok(geometry=MOVING)
+    small, least = trimmed(data, quality=1)
+    if by_rate:
+        _, most = trimmed(data, quality=6)
+        small, _ = trimmed(data, bits_per_pixel=(least + most) / 2)
+    assert survey(io.BytesIO(small), check_tokens=True).complete
+    whole, less = list(read_chunks(io.BytesIO(data))), list(read_chunks(io.BytesIO(small)))
+    assert sum(chunk.kept_bit_count() for chunk in less) < sum(chunk.kept_bit_count() for chunk in whole)
+    for before, after in zip(whole, less, strict=True):
+        assert before.vectors[1:].any()
+        assert np.array_equal(after.vectors, before.vectors)
+
+
 def test_trim_goes_around_damage() -> None:
     data = bytearray(make_tok(chunks=3))
     at = data.index(next(iter(read_stream(io.BytesIO(bytes(data))))).token_data)  # type: ignore[union-attr]
@@ -226,6 +246,38 @@ def test_tokens_go_out_and_come_back(suffix: str, mixed_levels: bool, tmp_path: 
         for before, after in pairs:
             assert np.array_equal(before.indices, after.indices)
             assert np.array_equal(before.levels, after.levels)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_motion_goes_out_and_comes_back(suffix: str, tmp_path: Path) -> None:
+    data = make_tok(geometry=MOVING)
+    arrays = token_arrays(io.BytesIO(data))
+    assert (arrays["vectors"].dtype, arrays["vectors"].shape) == (np.int16, (6, ROWS // 2, COLUMNS // 2, 2))
+    assert "vectors" not in token_arrays(io.BytesIO(make_tok()))
+    path = tmp_path / f"tokens{suffix}"
+    write_arrays(path, arrays, suffix=suffix)
+    back = read_arrays(path)
+    for dtype in (np.int16, np.int64):
+        again = tok_bytes({**back, "vectors": back["vectors"].astype(dtype)}, entropy=ADAPTIVE)
+        for before, after in zip(read_chunks(io.BytesIO(data)), read_chunks(again), strict=True):
+            assert np.array_equal(before.vectors, after.vectors)
+            assert np.array_equal(before.indices, after.indices)
+    still = {name: array for name, array in back.items() if name != "vectors"}
+    assert not any(chunk.vectors.any() for chunk in read_chunks(tok_bytes(still, entropy=ADAPTIVE)))
+
+
+def test_motion_that_does_not_fit_is_refused() -> None:
+    arrays = token_arrays(io.BytesIO(make_tok(geometry=MOVING)))
+    good = arrays["vectors"].astype(np.int64)
+    first, *far = (good.copy() for _ in range(5))
+    first[0, 0, 0] = 1
+    for vectors, value in zip(far, (512, -512, -(1 << 15), -(1 << 63)), strict=True):
+        vectors[1, 0, 0, 0] = value
+    for wrong in (good[:-1], good[..., :1], good / 2, first, *far, far[2].astype(np.int16)):
+        with pytest.raises(UsageError, match="vectors"):
+            tok_bytes({**arrays, "vectors": wrong}, entropy=ADAPTIVE)
+    with pytest.raises(UsageError, match="vectors"):
+        tok_bytes({**token_arrays(io.BytesIO(make_tok())), "vectors": good}, entropy=ADAPTIVE)
 
 
 def test_indices_alone_are_enough() -> None:

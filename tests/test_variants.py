@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import spec_decoder
 import torch
-from network_helpers import SMALL, clip, small_model
+from network_helpers import NO_MOTION, SMALL, clip, small_model
 from torch import Tensor
-from variants import ALL, EARLY, MEMORYLESS, PLAIN, RECURRENT_PARTS, VARIANTS
+from variants import ALL, EARLY, MEMORYLESS, MOVED, PLAIN, RECURRENT_PARTS, VARIANTS
 
 from tokcodec import Codec
 from tokcodec.container import ChunkRecord, read_stream
@@ -24,6 +24,7 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import Forecast, Past, Tokenizer
+from tokcodec.tokenizer.motion import displacement_of_map
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, to_signed_unit
 from tokcodec.training.config import RunConfig, read_run_config
@@ -59,13 +60,14 @@ def test_defaults_are_written_as_they_were_before_the_switches():
     written = json.loads(ALL.to_json())
     assert (written["adaptive_norm"], written["temporal_downsampling"], written["recurrent"]) == (False, "early", False)
     assert set(json.loads(EARLY.to_json())) - set(json.loads(SMALL.to_json())) == {"temporal_downsampling"}
-    for config in (SMALL, PLAIN, EARLY, MEMORYLESS, ALL):
+    assert set(json.loads(MOVED.to_json())) - set(json.loads(SMALL.to_json())) == {"coded_motion"}
+    for config in (SMALL, PLAIN, EARLY, MOVED, MEMORYLESS, ALL):
         assert TokenizerConfig.from_json(config.to_json()) == config
     explicit = json.loads(SMALL.to_json()) | {"adaptive_norm": True, "temporal_downsampling": "late", "recurrent": True}
     assert TokenizerConfig.from_json(json.dumps(explicit)) == SMALL
 
 
-@pytest.mark.parametrize("name", ["adaptive_norm", "recurrent", "temporal_downsampling", "reccurent"])
+@pytest.mark.parametrize("name", ["adaptive_norm", "recurrent", "temporal_downsampling", "coded_motion", "reccurent"])
 @pytest.mark.parametrize("value", [1, 0, None, "true", "middle", [], {}])
 def test_values_that_are_not_possible_are_refused(name: str, value: object):
     text = json.dumps(json.loads(SMALL.to_json()) | {name: value})
@@ -158,7 +160,7 @@ def test_variants_are_causal(config: TokenizerConfig, changed: int):
     assert (first[step] != second[step]).any()
 
 
-@pytest.mark.parametrize("config", [pytest.param(SMALL, id="recurrent"), *VARIANTS[2:]])
+@pytest.mark.parametrize("config", [pytest.param(SMALL, id="recurrent"), *VARIANTS[3:]])
 @torch.no_grad()
 def test_without_recurrence_tokens_alone_make_their_frames(config: TokenizerConfig):
     decoder = small_model(config).decoder
@@ -178,6 +180,48 @@ def test_without_recurrence_tokens_alone_make_their_frames(config: TokenizerConf
     assert forecasts[0].motion.dtype == torch.float32
     assert bool(forecasts[0].motion.any()) is config.recurrent
     assert (states[2].motion is None) is not config.recurrent
+
+
+def test_motion_can_only_move_what_is_held():
+    with pytest.raises(ModelError, match="recurrent"):
+        replace(SMALL, coded_motion=True, recurrent=False)
+
+
+def test_coded_motion_takes_the_place_of_found_motion():
+    default, moved = names(SMALL, "decoder"), names(MOVED, "decoder")
+    parts = [{name.split(".")[0] for name in set(a) - set(b)} for a, b in ((default, moved), (moved, default))]
+    assert parts == [{"motion_out"}, {"displacement_in", "rest_out"}]
+    assert names(MOVED, "encoder") == names(SMALL, "encoder")
+
+
+@torch.no_grad()
+def test_a_motion_map_moves_features_and_picture():
+    """Where all else is off, the picture before is shown, from as far away as the map says."""
+    model = small_model(MOVED)
+    decoder = model.decoder
+    for name, parameter in decoder.named_parameters():
+        if name.split(".")[0] in ("rest_out", "patch_out", "repair_out", "mask_out"):
+            parameter.zero_()
+    decoder.mask_out.bias.fill_(50.0)
+    tokens, kept = random_tokens(2, 3, 4)
+    _, state = decoder.step(tokens[0], kept, None)
+    state = replace(state, picture=torch.rand(1, 3, 24, 32, generator=torch.manual_seed(1)))
+    vectors = torch.zeros(1, 2, 2, 2, dtype=torch.int16)
+    vectors[..., 0], vectors[..., 1] = 8, -16
+    frames, after = decoder.step(tokens[1], kept, state, displacement_of_map(vectors, 3, 4))
+    for n in range(4):  # 4 pixels to the right and 8 up by the last frame, linearly; a half pixel is two units
+        right, up = n + 1, 2 * (n + 1)
+        torch.testing.assert_close(frames[:, n, :, up:, : 32 - right], state.picture[:, :, : 24 - up, right:])
+    still = decoder.step(tokens[1], kept, state, torch.zeros(1, 2, 3, 4))[1]
+    assert (still.features != after.features).any()
+
+
+def test_each_later_step_has_a_motion_map():
+    encoder = StreamEncoder(small_model(MOVED), UniformAllocator(level=6))
+    steps = [step for step in map(encoder.push, clip(9, 40, 56)) if step is not None]
+    assert [(step.vectors.shape, step.vectors.dtype) for step in steps] == [((3, 4, 2), np.int16)] * 3
+    assert not steps[0].vectors.any()
+    assert max(np.abs(step.vectors.astype(int)).max() for step in steps) <= 511
 
 
 def test_without_recurrence_its_parts_are_not_there(monkeypatch: pytest.MonkeyPatch):
@@ -237,17 +281,30 @@ def test_the_decoder_of_the_specification_shows_the_same(config: TokenizerConfig
     entry = save_tokenizer(small_model(config), tmp_path, name="own")
     model = load_tokenizer(entry)
     network = spec_decoder.Network(*spec_decoder.read_weights(entry.path.read_bytes()))
-    tokens, kept = random_tokens(3, 3, 4)
+    tokens, kept = random_tokens(3, 5, 7)
     kept[..., :2] = 0
     ours = theirs = None
-    for step in tokens:
+    for number, step in enumerate(tokens):
+        vectors = np.random.default_rng(number).integers(-30, 31, (3, 4, 2)).astype(np.int16)
+        vectors[0, 0] = -511, 511
+        moved = config.coded_motion and number > 0
+        displacement = displacement_of_map(torch.from_numpy(vectors)[None], 5, 7) if moved else None
         with torch.no_grad():
-            pixels, ours = model.decoder.step(step, kept, ours)
-        frames, theirs = network.step((step * kept)[0].numpy(), kept[0].numpy(), theirs)
+            pixels, ours = model.decoder.step(step, kept, ours, displacement)
+        frames, theirs = network.step((step * kept)[0].numpy(), kept[0].numpy(), theirs, vectors)
         np.testing.assert_allclose(np.stack(frames), pixels[0].numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("change", [{"recurrent": 1}, {"temporal_downsampling": "middle"}, {"reccurent": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recurrent": 1},
+        {"temporal_downsampling": "middle"},
+        {"reccurent": True},
+        {"coded_motion": 1},
+        {"coded_motion": True, "recurrent": False},
+    ],
+)
 def test_the_decoder_of_the_specification_refuses_other_values(change: dict[str, object], tmp_path: Path):
     class Config(TokenizerConfig):
         def to_json(self) -> str:
@@ -271,10 +328,11 @@ def test_tokens_of_variants_are_refined(config: TokenizerConfig):
     z, _ = model.encoder.step(frames[:, :1], None)
     kept = torch.ones_like(z)
     _, state = model.decoder.step(signs(z), kept, None)
-    _, state = model.decoder.step(signs(z), kept, state)
-    refined = refine(model.decoder, z, kept, state, frames[:, 1:], iterations=8)
+    moved = torch.full((1, 2, 3, 4), 0.5) if config.coded_motion else None
+    _, state = model.decoder.step(signs(z), kept, state, moved)
+    refined = refine(model.decoder, z, kept, state, frames[:, 1:], displacement=moved, iterations=8)
     errors = [
-        float((model.decoder.step(tokens, kept, state)[0].clamp(-1, 1) - frames[:, 1:]).square().sum())
+        float((model.decoder.step(tokens, kept, state, moved)[0].clamp(-1, 1) - frames[:, 1:]).square().sum())
         for tokens in (signs(z), refined)
     ]
     assert errors[1] < errors[0]
@@ -282,4 +340,5 @@ def test_tokens_of_variants_are_refined(config: TokenizerConfig):
     assert (plain != better).any()
     decoder = StreamDecoder(model, height=24, width=32)
     full = np.full(plain.shape[1:], 18, np.uint8)
-    assert [len(decoder.step(step, full)) for step in better] == [1, 4]
+    motion = np.zeros((2, 2, 2), np.int16) if config.coded_motion else NO_MOTION
+    assert [len(decoder.step(step, full, motion)) for step in better] == [1, 4]

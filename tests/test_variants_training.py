@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from network_helpers import SMALL
-from variants import ALL, EARLY, MEMORYLESS, PLAIN, RECURRENT_PARTS, VARIANTS
+from variants import ALL, EARLY, MEMORYLESS, MOVED, PLAIN, RECURRENT_PARTS, VARIANTS
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.config import TokenizerConfig
@@ -46,6 +46,7 @@ def test_losses_of_variants_reach_every_weight(config: TokenizerConfig, quantize
             if not parameter.any():
                 parameter.normal_(std=0.1)
     frames, motion = Noise().batch(1, 9, 16)
+    motion = motion + 1  # so that something moves, in so small a picture too
     kept = everything(1, 3, 2)
     terms = clip_losses(model, frames, kept, TrainConfig(), "full", motion=motion)
     assert ("motion" in terms) == ("moved" in terms) == config.recurrent, "nobody learns to move what does not move"
@@ -120,7 +121,7 @@ def test_a_run_goes_on_with_its_own_variant_only(tmp_path: Path):
     run = Trainer(model_config=ALL, config=config, checkpoint=checkpoint)
     run.run(Noise(), max_minutes=0.0001, total_minutes=0.0001, log=lambda _: None)
     assert Trainer(model_config=ALL, config=config, checkpoint=checkpoint).step == run.step >= 1
-    for other in (SMALL, PLAIN, EARLY, MEMORYLESS):
+    for other in (SMALL, PLAIN, EARLY, MOVED, MEMORYLESS):
         with pytest.raises(ModelError, match="another model"):
             Trainer(model_config=other, config=config, checkpoint=checkpoint)
     report = initialise(Tokenizer(SMALL), checkpoint)

@@ -62,8 +62,16 @@ def data_of(entry: dict[str, Any]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.write_weights(tmp_path_factory.mktemp("weights"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    plain, moving = (tiny_model.write_weights(folder, motion=motion) for motion in (False, True))
+    return {tiny_model.SHA256: plain, tiny_model.MOTION_SHA256: moving}
+
+
+@pytest.fixture
+def weights(models: dict[str, Path], entry: dict[str, Any]) -> Path:
+    """Those that the file of an entry names, or where nobody has them others."""
+    return models.get(read_by_spec(data_of(entry)).header.tokenizer_digest.hex(), models[tiny_model.SHA256])
 
 
 # --- what the two readers say, as the manifest says it ---
@@ -82,6 +90,7 @@ def header_of_tokcodec(header: StreamHeader) -> dict[str, Any]:
         "frame_rate": listed(header.frame_rate),
         "sample_aspect_ratio": listed(header.sample_aspect_ratio),
         "still_image": header.still_image,
+        "motion_maps": geometry.motion_tokens == 2,
         **asdict(header.colour),
         "bits_per_token": geometry.bits_per_token,
         "spatial_factor": geometry.spatial_factor,
@@ -110,6 +119,7 @@ def header_of_spec(header: spec_decoder.Header) -> dict[str, Any]:
         **{name: getattr(geometry, name) for name in factors},
         **{name: list(getattr(header, name)) for name in ("time_base", "frame_rate", "sample_aspect_ratio")},
         **dict(zip(("primaries", "transfer", "matrix"), header.colour, strict=True)),
+        "motion_maps": geometry.motion,
         "level_bits": list(geometry.level_bits),
         "probability_digest": header.probability_digest.hex(),
         "tokenizer_digest": header.tokenizer_digest.hex(),
@@ -139,8 +149,9 @@ def chunk_entry(
     tokens_crc: int,
     indices: NDArray[np.uint64],
     levels: NDArray[np.uint8],
+    vectors: NDArray[np.int16],
 ) -> dict[str, Any]:
-    tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes()
+    tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
     assert crc32(tokens) == tokens_crc
     return {
         "number": number,
@@ -161,12 +172,13 @@ def chunk_of_tokcodec(record: ChunkRecord, header: StreamHeader) -> dict[str, An
         record.tokens_crc32,
         tokens.indices,
         tokens.levels,
+        tokens.vectors,
     )
 
 
 def chunk_of_spec(chunk: spec_decoder.Chunk, header: spec_decoder.Header) -> dict[str, Any]:
-    indices, levels = spec_decoder.decode_chunk(chunk, header)
-    return chunk_entry(chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, indices, levels)
+    tokens = spec_decoder.decode_chunk(chunk, header)
+    return chunk_entry(chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, *tokens)
 
 
 @dataclass(kw_only=True)
@@ -238,6 +250,8 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert tiny_model.SHA256 == "7191f6d08d089cb2f3f495da9c411383afcbd1990b3de37eb8ec1c46dd6ab952"
     assert hashlib.sha256(tiny_model.weights_bytes()).hexdigest() == tiny_model.SHA256
     assert MANIFEST["tiny_model_sha256"] == tiny_model.SHA256
+    moving = tiny_model.weights_bytes(tiny_model.MOTION_CONFIG_JSON)
+    assert hashlib.sha256(moving).hexdigest() == tiny_model.MOTION_SHA256 == MANIFEST["tiny_motion_model_sha256"]
 
 
 # --- good and grease ---
@@ -301,13 +315,13 @@ def test_pixels(entry: dict[str, Any], weights: Path) -> None:
     wanted = np.load(FOLDER / entry["pixels"]["file"], allow_pickle=False)
     found = spec_decoder.parse(data_of(entry))
     header = found.header
-    indices, levels = spec_decoder.decode_chunk(found.chunks[0], header)
-    by_spec = spec_decoder.decode_pixels(weights.read_bytes(), indices, levels, header, entry["frames"])
+    decoded = spec_decoder.decode_chunk(found.chunks[0], header)
+    by_spec = spec_decoder.decode_pixels(weights.read_bytes(), decoded, header, entry["frames"])
     model = prepare(load_tokenizer(entry_of_file(weights)), torch.device("cpu"), torch.float32)
     decoder = StreamDecoder(model, height=header.height, width=header.width)
     reader = read_stream(io.BytesIO(data_of(entry)))
     tokens = decode_chunk(next(item for item in reader if isinstance(item, ChunkRecord)), reader.header)
-    steps = [decoder.step(*step) for step in zip(tokens.indices, tokens.kept_bits(), strict=True)]
+    steps = [decoder.step(*step) for step in zip(tokens.indices, tokens.kept_bits(), tokens.vectors, strict=True)]
     by_tokcodec = np.concatenate(steps)[: entry["frames"]]
     for pixels in (by_spec, by_tokcodec):
         assert pixels.shape == wanted.shape
@@ -386,9 +400,9 @@ def test_bad_pixels(entry: dict[str, Any], weights: Path) -> None:
     for codec in (Codec(weights=weights, device="cpu"), Codec(device="cpu")):
         with pytest.raises(getattr(errors, entry["exception"])):
             codec.decode_frames(data)
-    indices, levels = spec_decoder.decode_chunk(found.chunks[0], found.header)
+    tokens = spec_decoder.decode_chunk(found.chunks[0], found.header)
     with pytest.raises(spec_decoder.SpecError) as caught:
-        spec_decoder.decode_pixels(weights.read_bytes(), indices, levels, found.header, 5)
+        spec_decoder.decode_pixels(weights.read_bytes(), tokens, found.header, 5)
     assert caught.value.kind == entry["error"]
 
 
@@ -480,7 +494,12 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     """The same tokens, or both refuse; the CRC of the tokens is not asked."""
     steps, rows, columns = (data.draw(st.integers(1, high)) for high in (3, 5, 6))
     levels = data.draw(st.sampled_from([(0, 1), (0, 3, 6), (0, 2, 5, 7, 18)]))
-    geometry = TokenGeometry(bits_per_token=levels[-1], level_bits=levels, block_tokens=data.draw(st.integers(1, 3)))
+    geometry = TokenGeometry(
+        bits_per_token=levels[-1],
+        level_bits=levels,
+        block_tokens=data.draw(st.integers(1, 3)),
+        motion_tokens=data.draw(st.sampled_from([0, 2])),
+    )
     words = data.draw(st.binary(min_size=4, max_size=40))
     if data.draw(st.booleans()):
         shape = (steps, rows, columns)
@@ -488,9 +507,11 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         top = np.full(blocks, len(levels) - 1, np.uint8)
         indices = make_vectors.noise(len(words), shape) & np.uint64((1 << levels[-1]) - 1)
         wanted = (make_vectors.noise(words[0], blocks) % np.uint64(len(levels))).astype(np.uint8)
-        whole = TokenChunk(indices=indices, levels=top, geometry=geometry)
+        vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
+        vectors[1:] = (make_vectors.noise(words[1], vectors[1:].shape) % np.uint64(9)).astype(np.int16) - 4
+        whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors)
         words = encode_tokens(truncate(whole, wanted)) + words[: data.draw(st.sampled_from([0, 0, 4]))]
-    theirs = spec_decoder.Geometry(levels[-1], levels, geometry.block_tokens)
+    theirs = spec_decoder.Geometry(levels[-1], levels, geometry.block_tokens, motion=bool(geometry.motion_tokens))
     try:
         expected = spec_decoder.decode_tokens(words, steps, rows, columns, theirs)
     except spec_decoder.SpecError:
@@ -500,3 +521,4 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     found = decode_tokens(words, steps=steps, rows=rows, columns=columns, geometry=geometry)
     assert np.array_equal(found.indices, expected[0])
     assert np.array_equal(found.levels, expected[1])
+    assert np.array_equal(found.vectors, expected[2])

@@ -17,6 +17,10 @@ CONFIG_JSON = (
 NAME = "tiny"
 SHA256 = "7191f6d08d089cb2f3f495da9c411383afcbd1990b3de37eb8ec1c46dd6ab952"
 """Digest of :func:`weights_bytes`; the vectors name it in their headers."""
+MOTION_CONFIG_JSON = CONFIG_JSON.replace('"decoder_blocks"', '"coded_motion": true, "decoder_blocks"')
+"""The same with motion maps (spec section 8.4)."""
+MOTION_NAME = "tiny-motion"
+MOTION_SHA256 = "b5bcc3e8b2d718ebc7a2d842b1c5c5e8f18ccc17b5ad11d14ffb77586e4c57d7"
 
 
 def _uniform(seed: int) -> Iterator[int]:
@@ -35,10 +39,10 @@ def _values(name: str, shape: tuple[int, ...], numbers: Iterator[int]) -> list[f
     if len(shape) == 4:
         # About the variance of 1 / fan-in, but a third of it where pixels come out, to stay in range, and where
         # motion comes out, so that some of it is slow.
+        quiet = ("patch_out.weight", "repair_out.weight", "motion_out.weight", "rest_out.weight")
         high = min(
             128,
-            math.isqrt(3 * 65536 // math.prod(shape[1:]))
-            // (3 if name.endswith(("patch_out.weight", "repair_out.weight", "motion_out.weight")) else 1),
+            math.isqrt(3 * 65536 // math.prod(shape[1:])) // (3 if name.endswith(quiet) else 1),
         )
     else:
         high = 32
@@ -56,15 +60,15 @@ def _bfloat16(values: list[float]) -> bytes:
     return bytes(out)
 
 
-def weights_bytes() -> bytes:
+def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
     """The safetensors file; written here and not by the library, so that its layout never changes."""
     from tokcodec.tokenizer.config import TokenizerConfig
     from tokcodec.tokenizer.model import Tokenizer
     from tokcodec.weights.registry import CONFIG_KEY
 
-    model = Tokenizer(TokenizerConfig.from_json(CONFIG_JSON))
+    model = Tokenizer(TokenizerConfig.from_json(config_json))
     shapes = {name: tuple(tensor.shape) for name, tensor in sorted(model.state_dict().items())}
-    head: dict[str, object] = {"__metadata__": {CONFIG_KEY: CONFIG_JSON}}
+    head: dict[str, object] = {"__metadata__": {CONFIG_KEY: config_json}}
     body = bytearray()
     for number, (name, shape) in enumerate(shapes.items(), start=1):
         data = _bfloat16(_values(name, shape, _uniform(number)))
@@ -75,11 +79,12 @@ def weights_bytes() -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_weights(folder: Path) -> Path:
-    """Write the weights into a folder; gives their path."""
-    data = weights_bytes()
-    if hashlib.sha256(data).hexdigest() != SHA256:
+def write_weights(folder: Path, *, motion: bool = False) -> Path:
+    """Write the weights (with `motion`, those of the model with motion maps) into a folder; gives their path."""
+    name, sha256 = (MOTION_NAME, MOTION_SHA256) if motion else (NAME, SHA256)
+    data = weights_bytes(MOTION_CONFIG_JSON if motion else CONFIG_JSON)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")
-    path = folder / f"{NAME}-{SHA256[:12]}.safetensors"
+    path = folder / f"{name}-{sha256[:12]}.safetensors"
     path.write_bytes(data)
     return path

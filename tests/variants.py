@@ -9,11 +9,18 @@ from network_helpers import SMALL
 
 PLAIN = replace(SMALL, adaptive_norm=False)
 EARLY = replace(SMALL, temporal_downsampling="early")
+MOVED = replace(SMALL, coded_motion=True)
 MEMORYLESS = replace(SMALL, recurrent=False)
 ALL = replace(SMALL, adaptive_norm=False, temporal_downsampling="early", recurrent=False)
 VARIANTS = [
     pytest.param(config, id=name)
-    for name, config in (("plain", PLAIN), ("early", EARLY), ("memoryless", MEMORYLESS), ("all", ALL))
+    for name, config in (
+        ("plain", PLAIN),
+        ("early", EARLY),
+        ("moved", MOVED),
+        ("memoryless", MEMORYLESS),
+        ("all", ALL),
+    )
 ]
 
 RECURRENT_PARTS = ("motion_out", "mask_out", "norm_state", "repair_out", "state_in", "warp_in")

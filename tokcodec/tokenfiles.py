@@ -223,6 +223,10 @@ def _tokens(
 def _vectors(arrays: Arrays, shape: tuple[int, ...]) -> NDArray[np.int16]:
     """Motion maps, checked; a first step's is checked where its chunk is coded."""
     given = np.asarray(arrays.get("vectors", np.zeros(shape, np.int16)))
-    if given.shape != shape or given.dtype.kind not in "iu" or (given.size and np.abs(given).max() > MAX_VECTOR):
+    if (
+        given.shape != shape
+        or given.dtype.kind not in "iu"
+        or (given.size and (int(given.min()) < -MAX_VECTOR or int(given.max()) > MAX_VECTOR))
+    ):
         raise UsageError(f"vectors must be whole numbers of shape {shape}, at most {MAX_VECTOR}")
     return given.astype(np.int16)
