@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from make_vectors import motion_map
 from numpy.typing import NDArray
 
-from tokcodec.bits import decode_tokens, encode_tokens, tokens_crc32
+from tokcodec.bits import decode_tokens, encode_tokens, motion_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
 from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
@@ -213,3 +213,13 @@ def test_maps_that_cannot_be_are_refused() -> None:
             encode_tokens(replace(chunk, vectors=vectors))
     with pytest.raises(UsageError, match="do not fit"):
         encode_tokens(replace(chunk, geometry=replace(GEOMETRY, motion_tokens=0)))
+
+
+def test_what_maps_cost_is_told_apart_from_tokens() -> None:
+    chunk = chunk_of(maps("random", "smooth", rows=9, columns=16))
+    still = replace(chunk, vectors=np.zeros_like(chunk.vectors))
+    both, without = (8 * len(encode_tokens(found)) for found in (chunk, still))
+    assert both - without == pytest.approx(motion_bit_count(chunk), abs=64)
+    assert motion_bit_count(chunk) > 1000
+    plain = TokenChunk(indices=np.zeros((2, 4, 4), np.uint64), levels=np.zeros((2, 1, 1), np.uint8))
+    assert motion_bit_count(plain) == 0

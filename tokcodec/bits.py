@@ -53,6 +53,16 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     return zlib.crc32(chunk.vectors.astype("<i2", copy=False).tobytes(), crc)
 
 
+def motion_bit_count(chunk: TokenChunk) -> int:
+    """About what the motion maps of a chunk are of its coded bits: they are coded by themselves, to whole words."""
+    if not chunk.geometry.motion_tokens:
+        return 0
+    coder, motion = _Encoder(), MotionTraversal(*chunk.vectors.shape[1:3])
+    for vectors in chunk.vectors[1:]:
+        motion.code_step(coder, vectors.copy())
+    return 8 * WORD_BYTES * len(coder.finish())
+
+
 def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorNetwork | None = None) -> bytes:
     """Codes the tokens of one chunk; the bytes stand alone but for shape and geometry (spec section 7.2).
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tokcodec.chunks import PROBABILITY_NAMES, decode_chunk, token_damage
 from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, read_stream
 from tokcodec.errors import CorruptStreamError, ModelError
 from tokcodec.sources import CountingSource, open_tok
+
+if TYPE_CHECKING:
+    from tokcodec.tokens import TokenChunk
 
 NOT_DECODED = "tokens were not decoded"
 
@@ -23,7 +26,8 @@ class ChunkBits:
         number: Position among the file's chunks.
         frames: Frames.
         tokens: Tokens, those that keep no bit among them.
-        coded_bits: Bits of the coded tokens.
+        coded_bits: Bits of the coded tokens, with their maps of levels and of motion.
+        motion_bits: Of these, about as many are motion maps; None unless tokens were decoded.
         raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
     """
 
@@ -31,6 +35,7 @@ class ChunkBits:
     frames: int
     tokens: int
     coded_bits: int
+    motion_bits: int | None
     raw_bits: int | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,6 +45,7 @@ class ChunkBits:
             "frames": self.frames,
             "tokens": self.tokens,
             "coded_bits": self.coded_bits,
+            "motion_bits": self.motion_bits,
             "raw_bits": self.raw_bits,
             "coded_bits_per_token": _share(self.coded_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_bits, self.tokens),
@@ -60,7 +66,8 @@ class Inspection:
         token_bytes: Bytes of coded tokens.
         side_bytes: Bytes of side-stream packets.
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
-        raw_reason: Why that is None; None where it is not.
+        motion_bits: About as many of the coded bits are motion maps; None unless tokens were decoded.
+        raw_reason: Why these are None; None where they are not.
         chunk_bits: Each whole chunk's tokens and bits.
         chunks: Whole chunks.
         frames: Frames in whole chunks.
@@ -77,6 +84,7 @@ class Inspection:
     token_bytes: int
     side_bytes: int
     raw_token_bits: int | None
+    motion_bits: int | None
     raw_reason: str | None
     chunk_bits: tuple[ChunkBits, ...]
     chunks: int
@@ -121,6 +129,7 @@ class Inspection:
             "tokens": self.tokens,
             "coded_token_bits": 8 * self.token_bytes,
             "raw_token_bits": self.raw_token_bits,
+            "motion_bits": self.motion_bits,
             "raw_token_bits_reason": self.raw_reason,
             "coded_bits_per_token": _share(8 * self.token_bytes, self.tokens),
             "raw_bits_per_token": _share(self.raw_token_bits, self.tokens),
@@ -194,10 +203,10 @@ def survey(
     last: tuple[int, int] | None = None
     for item in reader:
         if isinstance(item, ChunkRecord):
-            raw_bits: int | None = None
+            raw_bits = motion_bits = None
             if reason is None:
                 try:
-                    raw_bits = decode_chunk(item, header, prior=prior).kept_bit_count()
+                    raw_bits, motion_bits = _bits_of(decode_chunk(item, header, prior=prior))
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, reader, error))
                     continue
@@ -211,6 +220,7 @@ def survey(
                     frames=item.frames,
                     tokens=header.geometry.steps(item.frames) * rows * columns,
                     coded_bits=8 * len(item.token_data),
+                    motion_bits=motion_bits,
                     raw_bits=raw_bits,
                 )
             )
@@ -233,6 +243,7 @@ def survey(
         token_bytes=token_bytes,
         side_bytes=side_bytes,
         raw_token_bits=None if reason else sum(chunk.raw_bits or 0 for chunk in found),
+        motion_bits=None if reason else sum(chunk.motion_bits or 0 for chunk in found),
         raw_reason=reason,
         chunk_bits=tuple(found),
         chunks=len(found),
@@ -245,6 +256,13 @@ def survey(
         complete=reader.summary.complete and not damages,
         tokens_checked=reason is None,
     )
+
+
+def _bits_of(tokens: TokenChunk) -> tuple[int, int]:
+    """Bits kept, before coding, and about those of the motion maps, after it."""
+    from tokcodec.bits import motion_bit_count  # late: `info` need not wait for the coder
+
+    return tokens.kept_bit_count(), motion_bit_count(tokens)
 
 
 def inspect(path: str | Path) -> Inspection:

@@ -38,10 +38,14 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     if found.bits_per_pixel is not None:
         lines[-1] = ("size", f"{found.file_bytes} bytes, {found.bits_per_pixel:.4f} bits per pixel")
     if found.tokens:
-        each = f"{found.tokens} in {found.token_bytes} bytes, {8 * found.token_bytes / found.tokens:.3f} bits each"
+        motion = found.motion_bits or 0
+        bits = 8 * found.token_bytes - motion
+        each = f"{found.tokens} in {found.token_bytes} bytes, {bits / found.tokens:.3f} bits each"
         if found.raw_token_bits:
             raw = found.raw_token_bits
-            each += f" of {raw / found.tokens:.3f} before coding ({8 * found.token_bytes / raw:.1%})"
+            each += f" of {raw / found.tokens:.3f} before coding ({bits / raw:.1%})"
+        if motion:
+            each += f", and {motion // 8} bytes of motion among them"
         lines.append(("tokens", each))
     if header.probability_model:
         lines.append(("prior", f"SHA-256 {header.probability_digest.hex()[:12]}..."))
