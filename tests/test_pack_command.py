@@ -294,6 +294,7 @@ def no_gradients(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> obj
 def test_a_network_that_cannot_be_compiled_is_trained_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Callable[..., object]
 ):
+    torch._dynamo.reset()  # too many compilations in tests before: it would give up without a word
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", lambda step, **choices: compile_with(step, **{**choices, "backend": backend}))
     phase = Phase(share=1.0, frames=1, side=16, batch=1, stage="full")

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from network_helpers import CPU, NO_MOTION, SMALL, encode_stream, small_model
+from network_helpers import CPU, SMALL, encode_stream, small_model
 
 from tokcodec.errors import DeviceError, ModelError
 from tokcodec.tokenizer.allocation import UniformAllocator
@@ -97,10 +97,11 @@ def test_the_fast_path_decodes_what_float32_decodes():
     frames = np.linspace(0, 255, 9 * 64 * 96 * 3).reshape(9, 64, 96, 3).astype(np.uint8)
     tokens = encode_stream(prepare(model, CPU, torch.float32), frames)
     kept = np.full(tokens.shape[1:], 18, np.uint8)
+    vectors = np.full((4, 6, 2), (5, -3), np.int16)
 
     def decode(dtype: torch.dtype) -> np.ndarray:
         decoder = StreamDecoder(prepare(load_tokenizer(default_entry()), CPU, dtype), height=64, width=96)
-        return np.concatenate([decoder.step(step, kept, NO_MOTION) for step in tokens]).astype(int)
+        return np.concatenate([decoder.step(step, kept, vectors) for step in tokens]).astype(int)
 
     error = np.sqrt(np.mean((decode(torch.float32) - decode(torch.bfloat16)) ** 2))
     assert error <= 1.0
