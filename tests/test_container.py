@@ -522,7 +522,7 @@ def test_critical_means_critical() -> None:
         (4, bytes(8), CorruptStreamError, "time base is 0/0"),
         (4, b"\x02\0\0\0\x04\0\0\0", CorruptStreamError, "lowest terms"),
         (12, b"\x00\0\0\0\x01\0\0\0", CorruptStreamError, "frame rate is 0/1"),
-        (28, b"\x02", CorruptStreamError, "flags"),
+        (28, b"\x04", CorruptStreamError, "flags"),
         (32, b"\x02", CorruptStreamError, "full range"),
         (33, b"\x41", CorruptStreamError, "bits per token is 65"),
         (34, b"\x00", CorruptStreamError, "spatial factor"),
