@@ -957,6 +957,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "recurrent": (True, False),
     "temporal_downsampling": ("late", "early"),
     "coded_motion": (False, True),
+    "transform": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -972,6 +973,9 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
         value = config.setdefault(name, values[0])
         check(type(value) is type(values[0]) and value in values, 0, f"{name} is {value}", "M")
     check(config["recurrent"] or not config["coded_motion"], 0, "coded motion without recurrence", "M")
+    suits = config["recurrent"] and config["bits_per_token"] <= 62
+    check(suits or not config["transform"], 0, "a transform without recurrence, or of more than 62 bits", "M")
+    check(config["encoder_blocks"] > 0 or config["transform"], 0, "no blocks in the encoder", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1083,6 +1087,11 @@ class Network:
             x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
         y = silu(self.norm(trunk + ".norm_out", x))
         frames = []
+        linear = None
+        if self.config["transform"]:
+            W = self.tensors[f"decoder.{trunk}.synthesis.weight"]
+            cells = np.tensordot(W, np.concatenate([signs, kept]), axes=1) / np.sqrt(np.float32(len(W)))
+            linear = shuffle(cells, 8)
         groups = [self.conv("split_first", y)] if state is None else np.split(self.conv("split_rest", y), 4)
         motions = [None] * len(groups)
         if past is not None:
@@ -1094,16 +1103,22 @@ class Network:
             still = np.where(kept.any(axis=0), 0, np.clip((0.4 - fastest) / 0.2, 0, 1))
             x = x + still * (past[0] - x)
             held = still.repeat(8, axis=0).repeat(8, axis=1)
-        for group, motion in zip(groups, motions, strict=True):
+        for n, (group, motion) in enumerate(zip(groups, motions, strict=True)):
             m = shuffle(group, 2)
-            if motion is not None:
-                moved = warp(past[1], motion)
-                m = m + self.conv("warp_in", unshuffle(moved, 4))
+            added = np.float32(0) if linear is None else linear[3 * n : 3 * n + 3]
+            moved = None if motion is None else warp(past[1], motion)
+            if moved is not None:
+                m = m + self.conv("warp_in", unshuffle(moved + added, 4))
+            elif linear is not None:
+                m = m + self.conv("warp_in", unshuffle(added, 4))
             m = silu(self.norm("norm_patch", self.block("frame_block", m)))
-            frame = shuffle(self.conv("patch_out", m), 4)
-            if motion is not None:
+            if moved is None and linear is not None:
+                frame = shuffle(self.conv("repair_out", m), 4) + added
+            else:
+                frame = shuffle(self.conv("patch_out", m), 4)
+            if moved is not None:
                 mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
-                frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4)
+                frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4) + added
                 frame = frame + held * (past[1] - frame)
             frames.append(frame)
         return frames, (x, np.clip(frames[-1], -1, 1))

@@ -44,6 +44,9 @@ class MadeUpTrial:
     def coded_bits(self, levels: int) -> NDArray[np.float64]:
         return 0.75 * np.asarray(self.geometry.level_bits[:levels])[:, None, None] * self.tokens
 
+    def linear(self, levels: int) -> None:
+        return None
+
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         self.asked.append(tuple(levels))
         gains = np.log1p(np.asarray(self.geometry.level_bits) / GAIN_SCALE_BITS)

@@ -63,3 +63,9 @@ def test_the_estimate_is_near_what_the_entropy_coder_needs(change: float):
     geometry = TokenGeometry(bits_per_token=PLANES, level_bits=(0, 3, 6))
     chunk = TokenChunk(indices=indices, levels=np.full((10, 6, 8), 2, np.uint8), geometry=geometry)
     assert expected == pytest.approx(8 * len(encode_tokens(chunk)), rel=0.25)
+
+
+def test_a_first_step_of_bits_that_are_seldom_set_is_priced_by_itself():
+    bits = np.where(np.random.default_rng(1).random((PLANES, 24, 32)) < 0.05, 1, -1).astype(np.int8)
+    known, unknown = (CodingCost(PLANES, seldom=seldom).estimate(bits).mean() for seldom in (True, False))
+    assert known < 0.4 < unknown

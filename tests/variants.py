@@ -10,6 +10,8 @@ from network_helpers import SMALL
 PLAIN = replace(SMALL, adaptive_norm=False)
 EARLY = replace(SMALL, temporal_downsampling="early")
 MOVED = replace(SMALL, coded_motion=True)
+TRANSFORM = replace(SMALL, transform=True)
+ANALYSIS = replace(SMALL, transform=True, encoder_blocks=0, coded_motion=True)
 MEMORYLESS = replace(SMALL, recurrent=False)
 ALL = replace(SMALL, adaptive_norm=False, temporal_downsampling="early", recurrent=False)
 VARIANTS = [
@@ -18,6 +20,8 @@ VARIANTS = [
         ("plain", PLAIN),
         ("early", EARLY),
         ("moved", MOVED),
+        ("transform", TRANSFORM),
+        ("analysis", ANALYSIS),
         ("memoryless", MEMORYLESS),
         ("all", ALL),
     )

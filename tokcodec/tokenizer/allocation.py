@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,13 @@ class Trial(Protocol):
 
     def coded_bits(self, levels: int) -> NDArray[np.float64]:
         """What each block's tokens are expected to cost at each of the first levels: `(levels, rows, columns)`."""
+        ...
+
+    def linear(self, levels: int) -> Distortions | None:
+        """Errors of a transform without the networks, at each of the first levels: `(levels, rows, columns)`.
+
+        In the units of `distortions`; None where there is no transform.
+        """
         ...
 
     def distortions(self, levels: Sequence[int]) -> Distortions:
@@ -154,11 +162,20 @@ class RateDistortionAllocator:
         config = self._config
         table = np.asarray(trial.geometry.level_bits, np.float64)
         top = len(table) - 1
-        tried = sorted({min(level, top) for level in config.tried} | ({top} if trial.first else set()))
+        linear = trial.linear(len(table))
+        levels = {min(level, top) for level in config.tried}
+        if linear is not None:
+            levels = {0, top} if len(levels) <= len(TRIED[1]) else levels | {top}
+        if trial.first:
+            levels |= {1, 4, 8, top} if linear is not None else {top}
+        tried = sorted({min(level, top) for level in levels})
         error = np.maximum(trial.distortions(tried), 1.0)
         bits = table[: tried[-1] + 1]
-        gains = np.log1p(table / GAIN_SCALE_BITS)
-        expected = np.exp(_interpolated(gains[: len(bits)], gains[tried], np.log(error)))
+        if linear is None:
+            gains = np.log1p(table / GAIN_SCALE_BITS)
+            expected = np.exp(_interpolated(gains[: len(bits)], gains[tried], np.log(error)))
+        else:
+            expected = _along(linear, tried, error)
         if trial.first or self._left is None:
             stays, weight = np.zeros(error.shape[1:]), np.full(error.shape[1:], config.first_weight)
         else:
@@ -190,6 +207,17 @@ def _interpolated(wanted: NDArray[np.float64], known: NDArray[np.float64], value
     part = part.reshape(-1, *[1] * (values.ndim - 1))
     lines: Distortions = values[right - 1] * (1 - part) + values[right] * part
     return lines
+
+
+def _along(linear: Distortions, tried: list[int], error: Distortions) -> Distortions:
+    """Errors at all levels, which between those that were tried fall as they do without the networks."""
+    found = np.empty_like(linear)
+    for number, (left, right) in enumerate(pairwise(tried)):
+        fall = np.maximum.accumulate(linear[left] - linear[left : right + 1], axis=0)
+        evenly = np.arange(right - left + 1).reshape(-1, 1, 1) / (right - left)
+        part = np.where(fall[-1] > 0, fall / np.maximum(fall[-1], 1e-9), evenly).clip(0, 1)
+        found[left : right + 1] = error[number] + part * (error[number + 1] - error[number])
+    return np.maximum(found, 1.0)
 
 
 QUALITY_LIMITS = {0: (0.0, 6.0), 1: (-8.0, 16.0), 2: (-8.0, 16.0), 3: (-8.0, 16.0)}

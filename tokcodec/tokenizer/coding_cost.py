@@ -28,10 +28,11 @@ class CodingCost:
 
     Args:
         planes: Bits of a token.
+        seldom: Whether many bits are seldom set, so that a chunk's first step is priced by its own bits.
     """
 
-    def __init__(self, planes: int) -> None:
-        self._planes = planes
+    def __init__(self, planes: int, *, seldom: bool = False) -> None:
+        self._planes, self._seldom = planes, seldom
         self.start_chunk()
 
     def start_chunk(self) -> None:
@@ -48,9 +49,12 @@ class CodingCost:
         Args:
             bits: `(planes, rows, columns)`, of the first planes or all; +1 or -1.
         """
-        contexts = self._contexts(bits)
-        costs = -np.log2(self._counts / self._counts.sum(axis=1, keepdims=True))
-        found: NDArray[np.float32] = costs.astype(np.float32).reshape(-1)[2 * contexts + (bits > 0)]
+        places = 2 * self._contexts(bits) + (bits > 0)
+        counts = self._counts
+        if self._seldom and self._before is None:
+            counts = counts + np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
+        costs = -np.log2(counts / counts.sum(axis=1, keepdims=True))
+        found: NDArray[np.float32] = costs.astype(np.float32).reshape(-1)[places]
         return found
 
     def learn(self, bits: Bits) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from tokcodec.errors import ModelError
 from tokcodec.geometry import MOTION_TOKENS, TokenGeometry
+from tokcodec.tokenizer.transform import MAX_BITS
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion")
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "transform")
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -24,7 +25,7 @@ class TokenizerConfig:
     Attributes:
         frame_channels: Channels at a quarter of the picture's resolution, one map a frame.
         latent_channels: Channels at an eighth of the resolution, one map a latent step.
-        encoder_blocks: Residual blocks of the encoder at latent resolution.
+        encoder_blocks: Residual blocks of the encoder at latent resolution; 0 for a transform without a network.
         decoder_blocks: Residual blocks of the decoder at latent resolution.
         quantizer: "lfq", or "none" for continuous latents (what quantization costs; not codable).
         bits_per_token: K, the number of latent axes.
@@ -36,6 +37,8 @@ class TokenizerConfig:
             moved along, and places that are held. Without it such a step shows its tokens alone.
         coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 3.5), and moves the
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
+        transform: Whether bits begin as the signs of a transform's coefficients, to which both networks add; see
+            :mod:`tokcodec.tokenizer.transform`. Without it the encoder makes all latents by itself.
     """
 
     frame_channels: int = 64
@@ -49,6 +52,7 @@ class TokenizerConfig:
     temporal_downsampling: Literal["late", "early"] = "late"
     recurrent: bool = True
     coded_motion: bool = False
+    transform: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -58,9 +62,9 @@ class TokenizerConfig:
             "decoder_blocks",
             "bits_per_token",
         ):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= 4096:
-                raise ModelError(f"{name} of a tokenizer must be a whole number from 1 to 4096, not {value!r}")
+            value, least = getattr(self, name), 0 if name == "encoder_blocks" and self.transform is True else 1
+            if type(value) is not int or not least <= value <= 4096:
+                raise ModelError(f"{name} of a tokenizer must be a whole number from {least} to 4096, not {value!r}")
         if self.bits_per_token > 64:
             raise ModelError("a token has at most 64 bits")
         table = self.level_bits
@@ -78,11 +82,13 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        for name in ("adaptive_norm", "recurrent", "coded_motion"):
+        for name in ("adaptive_norm", "recurrent", "coded_motion", "transform"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
             raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
+        if self.transform and not (self.recurrent and self.bits_per_token <= MAX_BITS):
+            raise ModelError(f"a transform needs a recurrent decoder and tokens of at most {MAX_BITS} bits")
 
     @property
     def geometry(self) -> TokenGeometry:

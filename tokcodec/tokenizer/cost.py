@@ -10,6 +10,7 @@ from torch import nn
 
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.model import Past, Tokenizer
+from tokcodec.tokenizer.transform import Analysis, Synthesis
 
 _SIDE = 64
 
@@ -94,6 +95,8 @@ class _Counter:
         for layer in self._module.modules():
             if isinstance(layer, nn.Conv2d):
                 self._hooks.append(layer.register_forward_hook(self._count))
+            elif isinstance(layer, Analysis | Synthesis):
+                self._hooks.append(layer.register_forward_hook(self._count_places))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,3 +106,7 @@ class _Counter:
     def _count(self, layer: nn.Conv2d, _: object, output: torch.Tensor) -> None:
         kernel = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
         self.multiply_adds += output.numel() * kernel
+
+    def _count_places(self, layer: Analysis | Synthesis, _: object, output: torch.Tensor) -> None:
+        places = output.numel() // (layer.weight.shape[0])
+        self.multiply_adds += places * layer.multiply_adds_per_place

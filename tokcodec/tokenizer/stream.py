@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,7 @@ class StreamEncoder:
         self.geometry: TokenGeometry = model.config.geometry
         self._allocator = allocator
         self._iterations = iterations
-        self._cost = CodingCost(self.geometry.bits_per_token)
+        self._cost = CodingCost(self.geometry.bits_per_token, seldom=model.config.transform)
         self._waiting: list[Tensor] = []
         self._start_chunk()
 
@@ -179,10 +180,11 @@ class StreamEncoder:
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
         with _memory_errors():
             past = self._past(pixels)
-            z, self._state = self._model.encoder.step(pixels, past)
+            slope = torch.full((1,), self._allocator.slope, device=pixels.device)
+            z, self._state = self._model.encoder.step(pixels, past, slope)
             forecast = None if past is None else past.forecast
             trial = _Trial(
-                self._model, signs(z), self._decoded, frames, forecast, self._cost, displacement=self._displacement
+                self._model, signs(z), self._decoded, frames, pixels, forecast, self._cost, self._displacement
             )
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
@@ -238,12 +240,12 @@ class _Trial:
         tokens: Tensor,
         decoded: DecoderState | None,
         source: Tensor,
+        pixels: Tensor,
         forecast: Forecast | None,
         cost: CodingCost,
-        *,
         displacement: Tensor | None,
     ) -> None:
-        self._displacement = displacement
+        self._displacement, self._pixels = displacement, pixels
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
         self._forecast, self._cost = forecast, cost
         self.was_priced = False
@@ -265,12 +267,21 @@ class _Trial:
         table = self.geometry.level_bits[:levels]
         side = self.geometry.block_tokens
         bits = self._tokens[0, : table[-1]].to(torch.int8).cpu().numpy()
-        costs = self._cost.estimate(bits)
-        costs = np.add.reduceat(costs, np.arange(0, costs.shape[1], side), axis=1)
-        costs = np.add.reduceat(costs, np.arange(0, costs.shape[2], side), axis=2)
+        costs = _block_sums(self._cost.estimate(bits), side)
         sums = np.concatenate([np.zeros_like(costs[:1]), costs.cumsum(axis=0, dtype=np.float64)])
         found: NDArray[np.float64] = sums[list(table)]
         return found
+
+    def linear(self, levels: int) -> NDArray[np.float64] | None:
+        """Squared error of each block at each of the first levels if nothing but the transform was there."""
+        if not self._model.config.transform:
+            return None
+        decoder = self._model.decoder
+        trunk = decoder.first if self.first else decoder.later
+        wanted = self._pixels if self._forecast is None else self._pixels - self._forecast.frames
+        errors = trunk.synthesis.errors(self._tokens, wanted).cpu().numpy()
+        table = self.geometry.level_bits[:levels]
+        return _block_sums(errors[list(table)].astype(np.float64), self.geometry.block_tokens)
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
         """Squared error of each block at each level, of a step of four by every second frame."""
@@ -304,6 +315,13 @@ class _Trial:
 def _block_sizes(count: int, side: int) -> NDArray[np.int64]:
     """Lengths of the blocks that `count` tokens are cut into."""
     return np.minimum(side, count - side * np.arange(-(-count // side)))
+
+
+def _block_sums(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Sums over blocks of `side` x `side` places, or what is left of them at the edges: `(..., rows, columns)`."""
+    for axis in (-2, -1):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
+    return values
 
 
 def _kept_mask(kept_bits: NDArray[np.uint8], bits: int, like: Tensor) -> Tensor:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.model import Encoder, Tokenizer
+
+OWN_PARTS = ("analysis", "synthesis")
+"""Parts of a trunk that are made for one frame or for four."""
 
 
 def needs_inflation(model: Tokenizer) -> bool:
     """Whether the four-frame layers were never trained: their biases are still all zero."""
-    biases = (model.encoder.merge_rest.bias, model.decoder.split_rest.bias)
+    biases = [model.decoder.split_rest.bias]
+    if isinstance(model.encoder, Encoder):
+        biases.append(model.encoder.merge_rest.bias)
     return not any(bool(bias.any()) for bias in biases if bias is not None)
 
 
@@ -18,11 +23,14 @@ def inflate(model: Tokenizer) -> None:
     """Start what serves the later steps from what serves the first."""
     encoder, decoder = model.encoder, model.decoder
     with torch.no_grad():
-        encoder.later.load_state_dict(encoder.first.state_dict())
-        decoder.later.load_state_dict(decoder.first.state_dict())
-        if encoder.early:
-            _average(encoder.patch_rest, encoder.patch_in)
-        _average(encoder.merge_rest, encoder.merge_first)
+        for first, later in ((encoder.first, encoder.later), (decoder.first, decoder.later)):
+            own = later.state_dict()
+            shared = {n: v for n, v in first.state_dict().items() if not n.startswith(OWN_PARTS)}
+            later.load_state_dict(own | shared)
+        if isinstance(encoder, Encoder):
+            if encoder.early:
+                _average(encoder.patch_rest, encoder.patch_in)
+            _average(encoder.merge_rest, encoder.merge_first)
         decoder.split_rest.weight.copy_(decoder.split_first.weight.repeat(4, 1, 1, 1))
         decoder.split_rest.bias.copy_(decoder.split_first.bias.repeat(4))  # type: ignore[union-attr]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from tokcodec.training.losses import latent_terms, perceptual_term, reconstructi
 from tokcodec.training.prior_model import PriorModel
 from tokcodec.training.rate import rate_term
 
+SLOPE_RANGE = (600.0, 45000.0)
+"""Lambdas that training draws from."""
 BLOCK_PIXELS = 32
 """Pixels along each side of a block of 4x4 tokens."""
 
@@ -28,7 +31,7 @@ BLOCK_PIXELS = 32
 class Steps:
     """The functions that a clip is unrolled with: those of the model, or compiled ones."""
 
-    encode: Callable[[Tensor, Past | None], tuple[Tensor, EncoderState]]
+    encode: Callable[[Tensor, Past | None, Tensor | None], tuple[Tensor, EncoderState]]
     decode: Callable[[Tensor, Tensor, DecoderState | None, Tensor | None], tuple[Tensor, DecoderState]]
     forecast: Callable[[DecoderState, Tensor | None], Forecast]
 
@@ -52,15 +55,19 @@ class Allocations:
         levels: int64 `(N, steps, rows, columns)` at token resolution.
         still: float32 `(N,)`. A block of a later step keeps nothing where the forecast is nearer to the frames
             than this mean squared error of pixels in [-1, 1]; 0 leaves the levels as they are.
+        slope: float32 `(N,)`, lambda of the encoder where it has a transform; None for its lowest thresholds.
     """
 
     levels: Tensor
     still: Tensor
+    slope: Tensor | None = None
 
     def to(self, device: torch.device) -> Allocations:
         """The same on a device."""
         return Allocations(
-            levels=self.levels.to(device, non_blocking=True), still=self.still.to(device, non_blocking=True)
+            levels=self.levels.to(device, non_blocking=True),
+            still=self.still.to(device, non_blocking=True),
+            slope=None if self.slope is None else self.slope.to(device, non_blocking=True),
         )
 
     def at(self, step: int, frames: Tensor, forecast: Forecast | None) -> Tensor:
@@ -90,7 +97,7 @@ def allocations_of(stage: Stage, config: TrainConfig, shape: tuple[int, int, int
     levels = torch.full(shape, top)
     if stage == "full":
         levels[:, 1:] = usual
-    return Allocations(levels=levels, still=torch.zeros(shape[0]))
+    return Allocations(levels=levels, still=torch.zeros(shape[0]), slope=sample_slopes(shape[0]))
 
 
 def sample_allocations(
@@ -125,7 +132,13 @@ def sample_allocations(
             zero[0] = False
             blocks[zero] = 0
             levels[i] = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
-    return Allocations(levels=levels, still=still)
+    return Allocations(levels=levels, still=still, slope=sample_slopes(batch))
+
+
+def sample_slopes(batch: int) -> Tensor:
+    """Lambdas of the encoder, float32 `(batch,)`: those of all qualities are equally likely."""
+    low, high = (math.log(value) for value in SLOPE_RANGE)
+    return torch.empty(batch).uniform_(low, high).exp()
 
 
 @functools.cache
@@ -178,7 +191,7 @@ def clip_losses(
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
-        z, encoder_state = steps.encode(part, past)
+        z, encoder_state = steps.encode(part, past, allocations.slope)
         tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)

@@ -27,8 +27,10 @@ def widen(model: Tokenizer, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
     Returns:
         The names of the tensors that were filled; none where the weights have as many bits as the model, or more, or
-        differ from it in other sizes.
+        differ from it in other sizes, and where the model has a transform.
     """
+    if model.config.transform:  # whose bits say something from the start
+        return ()
     bits = model.config.bits_per_token
     own = model.state_dict()
     filled = []
