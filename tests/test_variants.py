@@ -318,6 +318,7 @@ def test_the_decoder_of_the_specification_shows_the_same(config: TokenizerConfig
         {"transform": 1},
         {"transform": True, "recurrent": False},
         {"encoder_blocks": 0},
+        {"interpolation": "nearest"},
     ],
 )
 def test_the_decoder_of_the_specification_refuses_other_values(change: dict[str, object], tmp_path: Path):

@@ -11,7 +11,8 @@ PLAIN = replace(SMALL, adaptive_norm=False)
 EARLY = replace(SMALL, temporal_downsampling="early")
 MOVED = replace(SMALL, coded_motion=True)
 TRANSFORM = replace(SMALL, transform=True)
-ANALYSIS = replace(SMALL, transform=True, encoder_blocks=0, coded_motion=True)
+ANALYSIS = replace(SMALL, transform=True, encoder_blocks=0, coded_motion=True, interpolation="bicubic")
+BICUBIC = replace(SMALL, interpolation="bicubic")
 MEMORYLESS = replace(SMALL, recurrent=False)
 ALL = replace(SMALL, adaptive_norm=False, temporal_downsampling="early", recurrent=False)
 VARIANTS = [
@@ -22,6 +23,7 @@ VARIANTS = [
         ("moved", MOVED),
         ("transform", TRANSFORM),
         ("analysis", ANALYSIS),
+        ("bicubic", BICUBIC),
         ("memoryless", MEMORYLESS),
         ("all", ALL),
     )

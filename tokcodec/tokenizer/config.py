@@ -14,7 +14,7 @@ from tokcodec.tokenizer.transform import MAX_BITS
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "transform")
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "transform", "interpolation")
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -39,6 +39,7 @@ class TokenizerConfig:
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
         transform: Whether bits begin as the signs of a transform's coefficients, to which both networks add; see
             :mod:`tokcodec.tokenizer.transform`. Without it the encoder makes all latents by itself.
+        interpolation: Between the pixels of the last picture as the decoder moves it.
     """
 
     frame_channels: int = 64
@@ -53,6 +54,7 @@ class TokenizerConfig:
     recurrent: bool = True
     coded_motion: bool = False
     transform: bool = False
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         for name in (
@@ -82,6 +84,8 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ModelError(f"unknown interpolation {self.interpolation!r}", hint="use bilinear or bicubic")
         for name in ("adaptive_norm", "recurrent", "coded_motion", "transform"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")

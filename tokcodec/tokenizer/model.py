@@ -241,7 +241,7 @@ class Decoder(nn.Module):
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
         self.bits_per_token, self.recurrent = config.bits_per_token, config.recurrent
-        self.coded_motion = config.coded_motion
+        self.coded_motion, self.interpolation = config.coded_motion, config.interpolation
         self.transform = config.transform
         self.first = DecoderTrunk(config, frames=1)
         self.later = DecoderTrunk(config, frames=4)
@@ -328,7 +328,7 @@ class Decoder(nn.Module):
         maps = maps.contiguous(memory_format=torch.channels_last)
         moved = None
         if past is not None and motion is not None:
-            moved = warp(past.picture, motion).flatten(0, 1)
+            moved = warp(past.picture, motion, self.interpolation).flatten(0, 1)
         linear = linear if linear is None else linear.flatten(0, 1)
         known = linear if moved is None else moved if linear is None else moved + linear
         if known is not None:
