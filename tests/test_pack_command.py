@@ -248,7 +248,7 @@ def test_what_is_no_pack_or_does_not_fit(packed: Path, tmp_path: Path):
     assert f"name {Path('folder', 'packed')}" in refused(tmp_path, "--packed", "folder")
     text = refused(tmp_path, "--packed", packed)
     assert "packed clips have 5 of 32x32" in text
-    assert '"pack": {"clip_frames": 17, "side": 128} in the file of --config of `tokcodec pack`' in text
+    assert '"pack": {"clip_frames": 33, "side": 144} in the file of --config of `tokcodec pack`' in text
     assert "remove" not in text
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
     text = refused(tmp_path, "--packed", packed, "--config", "tiny.json", "--exclude", "a*")

@@ -92,11 +92,17 @@ def test_a_run_switches_them(tmp_path: Path):
         path.write_text(text)
         return read_run_config(path, PRESETS, CPU_RUN)
 
-    choices = '"adaptive_norm": false, "temporal_downsampling": "early", "recurrent": false, "coded_motion": false'
-    run = read(f'{{"preset": "gpu", "model": {{{choices}}}, "train": {{"inflate": false}}}}')
-    wanted = replace(
-        CPU_RUN.model, adaptive_norm=False, temporal_downsampling="early", recurrent=False, coded_motion=False
-    )
+    switches = {
+        "adaptive_norm": False,
+        "temporal_downsampling": "early",
+        "recurrent": False,
+        "coded_motion": False,
+        "transform": False,
+        "interpolation": "bilinear",
+        "encoder_blocks": 4,
+    }
+    run = read(json.dumps({"preset": "gpu", "model": switches, "train": {"inflate": False}}))
+    wanted = replace(CPU_RUN.model, **switches)
     assert (run.model, run.train.inflate) == (wanted, False)
     assert read(run.to_json()) == run
     for text, message in (

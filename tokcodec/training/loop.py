@@ -72,7 +72,8 @@ class Trainer:
         if init is not None and not checkpoint.exists():
             self.init_report = initialise(self.model, init)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.model.encoder.requires_grad_(not config.decoder_only)
+        # A transform alone stays as it was made: without a price on bits it would learn to send more of them.
+        self.model.encoder.requires_grad_(not config.decoder_only and model_config.encoder_blocks > 0)
         self.optimizer = HybridOptimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )

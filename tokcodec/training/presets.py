@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.training.config import Phase, RunConfig, TrainConfig
+from tokcodec.training.config import PackConfig, Phase, RunConfig, TrainConfig
 from tokcodec.training.losses import LossWeights
 
-WIDE = TokenizerConfig(bits_per_token=54, level_bits=(0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54), coded_motion=True)
-"""Sizes of the weights that ship: tokens of three words of 18 bits, of which later steps usually keep one, and a motion
-map beside them."""
+MODEL = TokenizerConfig(
+    encoder_blocks=0,
+    bits_per_token=62,
+    level_bits=(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 46, 54, 62),
+    coded_motion=True,
+    transform=True,
+    interpolation="bicubic",
+)
+"""Sizes of the weights that ship: a transform whose coefficients are bits, motion maps, and a network that decodes."""
+TOP_LEVEL = len(MODEL.level_bits) - 1
 
-CPU = RunConfig(model=WIDE)
+CPU = RunConfig(
+    model=MODEL,
+    pack=PackConfig(clip_frames=33, side=144),
+    train=TrainConfig(
+        phases=(
+            Phase(share=0.10, frames=1, side=128, batch=24, stage="nested", lpips=False),
+            Phase(share=0.40, frames=17, side=144, batch=3, stage="nested", lpips=False),
+            Phase(share=0.50, frames=33, side=112, batch=3, stage="nested"),
+        ),
+        learning_rate=1.2e-3,
+        usual_level=TOP_LEVEL,
+        lpips_frames=6,
+        weights=LossWeights(moved=0.1, motion=0.02),
+    ),
+)
 """Hours on a few CPU cores: small crops, images first."""
 
 GPU = RunConfig(
-    model=WIDE,
+    model=MODEL,
+    pack=CPU.pack,
     train=TrainConfig(
         phases=(
-            Phase(share=0.05, frames=1, side=128, batch=512, stage="full", lpips=False),
-            Phase(share=0.45, frames=17, side=128, batch=64, stage="full", lpips=False),
-            Phase(share=0.50, frames=17, side=128, batch=64, stage="nested"),
+            Phase(share=0.05, frames=1, side=128, batch=512, stage="nested", lpips=False),
+            Phase(share=0.35, frames=17, side=128, batch=64, stage="nested", lpips=False),
+            Phase(share=0.60, frames=33, side=128, batch=32, stage="nested"),
         ),
         learning_rate=2e-3,
         ema=0.999,
         compile=True,
+        usual_level=TOP_LEVEL,
         lpips_frames=64,
-        weights=LossWeights(lpips=0.1),
+        weights=LossWeights(lpips=0.4, moved=0.1, motion=0.02),
     ),
 )
-"""Minutes on a GPU of 80 GB or more, all frames in its memory. The weight of LPIPS and the batches are guesses."""
+"""Minutes on a GPU of 80 GB or more, all frames in its memory. The batches are guesses."""
 
 PRESETS = {"cpu": CPU, "gpu": GPU}
