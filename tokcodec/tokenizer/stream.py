@@ -202,6 +202,8 @@ class StreamEncoder:
     def _refined(self, z: Tensor, kept: Tensor, pixels: Tensor) -> Tensor:
         if not self._iterations:
             return signs(z)
+        trunk = self._model.encoder.first if self._decoded is None else self._model.encoder.later
+        price = trunk.analysis.price(self._allocator.slope) if self._model.config.transform else None
         return refine(
             self._model.decoder,
             z,
@@ -209,6 +211,7 @@ class StreamEncoder:
             self._decoded,
             pixels,
             displacement=self._displacement,
+            price=price,
             iterations=self._iterations,
         )
 

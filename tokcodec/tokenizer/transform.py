@@ -22,6 +22,8 @@ PEAK = 127.5
 """Amplitudes are in 8-bit values, pixels in [-1, 1]."""
 THRESHOLD = 0.64
 """Share of an amplitude from which on a coefficient has it: by measurement of rate and error; 0.5 is the nearest."""
+LOWEST = 0.64
+"""Smallest share, where bits are cheap."""
 REACH = 2.0
 """Latents stay within it, so that gradients that pass straight through signs vanish where nothing could change."""
 PRICED_BITS = 6.0
@@ -156,6 +158,7 @@ class Analysis(nn.Module):
         # A coefficient r is worth an amplitude a where (r^2 - (r - a)^2) / 3 colours, each time it counts, pays for it.
         pairs = torch.tensor([atom.amplitude if unset == 0 else torch.inf for atom, _, unset in bits])
         self.register_buffer("_price", 1.5 * PRICED_BITS / (REPEATS[frames] * pairs.square()), persistent=False)
+        self._dear = PRICED_BITS * 3 / (REPEATS[frames] * PEAK**2)
         weight, bias, feedback = torch.zeros_like(patterns), torch.zeros(len(bits)), torch.zeros(len(bits), len(bits))
         for i, (atom, value, unset) in enumerate(bits):
             unit = 0.5 * (value - unset)  # a latent of one is what the sign changes, so that gradients fit
@@ -174,6 +177,10 @@ class Analysis(nn.Module):
     def multiply_adds_per_place(self) -> int:
         """For each token."""
         return self.weight.numel() + self.feedback.numel() // 2
+
+    def price(self, slope: float) -> Tensor:
+        """What setting each bit costs at a lambda, as squared error of pixels in [-1, 1], summed: float32 `(K,)`."""
+        return torch.where(self._price > 0, slope * self._dear, 0.0).float()
 
     def forward(self, frames: Tensor, offset: Tensor | None = None, *, slope: Tensor | None = None) -> Tensor:
         """Latents before the sign.
@@ -195,7 +202,7 @@ class Analysis(nn.Module):
                 open_loop = open_loop + offset.float()
             if slope is not None:
                 threshold = 0.5 + slope.float().view(-1, 1, 1, 1) * self._price.float().view(1, -1, 1, 1)
-                open_loop = open_loop - 2 * (threshold - THRESHOLD).clamp(min=0.0)
+                open_loop = open_loop - 2 * (threshold.clamp(min=LOWEST) - THRESHOLD)
             feedback = self.feedback.float() * (FEEDBACK_SCALE * self._below)
             with torch.no_grad():
                 z, signs = open_loop.detach().clone(), torch.empty_like(open_loop)

@@ -144,8 +144,9 @@ class TrainConfig:
         compile: Compile the steps of encoder and decoder (worth its minute on CUDA only).
         precision: What convolutions compute in; the weights are float32.
         max_skipped_steps: Updates in a row that may be skipped because a gradient is not finite.
-        decoder_only: Leave the encoder as it is, as a transform without a network always is. Its tokens of a chunk's first step stay the same; later ones change
-            a little, for it is shown the forecast of the decoder that is trained.
+        decoder_only: Leave the encoder as it is, as a transform without a network always is. Its tokens of a chunk's
+            first step stay the same; later ones change a little, for it is shown the forecast of the decoder that is
+            trained.
     """
 
     phases: tuple[Phase, ...] = CPU_PHASES

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.training.config import PackConfig, Phase, RunConfig, TrainConfig
+from tokcodec.training.config import Phase, RunConfig, TrainConfig
 from tokcodec.training.losses import LossWeights
+from tokcodec.training.pack_plan import PackConfig
 
 MODEL = TokenizerConfig(
     encoder_blocks=0,
