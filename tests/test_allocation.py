@@ -35,6 +35,7 @@ class MadeUpTrial:
     frames: int = 4
     geometry: TokenGeometry = DEFAULT_GEOMETRY
     futile: bool = False
+    transform: bool = False
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
     @property
@@ -66,6 +67,13 @@ def choose(trial: MadeUpTrial, slope: float, **options: object) -> NDArray[np.ui
 
 def test_uniform_is_uniform():
     assert (UniformAllocator(level=4).choose(MadeUpTrial(np.ones((2, 3)), np.ones((2, 3)))) == 4).all()
+
+
+def test_uniform_qualities_of_a_transform_span_its_levels():
+    geometry = TokenGeometry(bits_per_token=26, level_bits=tuple(range(0, 27, 2)))
+    trial = MadeUpTrial(np.ones((2, 3)), np.ones((2, 3)), geometry=geometry, transform=True)
+    means = [UniformAllocator(level=quality).choose(trial).mean() for quality in (0, 3, 6)]
+    assert means == [0, pytest.approx(6.5), 13]
 
 
 def test_the_extremes():

@@ -98,7 +98,8 @@ def train(
         Path | None, typer.Option("--lpips-weights", metavar="DIR", help="Folder of vgg16_features.safetensors.")
     ] = None,
     quantizer: Annotated[
-        str | None, typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents.")
+        str | None,
+        typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents, no transform."),
     ] = None,
     exclude: Exclude = None,
     clips: Clips = None,
@@ -132,8 +133,12 @@ def train(
     if config is not None:
         run = read_run_config(config, PRESETS, run)
     if quantizer is not None:
+        plain = run.model
+        if quantizer == "none" and plain.transform:  # which decides bit by bit: its network alone can be continuous
+            blocks = plain.encoder_blocks or plain.decoder_blocks
+            plain = dataclasses.replace(plain, transform=False, encoder_blocks=blocks)
         run = dataclasses.replace(
-            run, model=dataclasses.replace(run.model, quantizer=cast(Literal["lfq", "none"], quantizer))
+            run, model=dataclasses.replace(plain, quantizer=cast(Literal["lfq", "none"], quantizer))
         )
     if clips is not None:
         run = dataclasses.replace(run, pack=dataclasses.replace(run.pack, clips=clips))

@@ -26,6 +26,8 @@ class Trial(Protocol):
     geometry: TokenGeometry
     first: bool
     frames: int
+    transform: bool
+    """Whether bits begin as coefficients, so that all levels are for all steps."""
     tokens: NDArray[np.int64]
     """Tokens of each block: `(block_rows, block_columns)`; those at the edge have fewer."""
 
@@ -75,7 +77,7 @@ class UniformAllocator:
 
     Attributes:
         level: An index into the geometry's `level_bits`; what is between two indices is a mix of both, scattered
-            evenly over blocks and steps.
+            evenly over blocks and steps. With a transform a quality, of which the highest stands for all bits.
     """
 
     level: float
@@ -92,12 +94,14 @@ class UniformAllocator:
 
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""
-        whole = math.floor(self.level)
+        top = len(trial.geometry.level_bits) - 1
+        level = self.level * top / len(SLOPES) if trial.transform else self.level
+        whole = math.floor(level)
         scattered = (_GOLDEN * (1 + np.arange(trial.tokens.size)) + _SILVER * self._step) % 1
         self._step += 1
-        levels = whole + (scattered < self.level - whole).reshape(trial.tokens.shape)
+        levels = whole + (scattered < level - whole).reshape(trial.tokens.shape)
         # The first step is all there is to go on from.
-        chosen: Levels = np.clip(levels, int(trial.first), len(trial.geometry.level_bits) - 1).astype(np.uint8)
+        chosen: Levels = np.clip(levels, int(trial.first), top).astype(np.uint8)
         return chosen
 
 
@@ -111,7 +115,8 @@ CALM = 0.8
 CALM_SHARE = 0.2
 """Of the blocks of a step, from which on it is worth the time to decode it as it was decided."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
-"""Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing."""
+"""Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing. With a transform
+the highest is always tried, effort 1 tries no other of later steps, and a few more of first ones."""
 SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
 """Lambda of each quality."""
 
@@ -123,7 +128,7 @@ class RateDistortionConfig:
     Attributes:
         slope: Lambda: squared error (sum over pixels of 8-bit values) that one coded bit must save.
         tried: Levels that are decoded, from 0 on; what lies between is interpolated, what lies above is not chosen but
-            for first steps, of which the highest level is tried too.
+            for first steps, of which the highest level is tried too, and where there is a transform.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
         first_weight: How often the first step's error counts, for later steps are made of it.
         horizon: Later steps for which an improvement of a still block can count.
@@ -163,12 +168,12 @@ class RateDistortionAllocator:
         table = np.asarray(trial.geometry.level_bits, np.float64)
         top = len(table) - 1
         linear = trial.linear(len(table))
-        levels = {min(level, top) for level in config.tried}
+        wanted = set(config.tried)
         if linear is not None:
-            levels = {0, top} if len(levels) <= len(TRIED[1]) else levels | {top}
+            wanted = {0, top} if len(wanted) <= len(TRIED[1]) else wanted | {top}
         if trial.first:
-            levels |= {1, 4, 8, top} if linear is not None else {top}
-        tried = sorted({min(level, top) for level in levels})
+            wanted |= {1, 4, 8, top} if linear is not None else {top}
+        tried = sorted({min(level, top) for level in wanted})
         error = np.maximum(trial.distortions(tried), 1.0)
         bits = table[: tried[-1] + 1]
         if linear is None:
@@ -237,7 +242,7 @@ def allocator_for(*, quality: float, effort: int) -> Allocator:
 
     Args:
         quality: 1 to 6 are those of the command line; what is between and beyond serves rate control.
-        effort: 0 (the same level everywhere) to 3 (every level is tried).
+        effort: 0 (the same level everywhere) to 3 (all levels up to the sixth are tried).
     """
     if effort == 0:
         return UniformAllocator(level=quality)

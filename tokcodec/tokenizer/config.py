@@ -91,6 +91,9 @@ class TokenizerConfig:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
             raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
+        if self.transform and self.quantizer == "none":
+            hint = 'leave the transform out: "transform": false, "encoder_blocks": 4'
+            raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)
         if self.transform and not (self.recurrent and self.bits_per_token <= MAX_BITS):
             raise ModelError(f"a transform needs a recurrent decoder and tokens of at most {MAX_BITS} bits")
 

@@ -251,7 +251,7 @@ class _Trial:
         self._displacement, self._pixels = displacement, pixels
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
         self._forecast, self._cost = forecast, cost
-        self.was_priced = False
+        self.was_priced, self.transform = False, model.config.transform
         self.geometry = model.config.geometry
         self.first, self.frames = decoded is None, len(source)
         self._grid = rows, columns = tokens.shape[-2:]

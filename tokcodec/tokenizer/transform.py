@@ -2,8 +2,8 @@
 
 A network alone learns slowly what an old transform does at once: to say how large a coefficient is, and to say nothing
 where there is none. So in the variant `transform` (spec 8.4) a bit is at first a coefficient's sign at one amplitude,
-and what the bits add to the picture is linear in them. All of it is learned further, and both networks add to it: the
-encoder an offset to every decision, the decoder everything that is not linear.
+and what the bits add to the picture is linear in them. The decoder learns that sum further, and its network adds
+everything that is not linear; an encoder's network, where there is one, adds an offset to every decision.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Atom(NamedTuple):
 
 
 _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
-_MEAN_COARSE, _MEAN_MIDDLE, _MEAN_FINE = (1024, 512, 256, 128), (64,), (32,)
+_MEAN_COARSE, _MEAN_FINE = (1024, 512, 256, 128), (64, 32)
 """The mean of a first picture's cell is always there: one bit halves what is left, without a zero between."""
 _FIRST = (
     *((768, 0, 1, 0, 0), (768, 0, 2, 0, 0), (384, 0, 1, 0, 0), (384, 0, 2, 0, 0), (384, 0, 0, 1, 0), (384, 0, 0, 0, 1)),
@@ -94,7 +94,7 @@ def _first_bits() -> list[Bit]:
     atoms = [Atom(*values) for values in _FIRST]
     coarse = [bit for atom in atoms if atom.amplitude > 96 for bit in _pair(atom)]
     fine = [bit for atom in atoms if atom.amplitude <= 96 for bit in _pair(atom)]
-    return _mean(_MEAN_COARSE) + coarse + _mean(_MEAN_MIDDLE + _MEAN_FINE) + fine
+    return _mean(_MEAN_COARSE) + coarse + _mean(_MEAN_FINE) + fine
 
 
 def _later_bits() -> list[Bit]:
@@ -131,7 +131,7 @@ def _patterns(bits: list[Bit], frames: int) -> Tensor:
 
 
 def _exactly(values: Tensor) -> contextlib.AbstractContextManager[object]:
-    """No lower precision than that of the values; shapes alone (the meta device) have none."""
+    """No autocast to a lower precision than that of the values; shapes alone (the meta device) have none."""
     return contextlib.nullcontext() if values.is_meta else torch.autocast(values.device.type, enabled=False)
 
 
@@ -147,7 +147,7 @@ class Analysis(nn.Module):
     """
 
     _below: Tensor
-    _price: Tensor
+    _amplitudes: Tensor
 
     def __init__(self, bits_per_token: int, *, frames: int) -> None:
         super().__init__()
@@ -157,8 +157,8 @@ class Analysis(nn.Module):
         self.register_buffer("_below", torch.ones(len(bits), len(bits)).tril(-1), persistent=False)
         # A coefficient r is worth an amplitude a where (r^2 - (r - a)^2) / 3 colours, each time it counts, pays for it.
         pairs = torch.tensor([atom.amplitude if unset == 0 else torch.inf for atom, _, unset in bits])
-        self.register_buffer("_price", 1.5 * PRICED_BITS / (REPEATS[frames] * pairs.square()), persistent=False)
-        self._dear = PRICED_BITS * 3 / (REPEATS[frames] * PEAK**2)
+        self.register_buffer("_amplitudes", pairs, persistent=False)
+        self._cost = PRICED_BITS * 3 / REPEATS[frames]
         weight, bias, feedback = torch.zeros_like(patterns), torch.zeros(len(bits)), torch.zeros(len(bits), len(bits))
         for i, (atom, value, unset) in enumerate(bits):
             unit = 0.5 * (value - unset)  # a latent of one is what the sign changes, so that gradients fit
@@ -180,7 +180,7 @@ class Analysis(nn.Module):
 
     def price(self, slope: float) -> Tensor:
         """What setting each bit costs at a lambda, as squared error of pixels in [-1, 1], summed: float32 `(K,)`."""
-        return torch.where(self._price > 0, slope * self._dear, 0.0).float()
+        return torch.where(self._amplitudes.isfinite(), slope * self._cost / PEAK**2, 0.0).float()
 
     def forward(self, frames: Tensor, offset: Tensor | None = None, *, slope: Tensor | None = None) -> Tensor:
         """Latents before the sign.
@@ -201,9 +201,10 @@ class Analysis(nn.Module):
             if offset is not None:
                 open_loop = open_loop + offset.float()
             if slope is not None:
-                threshold = 0.5 + slope.float().view(-1, 1, 1, 1) * self._price.float().view(1, -1, 1, 1)
+                saved = self._cost / (2 * self._amplitudes.float().square())
+                threshold = 0.5 + slope.float().view(-1, 1, 1, 1) * saved.view(1, -1, 1, 1)
                 open_loop = open_loop - 2 * (threshold.clamp(min=LOWEST) - THRESHOLD)
-            feedback = self.feedback.float() * (FEEDBACK_SCALE * self._below)
+            feedback = self.feedback.float() * (FEEDBACK_SCALE * self._below.float())
             with torch.no_grad():
                 z, signs = open_loop.detach().clone(), torch.empty_like(open_loop)
                 for i in range(z.shape[1]):
@@ -241,8 +242,9 @@ class Synthesis(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pixels of a step: `(N, 2K, h, w)` signs where kept, then kept -> `(N, F, 3, 8h, 8w)` in the same dtype."""
-        weight = (self.weight / math.sqrt(self.weight.shape[0])).to(tokens.dtype)
-        cells = F.conv2d(tokens, weight[:, :, None, None])
+        weight = (self.weight.float() / math.sqrt(self.weight.shape[0])).to(tokens.dtype)
+        with _exactly(tokens):
+            cells = F.conv2d(tokens, weight[:, :, None, None])
         pixels: Tensor = F.pixel_shuffle(cells, CELL).unflatten(1, (-1, 3))
         return pixels
 

@@ -35,8 +35,8 @@ class Phase:
         frames: Frames a clip, 1 + 4t; 1 trains on images.
         side: Pixels along each side of a crop, a multiple of 8.
         batch: Clips a step of the optimizer, on each device.
-        stage: "continuous" latents, "full" rate bits (in later steps those of `usual_level`), or "nested" prefixes
-            and maps.
+        stage: "continuous" latents (bits all the same where there is a transform), "full" rate bits (in later steps
+            those of `usual_level`), or "nested" prefixes and maps.
         lpips: Whether the LPIPS term takes part (where its weight is not 0).
         adversarial: Whether the discriminator takes part, and learns (where the weight of its term is not 0).
     """

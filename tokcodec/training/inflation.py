@@ -22,10 +22,11 @@ def needs_inflation(model: Tokenizer) -> bool:
 def inflate(model: Tokenizer) -> None:
     """Start what serves the later steps from what serves the first."""
     encoder, decoder = model.encoder, model.decoder
+    own_parts = (*OWN_PARTS, "token_in") if model.config.transform else OWN_PARTS  # other bits mean other things
     with torch.no_grad():
         for first, later in ((encoder.first, encoder.later), (decoder.first, decoder.later)):
             own = later.state_dict()
-            shared = {n: v for n, v in first.state_dict().items() if not n.startswith(OWN_PARTS)}
+            shared = {n: v for n, v in first.state_dict().items() if not n.startswith(own_parts)}
             later.load_state_dict(own | shared)
         if isinstance(encoder, Encoder):
             if encoder.early:

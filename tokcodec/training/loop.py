@@ -103,6 +103,8 @@ class Trainer:
         self._compiled = config.compile
         self._note: Callable[[str], None] = lambda _: None
         self._skipped = 0
+        decoder = self.model.decoder  # every step of a decoder ends in it
+        self._last_layer = (decoder.repair_out if model_config.transform else decoder.patch_out).weight
 
     def _load(self) -> None:
         # Into the memory of the CPU: on a GPU AdamW would ask for each of its counts of steps, at every step.
@@ -208,7 +210,7 @@ class Trainer:
         factors = {name: getattr(weights, name) for name in terms}
         if adversary is not None and (judged := adversary.terms(shown.pop())):
             terms |= judged
-            factors["adversarial"] = weights.adversarial * adversary.weight(terms, self.model.decoder.patch_out.weight)
+            factors["adversarial"] = weights.adversarial * adversary.weight(terms, self._last_layer)
         loss = torch.stack([factors[name] * term for name, term in terms.items()]).sum()
         self.model.zero_grad(set_to_none=True)
         if self.prior is not None:

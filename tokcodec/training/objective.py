@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokcodec.geometry import BLOCK_TOKENS
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
@@ -23,6 +24,8 @@ from tokcodec.training.rate import rate_term
 
 SLOPE_RANGE = (600.0, 45000.0)
 """Lambdas that training draws from."""
+IDLE_BITS = 1
+"""Set bits up to which a block is left out."""
 BLOCK_PIXELS = 32
 """Pixels along each side of a block of 4x4 tokens."""
 
@@ -136,7 +139,7 @@ def sample_allocations(
 
 
 def sample_slopes(batch: int) -> Tensor:
-    """Lambdas of the encoder, float32 `(batch,)`: those of all qualities are equally likely."""
+    """Lambdas of the encoder, float32 `(batch,)`: their logarithms are equally likely, over those of all qualities."""
     low, high = (math.log(value) for value in SLOPE_RANGE)
     return torch.empty(batch).uniform_(low, high).exp()
 
@@ -145,6 +148,18 @@ def sample_slopes(batch: int) -> Tensor:
 def _table(level_bits: tuple[int, ...], device: torch.device) -> Tensor:
     """Copied to a device once, for a copy waits until the device has done all that it was given."""
     return torch.tensor(level_bits, device=device)
+
+
+def idle_blocks(z: Tensor) -> Tensor:
+    """Blocks that an encoder would send nothing of, for next to none of their bits are set: bool `(N, h, w)`.
+
+    Args:
+        z: Latents of a later step with a transform, `(N, K, h, w)`.
+    """
+    count = (z > 0).sum(dim=1, keepdim=True).float()
+    sums = F.avg_pool2d(count, BLOCK_TOKENS, ceil_mode=True, divisor_override=1)
+    idle = (sums <= IDLE_BITS).repeat_interleave(BLOCK_TOKENS, 2).repeat_interleave(BLOCK_TOKENS, 3)
+    return idle[:, 0, : z.shape[2], : z.shape[3]]
 
 
 def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> Tensor:
@@ -192,8 +207,11 @@ def clip_losses(
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past, allocations.slope)
-        tokens = z if stage == "continuous" or model.config.quantizer == "none" else straight_through(z)
+        continuous = stage == "continuous" and not model.config.transform
+        tokens = z if continuous or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
+        if past is not None and model.config.transform:
+            levels = torch.where(idle_blocks(z), 0, levels)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         displacement = displacements[:, step - 1] if step and displacements is not None else None
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state, displacement)
