@@ -137,7 +137,7 @@ class RateDistortionConfig:
     slope: float
     tried: tuple[int, ...] = TRIED[1]
     block_bits: float = 2.0
-    first_weight: float = 8.0
+    first_weight: float = 16.0
     horizon: int = 6
 
 

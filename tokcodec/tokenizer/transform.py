@@ -26,9 +26,9 @@ LOWEST = 0.64
 """Smallest share, where bits are cheap."""
 REACH = 2.0
 """Latents stay within it, so that gradients that pass straight through signs vanish where nothing could change."""
-PRICED_BITS = 6.0
+PRICED_BITS = 5.0
 """What it costs to set a bit that is seldom set, in bits of information."""
-REPEATS = {1: 8.0, 4: 1.5}
+REPEATS = {1: 16.0, 4: 3.0}
 """How often an error of a first step, or a later one, counts, for what follows is made of it."""
 FEEDBACK_SCALE = 0.1
 """Unit in which the feedback is stored, so that one learning rate suits all."""
