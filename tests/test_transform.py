@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import spec_decoder
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +21,17 @@ from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortio
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.lfq import signs
-from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.model import AnalysisEncoder, Tokenizer
 from tokcodec.tokenizer.stream import StreamEncoder, prepare, to_signed_unit
 from tokcodec.tokenizer.transform import MAX_BITS, PEAK, REACH, Analysis, Synthesis, start_bits
+from tokcodec.training.config import AdversarialConfig, Phase, TrainConfig
 from tokcodec.training.inflation import inflate
+from tokcodec.training.loop import Trainer
+from tokcodec.training.losses import LossWeights
 from tokcodec.training.objective import SLOPE_RANGE, sample_slopes
+from tokcodec.training.source import Batch
+from tokcodec.training.widen import widen
+from tokcodec.weights.registry import load_tokenizer, save_tokenizer
 
 
 def both(frames: int, bits: int = MAX_BITS) -> tuple[Analysis, Synthesis]:
@@ -203,3 +211,67 @@ def test_levels_between_those_that_were_tried_fall_as_the_transform_does():
 
     allocator = RateDistortionAllocator(RateDistortionConfig(slope=100.0))
     np.testing.assert_array_equal(allocator.choose(Trial()), [[1, 6]])
+
+
+WHOLE = replace(ANALYSIS, bits_per_token=MAX_BITS, level_bits=(0, 4, 20, 36, 38, MAX_BITS))
+
+
+@torch.no_grad()
+def test_all_bits_in_bfloat16_are_those_of_the_specification(tmp_path: Path):
+    """The sum of the first picture is not rounded where everything else is."""
+    entry = save_tokenizer(small_model(WHOLE), tmp_path, name="own")
+    fast = prepare(load_tokenizer(entry), torch.device("cpu"), torch.bfloat16)
+    network = spec_decoder.Network(*spec_decoder.read_weights(entry.path.read_bytes()))
+    tokens = signs(torch.randn(1, MAX_BITS, 3, 4, generator=torch.manual_seed(2)))
+    kept = torch.ones_like(tokens)
+    weight = torch.from_numpy(network.tensors["decoder.first.synthesis.weight"])
+    by_hand = torch.einsum("pk,nkij->npij", weight / 192**0.5, torch.cat([tokens, kept], dim=1))
+    found = fast.decoder.first.synthesis(torch.cat([tokens, kept], dim=1))
+    torch.testing.assert_close(found[:, 0], torch.nn.functional.pixel_shuffle(by_hand, 8), rtol=1e-5, atol=1e-5)
+    exact = load_tokenizer(entry).encoder
+    for name in ("first", "later"):
+        wanted = smooth(1 if name == "first" else 4, 3, 4)
+        ours, theirs = (
+            getattr(encoder, name).analysis(wanted, slope=torch.tensor([3000.0])) for encoder in (fast.encoder, exact)
+        )
+        torch.testing.assert_close(ours, theirs)
+
+
+def run(tmp_path: Path, *, model: TokenizerConfig, adversarial: float = 0.0) -> Trainer:
+    phase = Phase(share=1.0, frames=1, side=32, batch=1, stage="nested")
+    config = TrainConfig(
+        phases=(phase,),
+        weights=LossWeights(adversarial=adversarial),
+        adversarial=AdversarialConfig(width=4, start=0, adaptive_every=1),
+    )
+    trainer = Trainer(model_config=model, config=config, checkpoint=tmp_path / "c.pt")
+
+    class Noise:
+        def batch(self, size: int, frames: int, side: int) -> Batch:
+            return Batch(
+                torch.rand(size, frames, 3, side, side) * 2 - 1, torch.zeros(size, 0, 4, 2, side // 8, side // 8)
+            )
+
+    def enough(_: object) -> None:
+        if trainer.step >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(Noise(), max_minutes=9.0, total_minutes=9.0, log=enough, log_seconds=0.0)
+    return trainer
+
+
+def test_an_encoder_without_a_network_is_not_trained(tmp_path: Path):
+    made = AnalysisEncoder(ANALYSIS).state_dict()
+    for name, tensor in run(tmp_path, model=ANALYSIS).model.encoder.state_dict().items():
+        assert torch.equal(tensor, made[name]), name
+
+
+def test_a_discriminator_is_heard_by_pictures_of_a_transform(tmp_path: Path):
+    assert run(tmp_path, model=ANALYSIS, adversarial=0.5).adversary is not None
+
+
+def test_bits_of_other_weights_are_not_taken_for_coefficients():
+    assert (
+        widen(Tokenizer(TRANSFORM), Tokenizer(replace(TRANSFORM, transform=False, bits_per_token=6)).state_dict()) == ()
+    )
