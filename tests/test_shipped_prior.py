@@ -24,7 +24,7 @@ from tokcodec.tokenfiles import tok_bytes, token_arrays, tokenizer_of
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenset import TokenDataset, read_chunks
 from tokcodec.trim import trim
-from tokcodec.weights import default_entry, priors, registry
+from tokcodec.weights import priors, registry
 from tokcodec.weights.priors import MAX_PRIOR_BYTES, choose_prior, load_prior, prior_entries
 
 
@@ -170,8 +170,7 @@ def test_what_ships() -> None:
         assert entry.path.suffix == ".safetensors", "as the package data in pyproject.toml"
         assert entry.path.stat().st_size <= MAX_PRIOR_BYTES
         load_prior(entry)
-    if known:
-        ours = default_entry()
+    for ours in registry.entries() if known else ():
         with safe_open(ours.path, "numpy") as tensors:
             config = TokenizerConfig.from_json(tensors.metadata()[registry.CONFIG_KEY])
         network = load_prior(choose_prior(None, tokenizer=ours.sha256))

@@ -21,7 +21,7 @@ from tokcodec.tokenizer.stream import (
     fast_dtype,
     prepare,
 )
-from tokcodec.weights import default_entry, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
+from tokcodec.weights import default_entry, entries, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
 
 
 def test_configuration_round_trip_and_refusals():
@@ -89,6 +89,15 @@ def test_the_default_weights_are_there():
     cost = measure_cost(model)
     assert cost.decoder_flops_per_pixel < 50_000, "the budget of real time on two cores"
     assert cost.encoder_parameters + cost.decoder_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_all_weights_are_there():
+    known = entries()
+    assert known[0] == default_entry()
+    assert len({entry.name for entry in known}) == len({entry.sha256 for entry in known}) == len(known)
+    assert sum(entry.path.stat().st_size for entry in known) <= 64 << 20
+    for entry in known:
+        assert load_tokenizer(entry).config.quantizer == "lfq"
 
 
 def test_the_fast_path_decodes_what_float32_decodes():

@@ -130,14 +130,15 @@ class RateDistortionConfig:
         tried: Levels that are decoded, from 0 on; what lies between is interpolated, what lies above is not chosen but
             for first steps, of which the highest level is tried too, and where there is a transform.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
-        first_weight: How often the first step's error counts, for later steps are made of it.
+        first_weight: How often the first step's error counts, for later steps are made of it; with a transform twice
+            that.
         horizon: Later steps for which an improvement of a still block can count.
     """
 
     slope: float
     tried: tuple[int, ...] = TRIED[1]
     block_bits: float = 2.0
-    first_weight: float = 16.0
+    first_weight: float = 8.0
     horizon: int = 6
 
 
@@ -182,7 +183,8 @@ class RateDistortionAllocator:
         else:
             expected = _along(linear, tried, error)
         if trial.first or self._left is None:
-            stays, weight = np.zeros(error.shape[1:]), np.full(error.shape[1:], config.first_weight)
+            first_weight = config.first_weight * (1 if linear is None else 2)
+            stays, weight = np.zeros(error.shape[1:]), np.full(error.shape[1:], first_weight)
         else:
             stays = np.clip(self._left * trial.frames / expected[0], 0.0, 0.95)
             weight = (1 - stays**config.horizon) / (1 - stays)

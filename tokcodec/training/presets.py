@@ -15,7 +15,7 @@ MODEL = TokenizerConfig(
     transform=True,
     interpolation="bicubic",
 )
-"""Sizes of the weights that ship: a transform whose coefficients are bits, motion maps, and a network that decodes."""
+"""Sizes of the weights `transform`: coefficients that are bits, motion maps, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(
