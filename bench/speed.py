@@ -1,8 +1,8 @@
 """How fast the parts are on this machine, on a video of one's own.
 
-    python bench/speed.py VIDEO [--threads N] [--effort N]
+    python bench/speed.py VIDEO [--threads N] [--effort N] [--model NAME]
 
-Prints frames a second of the tokenizer each way, megabits a second of the entropy coder each way (by the default model
+Prints frames a second of the tokenizer each way, megabits a second of the entropy coder each way (by the model's prior
 and by `adaptive`, one core, raw token bits), and the share of each stage in whole encodes and decodes. Figures of one
 run compare with each other only.
 """
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="name or weights file; the default if not given")
     parser.add_argument("--effort", type=int, choices=range(4), default=DEFAULT_EFFORT, help="of encoding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    codec = Codec(device=arguments.device)
+    codec = Codec(model=arguments.model, device=arguments.device)
     print(f"tokcodec {__version__}, torch {torch.__version__}, {arguments.threads} threads, {codec.device}")
     print(f"{platform.processor() or platform.machine()}, {platform.system()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as folder:

@@ -263,12 +263,14 @@ class Synthesis(nn.Module):
         weight = self.weight.float() / math.sqrt(self.weight.shape[0])
         cells = F.pixel_unshuffle(wanted.flatten(1, 2), CELL)[0].flatten(1)
         left, products = weight.T @ cells, weight.T @ weight
-        error, found = cells.square().sum(dim=0), []
-        for i, sign in enumerate(signs[0].float().flatten(1)):
-            found.append(error)
-            power = products[i, i] + products[count + i, count + i] + 2 * sign * products[i, count + i]
-            error = error - 2 * (sign * left[i] + left[count + i]) + power
-            left = left - torch.outer(products[i], sign) - products[count + i].view(-1, 1)
-        found.append(error)
-        errors: Tensor = torch.stack(found).mul_(PEAK**2 / 3).unflatten(1, signs.shape[2:])
-        return errors
+        sign = signs[0].float().flatten(1)
+        of_signs, of_kept = products[:count], products[count:]
+        before = [part.tril(-1) for part in (*of_signs.split(count, dim=1), *of_kept.split(count, dim=1))]
+        # What a bit adds, times what the bits before it have added, itself, and what was wanted.
+        crossed = sign * (before[0] @ sign + before[1].sum(dim=1, keepdim=True))
+        crossed += before[2] @ sign + before[3].sum(dim=1, keepdim=True)
+        own, mixed = products.diagonal().view(2, count, 1).sum(dim=0), of_signs.diagonal(count).view(-1, 1)
+        change = own + 2 * (sign * mixed + crossed - sign * left[:count] - left[count:])
+        first = cells.square().sum(dim=0, keepdim=True)
+        errors: Tensor = torch.cat([first, first + change.cumsum(dim=0)]).unflatten(1, signs.shape[2:])
+        return errors.mul_(PEAK**2 / 3)
