@@ -178,7 +178,7 @@ def test_variants_are_causal(config: TokenizerConfig, changed: int):
     assert (first[step] != second[step]).any()
 
 
-@pytest.mark.parametrize("config", [pytest.param(SMALL, id="recurrent"), *VARIANTS[-2:]])
+@pytest.mark.parametrize("config", [pytest.param(SMALL, id="recurrent"), MEMORYLESS, ALL])
 @torch.no_grad()
 def test_without_recurrence_tokens_alone_make_their_frames(config: TokenizerConfig):
     decoder = small_model(config).decoder

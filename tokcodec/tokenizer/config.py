@@ -37,8 +37,9 @@ class TokenizerConfig:
             moved along, and places that are held. Without it such a step shows its tokens alone.
         coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 3.5), and moves the
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
-        transform: Whether bits begin as the signs of a transform's coefficients, to which both networks add; see
-            :mod:`tokcodec.tokenizer.transform`. Without it the encoder makes all latents by itself.
+        transform: Whether bits begin as the signs of a transform's coefficients, to whose sum the decoder's network
+            adds, and to whose decisions the encoder's, if it has one; see :mod:`tokcodec.tokenizer.transform`. Without
+            it the encoder makes all latents by itself.
         interpolation: Between the pixels of the last picture as the decoder moves it.
     """
 

@@ -184,7 +184,14 @@ class StreamEncoder:
             z, self._state = self._model.encoder.step(pixels, past, slope)
             forecast = None if past is None else past.forecast
             trial = _Trial(
-                self._model, signs(z), self._decoded, frames, pixels, forecast, self._cost, self._displacement
+                self._model,
+                signs(z),
+                self._decoded,
+                frames,
+                pixels=pixels,
+                forecast=forecast,
+                cost=self._cost,
+                displacement=self._displacement,
             )
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
@@ -243,6 +250,7 @@ class _Trial:
         tokens: Tensor,
         decoded: DecoderState | None,
         source: Tensor,
+        *,
         pixels: Tensor,
         forecast: Forecast | None,
         cost: CodingCost,
