@@ -138,7 +138,7 @@ def header_fields(header: Mapping[str, Any]) -> Fields:
         ("time_base", ratio(*header["time_base"])),
         ("frame_rate", ratio(*header["frame_rate"])),
         ("sample_aspect_ratio", ratio(*header["sample_aspect_ratio"])),
-        ("flags", u8(header["still_image"] + 2 * header["motion_maps"])),
+        ("flags", u8(header["still_image"] + {0: 0, 1: 2, 3: 6}[header["motion_maps"]])),
         *((name, u8(header[name])) for name in ("primaries", "transfer", "matrix", "full_range")),
         *((name, u8(header[name])) for name in ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")),
         ("level_count", u8(len(header["level_bits"]))),
@@ -264,7 +264,10 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
     names = ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")
     numbers = {name: header[name] for name in names}
     motion_tokens = MOTION_TOKENS if header["motion_maps"] else 0
-    return TokenGeometry(level_bits=tuple(header["level_bits"]), motion_tokens=motion_tokens, **numbers)
+    maps = max(1, header["motion_maps"])
+    return TokenGeometry(
+        level_bits=tuple(header["level_bits"]), motion_tokens=motion_tokens, motion_maps=maps, **numbers
+    )
 
 
 def make_tokens(
@@ -278,7 +281,7 @@ def make_tokens(
 ) -> TokenChunk:
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
-    `motion` names the kind of each later step's motion map, see :func:`motion_map`.
+    `motion` names the kind of each later step's motion map, see :func:`motion_map`; of three maps "random/even/none".
     """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
@@ -293,7 +296,13 @@ def make_tokens(
     wanted = np.broadcast_to(np.asarray(levels, np.uint8), blocks)
     vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
     for step, kind in enumerate(motion, start=1):
-        vectors[step] = motion_map(kind, *vectors.shape[1:3], seed=seed + 2 + step)
+        shape = vectors.shape[1] // geometry.motion_maps, vectors.shape[2]
+        kinds = kind.split("/")
+        maps = [motion_map(kinds[0], *shape, seed=seed + 2 + step)]
+        for number, other in enumerate(kinds[1:]):
+            even = (-1) ** number * (maps[0] >> 1)
+            maps.append(even if other == "even" else motion_map(other, *shape, seed=seed + 50 * number + 60 + step))
+        vectors[step] = np.concatenate(maps)
     return truncate(TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors), wanted)
 
 
@@ -793,6 +802,36 @@ def add_motion(to: Collection) -> None:
         **sides(51, 25),
     )
     to.good("pixels_motion", "motion maps to the pixel", made, pixels=decode_pixels(made))
+    add_three_maps(to)
+
+
+HYBRID_MODEL = {
+    "motion_maps": 3,
+    "tokenizer_digest": tiny_model.HYBRID_SHA256,
+    "tokenizer_name": tiny_model.HYBRID_NAME,
+}
+
+
+def add_three_maps(to: Collection) -> None:
+    def three(name: str, shows: str, *maps: str, **options: Any) -> None:
+        made = one_chunk(frames=1 + 4 * len(maps), motion=maps, **{"levels": 0, **HYBRID_MODEL, **options})
+        to.good(f"three_maps_{name}", shows, made)
+
+    three("one_block", "three maps of one block", "random/random/random", "none/none/random", **sides(16, 16))
+    three("even", "middle frames that move evenly", "smooth/even/even", "slow/even/even", **sides(130, 72))
+    three("odd", "middle frames that move otherwise", "smooth/sparse/random", "extreme/slow/even", **sides(100, 72))
+    three("extreme", "predictions beyond what vectors can be", "extreme/extreme/extreme", **sides(72, 72))
+    three("rests", "maps that move and maps that do not", "none/slow/none", "slow/none/none", "none/none/none")
+    three("levels", "three maps between maps of levels and tokens", "slow/even/sparse", levels=3, **sides(51, 25))
+    three("still_image", "a picture in a file with three maps", still_image=True, max_chunk_frames=1, levels=3)
+    made = one_chunk(
+        frames=6,
+        motion=("slow/even/sparse", "none/none/none"),
+        levels=np.array([[[6, 6]], [[4, 0]], [[0, 2]]]),
+        **HYBRID_MODEL,
+        **sides(35, 19),
+    )
+    to.good("pixels_hybrid", "cosines and frames between to the pixel", made, pixels=decode_pixels(made))
 
 
 def decode_pixels(made: File) -> NDArray[np.uint8]:
@@ -1067,7 +1106,8 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("frame_rate_zero", "a frame rate of 0/1", "frame_rate", ratio(0, 1)),
     ("frame_rate_not_lowest", "a frame rate of 50/2", "frame_rate", ratio(50, 2)),
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
-    ("header_flags", "an undefined flag of the header", "flags", u8(4)),
+    ("header_flags", "an undefined flag of the header", "flags", u8(8)),
+    ("header_three_maps_of_none", "three motion maps, and no motion maps", "flags", u8(4)),
     ("full_range_two", "a truth value of 2", "full_range", u8(2)),
     ("no_bits", "K = 0", "bits_per_token", u8(0)),
     ("too_many_bits", "K = 65", "bits_per_token", u8(65)),
@@ -1585,6 +1625,12 @@ def add_bad_motion(to: Collection) -> None:
     made = one_chunk(**{**MOTION_MODEL, "motion_maps": False})
     shows = "no motion maps, but weights of a model that needs them"
     to.bad("model_without_motion", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
+    made = one_chunk(**{**HYBRID_MODEL, "motion_maps": True}, motion=("slow",))
+    shows = "one motion map, but weights of a model that needs three"
+    to.bad("hybrid_with_one_map", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
+    made = one_chunk(**{**MOTION_MODEL, "motion_maps": 3}, motion=("slow/even/even",))
+    shows = "three motion maps, but weights of a model that knows one"
+    to.bad("three_maps_without_hybrid", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
 
 
 def make() -> list[Vector]:
@@ -1650,6 +1696,7 @@ def manifest(vectors: Sequence[Vector]) -> str:
         },
         "tiny_model_sha256": tiny_model.SHA256,
         "tiny_motion_model_sha256": tiny_model.MOTION_SHA256,
+        "tiny_hybrid_model_sha256": tiny_model.HYBRID_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

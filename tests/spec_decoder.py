@@ -1,7 +1,7 @@
 """An independent parser and decoder of the `.tok` format, written from bitstream_spec.md alone.
 
 The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
-the variants of the network (8.4) but for `coded_motion` were written, by authors of tokcodec.
+the variants of the network (8.4, 8.5) but for `coded_motion` were written, by authors of tokcodec.
 
 It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
 favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import struct
 import sys
 import zlib
@@ -65,12 +66,18 @@ class Geometry(NamedTuple):
     temporal_factor: int = 4
     probability_model: int = 0
     motion: bool = False
+    three: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
 
     def motion_grid(self, rows: int, columns: int) -> tuple[int, int]:
-        return (-(-rows // 2), -(-columns // 2)) if self.motion else (0, 0)
+        """Rows of all maps of a step, one map below the other."""
+        return (self.maps * -(-rows // 2), -(-columns // 2)) if self.motion else (0, 0)
+
+    @property
+    def maps(self) -> int:
+        return 3 if self.three else 1
 
     def steps(self, frames: int) -> int:
         return 1 + -(-(frames - 1) // self.temporal_factor)
@@ -238,8 +245,9 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 3)
-    still, motion = flags & 1 == 1, flags & 2 == 2
+    flags = c.number(1, "flags", 0, 7)
+    still, motion, three = flags & 1 == 1, flags & 2 == 2, flags & 4 == 4
+    check(motion or not three, c.offset - 1, "three motion maps, and none")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -271,7 +279,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, three)
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -650,10 +658,11 @@ def motion_sets(rows: int, columns: int) -> list[tuple[list[tuple[int, int]], li
 
 
 class MotionDecoder:
-    """The motion map (7.10), on a grid of motion blocks."""
+    """The motion maps (7.10), on a grid of motion blocks; rows are those of all maps."""
 
-    def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.sets = decoder, motion_sets(rows, columns)
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int, maps: int = 1) -> None:
+        rows //= maps
+        self.decoder, self.sets, self.maps = decoder, motion_sets(rows, columns), maps
         differs = [-1400, 100, -900, -100, -700, 100, -500, 300, -200, 500, 0, 700, 0, 500]
         longer = [-300, -300, -200, -200, 0, 0, 300, 300, 500, 500, 500, 500, 500, 500]
         by_set = [700, 700, -200, 400, -300, 200, -400, 100, -500, -200, -600, -200, -700, -300]
@@ -661,19 +670,29 @@ class MotionDecoder:
         table_a = 2 * [differs, nothing, *9 * [longer]]
         table_b = 2 * [by_set, *10 * [nothing]]
         self.mixer = Mixer([(list(range(22)), table_a), (list(range(22)), table_b)])
-        self.before = np.zeros((rows, columns, 2), dtype=np.int64)
-        self.moves = 1  # so that step 1 finds it as after a step that moves
+        self.first = np.zeros((rows, columns, 2), dtype=np.int64)
+        self.before = self.base = self.first
+        self.moves = [1] * maps  # so that step 1 finds it as after a step that moves
 
     def decode_step(self) -> Ints:
+        self.before, self.base = self.first, np.zeros_like(self.first)
+        found = [self.decode_map(0)]
+        self.first = found[0]
+        if self.maps == 3:
+            for number, sign in ((1, 1), (2, -1)):
+                self.before = self.base = sign * (self.first >> 1)
+                found.append(self.decode_map(number))
+        return np.concatenate(found)
+
+    def decode_map(self, number_of_map: int) -> Ints:
         v = np.zeros_like(self.before)
-        self.moves = self.decoder.decode(61440 if self.moves else 4096)
-        if self.moves:
+        self.moves[number_of_map] = self.decoder.decode(61440 if self.moves[number_of_map] else 4096)
+        if self.moves[number_of_map]:
             for number, (blocks, around) in enumerate(self.sets):
                 if blocks:
                     self.decode_set(v, number, blocks, around)
             check(bool(v.any()), self.decoder.offset, "a coded motion map of zeros alone")
             self.mixer.adapt()
-        self.before = v
         return v
 
     def predict(self, v: Ints, y: int, x: int, around: list[tuple[int, int]]) -> tuple[list[int], int]:
@@ -682,11 +701,12 @@ class MotionDecoder:
             return [int(e) for e in self.before[y, x]], 6
         rows, columns, _ = v.shape
         places = [(y + dy, x + dx) for dy, dx in around]
-        known = [v[r, c].tolist() for r, c in places if 0 <= r < rows and 0 <= c < columns]
+        known = [(v[r, c] - self.base[r, c]).tolist() for r, c in places if 0 <= r < rows and 0 <= c < columns]
         middle, span = [], 0
         for axis in (0, 1):
             e = sorted(vector[axis] for vector in known)
-            middle.append((e[(len(e) - 1) // 2] + e[len(e) // 2]) >> 1)
+            median = (e[(len(e) - 1) // 2] + e[len(e) // 2]) >> 1
+            middle.append(min(max(int(self.base[y, x, axis]) + median, -511), 511))
             span = max(span, e[-1] - e[0])
         return middle, sum(span > limit for limit in (0, 2, 6, 16, 40))
 
@@ -912,7 +932,7 @@ def decode_tokens(
     decoder = RangeDecoder(token_data, offset)
     tokens = TokenDecoder(decoder, K, rows, columns, network)
     maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
-    motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns)) if geometry.motion else None
+    motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), geometry.maps) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
     for step in range(steps):
@@ -957,8 +977,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "recurrent": (True, False),
     "temporal_downsampling": ("late", "early"),
     "coded_motion": (False, True),
-    "transform": (False, True),
-    "interpolation": ("bilinear", "bicubic"),
+    "hybrid": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -974,9 +993,10 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
         value = config.setdefault(name, values[0])
         check(type(value) is type(values[0]) and value in values, 0, f"{name} is {value}", "M")
     check(config["recurrent"] or not config["coded_motion"], 0, "coded motion without recurrence", "M")
-    suits = config["recurrent"] and config["bits_per_token"] <= 62
-    check(suits or not config["transform"], 0, "a transform without recurrence, or of more than 62 bits", "M")
-    check(config["encoder_blocks"] > 0 or config["transform"], 0, "no blocks in the encoder", "M")
+    suits = config["coded_motion"] and config["temporal_downsampling"] == "late" and config["encoder_blocks"] == 0
+    suits = suits and 8 <= config["bits_per_token"] <= 62
+    check(suits or not config["hybrid"], 0, "a hybrid that cannot be", "M")
+    check(config["encoder_blocks"] > 0 or config["hybrid"], 0, "no blocks in the encoder", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1012,17 +1032,17 @@ def lines(maps: Floats, at: Floats, axis: int) -> Floats:
     return maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
 
 
-def warp(picture: Floats, motion: Floats, interpolation: str = "bilinear") -> Floats:
-    """The picture, each value taken from where the motion points (8.3, 8.4)."""
+def warp(picture: Floats, motion: Floats, *, cubic: bool = False) -> Floats:
+    """The picture, each value taken from where the motion points (8.3, 8.5)."""
     _, height, width = picture.shape
     for axis, size in ((1, height), (2, width)):
         places = np.clip((np.arange(size) + 0.5) / 8 - 0.5, 0, motion.shape[axis] - 1)
         motion = lines(motion, places, axis)
-    return sample_cubic(picture, 2 * motion) if interpolation == "bicubic" else sample(picture, 2 * motion)
+    return sample_cubic(picture, 2 * motion) if cubic else sample(picture, 2 * motion)
 
 
 def sample_cubic(picture: Floats, motion: Floats) -> Floats:
-    """As `sample`, between 4x4 pixels (8.4)."""
+    """As `sample`, between 4x4 pixels (8.5)."""
     _, height, width = picture.shape
     x = np.arange(width) + motion[0]
     y = np.arange(height)[:, None] + motion[1]
@@ -1037,7 +1057,7 @@ def sample_cubic(picture: Floats, motion: Floats) -> Floats:
 
 
 def cubic_weights(t: Floats) -> list[Floats]:
-    """Weights of the places -1, 0, 1 and 2 for a place t from 0 to 1, with a = -0.75 (8.4)."""
+    """Weights of the places -1, 0, 1 and 2 for a place t from 0 to 1, with a = -0.75 (8.5)."""
     a = np.float32(-0.75)
 
     def near(d: Floats) -> Floats:
@@ -1096,6 +1116,8 @@ class Network:
 
         `vectors` is the step's motion map (motion rows, motion columns, 2), for `coded_motion`.
         """
+        if self.config["hybrid"]:
+            return self.hybrid_step(signs, kept, state, vectors)
         trunk = "first" if state is None else "later"
         past = state if self.config["recurrent"] else None
         u = None
@@ -1116,11 +1138,6 @@ class Network:
             x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
         y = silu(self.norm(trunk + ".norm_out", x))
         frames = []
-        linear = None
-        if self.config["transform"]:
-            W = self.tensors[f"decoder.{trunk}.synthesis.weight"]
-            cells = np.tensordot(W, np.concatenate([signs, kept]), axes=1) / np.sqrt(np.float32(len(W)))
-            linear = shuffle(cells, 8)
         groups = [self.conv("split_first", y)] if state is None else np.split(self.conv("split_rest", y), 4)
         motions = [None] * len(groups)
         if past is not None:
@@ -1132,25 +1149,109 @@ class Network:
             still = np.where(kept.any(axis=0), 0, np.clip((0.4 - fastest) / 0.2, 0, 1))
             x = x + still * (past[0] - x)
             held = still.repeat(8, axis=0).repeat(8, axis=1)
-        for n, (group, motion) in enumerate(zip(groups, motions, strict=True)):
+        for group, motion in zip(groups, motions, strict=True):
             m = shuffle(group, 2)
-            added = np.float32(0) if linear is None else linear[3 * n : 3 * n + 3]
-            moved = None if motion is None else warp(past[1], motion, self.config["interpolation"])
+            moved = None if motion is None else warp(past[1], motion)
             if moved is not None:
-                m = m + self.conv("warp_in", unshuffle(moved + added, 4))
-            elif linear is not None:
-                m = m + self.conv("warp_in", unshuffle(added, 4))
+                m = m + self.conv("warp_in", unshuffle(moved, 4))
             m = silu(self.norm("norm_patch", self.block("frame_block", m)))
-            if moved is None and linear is not None:
-                frame = shuffle(self.conv("repair_out", m), 4) + added
-            else:
-                frame = shuffle(self.conv("patch_out", m), 4)
+            frame = shuffle(self.conv("patch_out", m), 4)
             if moved is not None:
                 mask = 1 / (1 + np.exp(-shuffle(self.conv("mask_out", m), 4)))
-                frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4) + added
+                frame = frame + mask * (moved - frame) + shuffle(self.conv("repair_out", m), 4)
                 frame = frame + held * (past[1] - frame)
             frames.append(frame)
         return frames, (x, np.clip(frames[-1], -1, 1))
+
+    def hybrid_step(
+        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None, vectors: Vectors | None
+    ) -> tuple[list[Floats], tuple[Floats, Floats]]:
+        """The same of a hybrid (8.5); `vectors` has three maps, one below the other."""
+        trunk = "first" if state is None else "later"
+        atoms, values = coefficients_of(signs, kept, first=state is None)
+        known = cosines_of(atoms, values)
+        cond = x = self.conv(trunk + ".token_in", np.concatenate([np.arcsinh(values / 32), signs, kept]))
+        if state is None:
+            x = cond + self.column("start")
+        else:
+            assert vectors is not None
+            maps = vectors.reshape(3, -1, *vectors.shape[1:]).transpose(0, 3, 1, 2)
+            maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
+            known = known + warp(state[1], maps[0], cubic=True)
+            h = sample(state[0], maps[0] / 4)
+            q = self.norm("norm_state", h)
+            x = cond + q + self.conv("state_in", q) + self.conv("known_in", unshuffle(known, 8))
+            x = x + self.conv("displacement_in", np.clip(np.arcsinh(maps[0]), -5, 5))
+        for b in range(self.config["decoder_blocks"]):
+            x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
+        y = silu(self.norm(trunk + ".norm_out", x))
+        m = shuffle(self.conv("split_first" if state is None else "split_last", y), 2)
+        m = m + self.conv("warp_in", unshuffle(known, 4))
+        m = silu(self.norm("norm_patch", self.block("frame_block", m)))
+        p = known + shuffle(self.conv("repair_out", m), 4)
+        if state is None:
+            return [p], (x, np.clip(p, -1, 1))
+        lengths = np.sqrt((maps**2).sum(axis=1))
+        still, calm = (
+            np.where(kept.any(axis=0), 0, np.clip((0.4 - f) / 0.2, 0, 1)) for f in (lengths[0], lengths.max(0))
+        )
+        held, kept_calm = (part.repeat(8, axis=0).repeat(8, axis=1) for part in (still, calm))
+        x = x + still * (h - x)
+        before = state[1]
+        p = p + held * (before - p)
+        last = np.clip(p, -1, 1)
+        centre = self.between(warp(before, maps[1], cubic=True), warp(last, maps[2], cubic=True))
+        middle = np.clip(centre, -1, 1)
+        second = self.between(warp(before, maps[1] / 2, cubic=True), warp(middle, -maps[1] / 2, cubic=True))
+        fourth = self.between(warp(middle, -maps[2] / 2, cubic=True), warp(last, maps[2] / 2, cubic=True))
+        frames = [frame + kept_calm * (before - frame) for frame in (second, centre, fourth)]
+        return [*frames, p], (x, last)
+
+    def between(self, left: Floats, right: Floats) -> Floats:
+        z = self.conv("between.pictures_in", unshuffle(np.concatenate([(left + right) / 2, right - left]), 4))
+        z = silu(self.norm("between.norm_out", self.block("between.block", z)))
+        a = 1 / (1 + np.exp(-shuffle(self.conv("between.share_out", z), 4)))
+        return left + a * (right - left) + shuffle(self.conv("between.repair_out", z), 4)
+
+
+FIRST_PAIRS = """
+    4(1,0,0) 4(2,0,0) 4(0,1,0) 4(0,0,1) 2(1,0,0) 2(2,0,0) 2(0,1,0) 2(0,0,1) 2(0,2,0) 2(0,0,2) 2(0,1,1) 1(1,0,0)
+    1(0,1,0) 1(0,0,1) 1(2,0,0) 1(0,1,1) 1(0,2,0) 1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1) 1(0,1,2) 1(0,4,0) 1(0,0,4)
+    1(0,2,2) 1(0,1,3) 1(0,3,1)
+"""
+LATER_PAIRS = """
+    4(0,0,0) 2(0,0,0) 2(0,1,0) 2(0,0,1) 2(1,0,0) 2(0,2,0) 2(0,0,2) 1(0,0,0) 1(0,1,0) 1(0,0,1) 1(1,0,0) 1(2,0,0)
+    1(0,1,1) 1(0,2,0) 1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1) 1(0,1,2) 1(0,4,0) 1(0,0,4) 1(0,2,2) 1(0,1,3) 1(0,3,1)
+    1(0,5,0) 1(0,0,5) 1(0,2,3) 1(0,3,2) 1(0,1,4) 1(0,4,1)
+"""
+Atom = tuple[int, int, int]
+
+
+def coefficients_of(signs: Floats, kept: Floats, *, first: bool) -> tuple[list[Atom], Floats]:
+    """The atoms of a step, and the coefficient of each at every token (8.5)."""
+    table = [tuple(map(int, re.findall(r"\d", pair))) for pair in (FIRST_PAIRS if first else LATER_PAIRS).split()]
+    unit, start = (32, 8) if first else (48, 2)
+    table = table[: (len(signs) - start) // 2]
+    atoms: list[Atom] = sorted({(0, 0, 0), *((c, u, v) for _, c, u, v in table)})
+    ones = (signs > 0) & (kept > 0)
+    scale = np.float32(2) ** (ones[start - 2] + 2 * ones[start - 1])
+    values = np.zeros((len(atoms), *signs.shape[1:]), dtype=np.float32)
+    for number, (m, *atom) in enumerate(table):
+        plus, minus = ones[start + 2 * number], ones[start + 2 * number + 1]
+        values[atoms.index((atom[0], atom[1], atom[2]))] += m * unit * scale * (plus.astype(np.float32) - minus)
+    if first:
+        sizes = np.array([1024, 512, 256, 128, 64, 32], dtype=np.float32)
+        values[0] = np.tensordot(sizes, signs[:6] * kept[:6], axes=1)
+    return atoms, values
+
+
+def cosines_of(atoms: list[Atom], values: Floats) -> Floats:
+    """Their sum as pixels (8.5)."""
+    places = np.arange(8) + 0.5
+    waves = [np.full(8, 8**-0.5), *(np.cos(np.pi / 8 * places * f) / 2 for f in range(1, 8))]
+    colours = [np.array(t) / np.linalg.norm(t) for t in ((1.0, 1, 1), (1.0, 0, -1), (1.0, -2, 1))]
+    patterns = np.stack([np.einsum("c,i,j->cij", colours[c], waves[u], waves[v]).reshape(192) for c, u, v in atoms])
+    return shuffle(np.tensordot(patterns.T.astype(np.float32), values, axes=1) / np.float32(127.5), 8)
 
 
 def decode_pixels(
@@ -1163,7 +1264,8 @@ def decode_pixels(
     check(config["architecture"] == "causal-recurrent-4", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
-    check(config["coded_motion"] == geometry.motion, 0, "weights and header differ about motion maps", "M")
+    same = (config["coded_motion"], config["hybrid"]) == (geometry.motion, geometry.three)
+    check(same, 0, "weights and header differ about motion maps", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
     for index, level, vectors in zip(*tokens, strict=True):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokcodec.bits import decode_tokens, encode_tokens, motion_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, UsageError
-from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
+from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
 from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
 
 GEOMETRY = TokenGeometry(bits_per_token=1, level_bits=(0, 1), block_tokens=64, motion_tokens=MOTION_TOKENS)
@@ -25,13 +25,14 @@ SPEC_GEOMETRY = spec_decoder.Geometry(1, (0, 1), 64, motion=True)
 KINDS = ("none", "random", "extreme", "slow", "smooth", "sparse")
 
 
-def chunk_of(vectors: NDArray[np.int16], *, cut: bool = False) -> TokenChunk:
+def chunk_of(vectors: NDArray[np.int16], *, cut: bool = False, three: bool = False) -> TokenChunk:
     """A chunk of no bits with these maps, `(steps, motion_rows, motion_columns, 2)`; `cut`: sides are odd."""
-    steps, rows, columns = vectors.shape[0], 2 * vectors.shape[1] - cut, 2 * vectors.shape[2] - cut
+    count = MOTION_MAPS if three else 1
+    steps, rows, columns = vectors.shape[0], 2 * (vectors.shape[1] // count) - cut, 2 * vectors.shape[2] - cut
     return TokenChunk(
         indices=np.zeros((steps, rows, columns), np.uint64),
         levels=np.zeros((steps, *GEOMETRY.blocks(rows, columns)), np.uint8),
-        geometry=GEOMETRY,
+        geometry=replace(GEOMETRY, motion_maps=count),
         vectors=vectors,
     )
 
@@ -47,8 +48,8 @@ def decode_like(chunk: TokenChunk, data: bytes) -> TokenChunk:
     return decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry)
 
 
-def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False) -> bytes:
-    chunk = chunk_of(vectors, cut=cut)
+def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False, three: bool = False) -> bytes:
+    chunk = chunk_of(vectors, cut=cut, three=three)
     data = encode_tokens(chunk)
     back = decode_like(chunk, data)
     assert back.vectors.dtype == np.int16
@@ -63,13 +64,14 @@ def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False) -> bytes
 @given(data=st.data())
 def test_any_maps_come_back(data: st.DataObject) -> None:
     steps, rows, columns = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 9))
-    reach = data.draw(st.sampled_from([1, 3, 40, MAX_VECTOR]))
-    given_maps = data.draw(arrays(np.int16, (steps, rows, columns, 2), elements=st.integers(-reach, reach)))
+    reach, three = data.draw(st.sampled_from([1, 3, 40, MAX_VECTOR])), data.draw(st.booleans())
+    shape = (steps, rows * (MOTION_MAPS if three else 1), columns, 2)
+    given_maps = data.draw(arrays(np.int16, shape, elements=st.integers(-reach, reach)))
     given_maps[0] = 0
     cut = data.draw(st.booleans())
-    words = assert_round_trip(given_maps, cut=cut)
-    chunk = chunk_of(given_maps, cut=cut)
-    found = spec_decoder.decode_tokens(words, *chunk.indices.shape, SPEC_GEOMETRY)
+    words = assert_round_trip(given_maps, cut=cut, three=three)
+    chunk = chunk_of(given_maps, cut=cut, three=three)
+    found = spec_decoder.decode_tokens(words, *chunk.indices.shape, SPEC_GEOMETRY._replace(three=three))
     np.testing.assert_array_equal(found[2], given_maps)
     assert spec_decoder.tokens_crc(*found) == tokens_crc32(chunk)
 

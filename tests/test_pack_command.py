@@ -31,6 +31,7 @@ TINY = {
         "frame_channels": 8,
         "latent_channels": 64,
         "encoder_blocks": 1,
+        "hybrid": False,
         "decoder_blocks": 1,
         "bits_per_token": 18,
     },

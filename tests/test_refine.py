@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from network_helpers import clip, small_model
-from variants import ANALYSIS
 
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.lfq import signs
@@ -40,26 +39,6 @@ def test_the_error_falls_and_bits_that_are_not_kept_stay(later: bool, bits: int)
         torch.testing.assert_close(refined * (1 - kept), signs(z) * (1 - kept))
         torch.testing.assert_close(refine(model.decoder, z, kept, state, pixels, iterations=12), refined)
     assert bits == 3 or any(found), "of all bits of three pictures of noise some are better otherwise"
-
-
-@torch.no_grad()
-def test_dear_bits_are_set_only_where_they_pay():
-    model = small_model(ANALYSIS)
-    frames = to_signed_unit(torch.from_numpy(clip(1, 32, 48)))[None]
-    z, _ = model.encoder.step(frames, None)
-    kept, set_bits = torch.ones_like(z), []
-    for slope in (0.0, 2000.0, 1e6):
-        price = model.encoder.first.analysis.price(slope)
-        assert (price[4:] == price[4]).all()
-        assert not price[:4].any(), "a mean has no zero, so that its bits cost the same set or not"
-        refined = refine(model.decoder, z, kept, None, frames, price=price, iterations=12)
-        costs = [
-            error_of(model, tokens, kept, None, frames) + float((price.view(1, -1, 1, 1) * (tokens > 0)).sum())
-            for tokens in (signs(z), refined)
-        ]
-        assert costs[1] <= costs[0]
-        set_bits.append(int((refined[:, 4:] > 0).sum()))
-    assert set_bits[0] >= set_bits[1] > set_bits[2]
 
 
 def test_no_iteration_changes_nothing():

@@ -15,13 +15,12 @@ from network_helpers import NO_MOTION, SMALL, clip, small_model
 from torch import Tensor
 from variants import (
     ALL,
-    ANALYSIS,
     EARLY,
+    HYBRID,
     MEMORYLESS,
     MOVED,
     PLAIN,
     RECURRENT_PARTS,
-    TRANSFORM,
     VARIANTS,
 )
 
@@ -33,9 +32,10 @@ from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.lfq import signs
-from tokcodec.tokenizer.model import Forecast, Past, Tokenizer
-from tokcodec.tokenizer.motion import displacement_of_map
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
 from tokcodec.tokenizer.refine import refine
+from tokcodec.tokenizer.state import Forecast, Past
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, to_signed_unit
 from tokcodec.training.config import RunConfig, read_run_config
 from tokcodec.training.presets import CPU as CPU_RUN
@@ -71,7 +71,7 @@ def test_defaults_are_written_as_they_were_before_the_switches():
     assert (written["adaptive_norm"], written["temporal_downsampling"], written["recurrent"]) == (False, "early", False)
     assert set(json.loads(EARLY.to_json())) - set(json.loads(SMALL.to_json())) == {"temporal_downsampling"}
     assert set(json.loads(MOVED.to_json())) - set(json.loads(SMALL.to_json())) == {"coded_motion"}
-    for config in (SMALL, PLAIN, EARLY, MOVED, TRANSFORM, ANALYSIS, MEMORYLESS, ALL):
+    for config in (SMALL, PLAIN, EARLY, MOVED, HYBRID, MEMORYLESS, ALL):
         assert TokenizerConfig.from_json(config.to_json()) == config
     explicit = json.loads(SMALL.to_json()) | {"adaptive_norm": True, "temporal_downsampling": "late", "recurrent": True}
     assert TokenizerConfig.from_json(json.dumps(explicit)) == SMALL
@@ -97,8 +97,7 @@ def test_a_run_switches_them(tmp_path: Path):
         "temporal_downsampling": "early",
         "recurrent": False,
         "coded_motion": False,
-        "transform": False,
-        "interpolation": "bilinear",
+        "hybrid": False,
         "encoder_blocks": 4,
     }
     run = read(json.dumps({"preset": "gpu", "model": switches, "train": {"inflate": False}}))
@@ -303,10 +302,11 @@ def test_the_decoder_of_the_specification_shows_the_same(config: TokenizerConfig
     kept[..., :2] = 0
     ours = theirs = None
     for number, step in enumerate(tokens):
-        vectors = np.random.default_rng(number).integers(-30, 31, (3, 4, 2)).astype(np.int16)
+        count = config.geometry.motion_maps
+        vectors = np.random.default_rng(number).integers(-30, 31, (3 * count, 4, 2)).astype(np.int16)
         vectors[0, 0] = -511, 511
         moved = config.coded_motion and number > 0
-        displacement = displacement_of_map(torch.from_numpy(vectors)[None], 5, 7) if moved else None
+        displacement = displacements_of_maps(torch.from_numpy(vectors)[None], 5, 7, maps=count) if moved else None
         with torch.no_grad():
             pixels, ours = model.decoder.step(step, kept, ours, displacement)
         frames, theirs = network.step((step * kept)[0].numpy(), kept[0].numpy(), theirs, vectors)
@@ -321,10 +321,10 @@ def test_the_decoder_of_the_specification_shows_the_same(config: TokenizerConfig
         {"reccurent": True},
         {"coded_motion": 1},
         {"coded_motion": True, "recurrent": False},
-        {"transform": 1},
-        {"transform": True, "recurrent": False},
+        {"hybrid": 1},
+        {"hybrid": True, "coded_motion": True},
+        {"hybrid": True, "encoder_blocks": 0},
         {"encoder_blocks": 0},
-        {"interpolation": "nearest"},
     ],
 )
 def test_the_decoder_of_the_specification_refuses_other_values(change: dict[str, object], tmp_path: Path):
@@ -345,6 +345,10 @@ def test_the_decoder_of_the_specification_refuses_other_values(change: dict[str,
 @pytest.mark.parametrize("config", VARIANTS)
 @torch.no_grad()
 def test_tokens_of_variants_are_refined(config: TokenizerConfig):
+    if config.hybrid:  # its bits are weighed as they are chosen
+        model, frames = small_model(config), clip(5, 24, 32)
+        assert np.array_equal(encode_stream(model, frames), encode_stream(model, frames, iterations=8))
+        return
     model = small_model(config)
     frames = to_signed_unit(torch.from_numpy(clip(5, 24, 32)))[None]
     z, _ = model.encoder.step(frames[:, :1], None)

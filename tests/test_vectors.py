@@ -64,8 +64,8 @@ def data_of(entry: dict[str, Any]) -> bytes:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    plain, moving = (tiny_model.write_weights(folder, motion=motion) for motion in (False, True))
-    return {tiny_model.SHA256: plain, tiny_model.MOTION_SHA256: moving}
+    digests = {tiny_model.SHA256: 0, tiny_model.MOTION_SHA256: 1, tiny_model.HYBRID_SHA256: 3}
+    return {digest: tiny_model.write_weights(folder, motion=motion) for digest, motion in digests.items()}
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def header_of_tokcodec(header: StreamHeader) -> dict[str, Any]:
         "frame_rate": listed(header.frame_rate),
         "sample_aspect_ratio": listed(header.sample_aspect_ratio),
         "still_image": header.still_image,
-        "motion_maps": geometry.motion_tokens == 2,
+        "motion_maps": geometry.motion_maps if geometry.motion_tokens else 0,
         **asdict(header.colour),
         "bits_per_token": geometry.bits_per_token,
         "spatial_factor": geometry.spatial_factor,
@@ -119,7 +119,7 @@ def header_of_spec(header: spec_decoder.Header) -> dict[str, Any]:
         **{name: getattr(geometry, name) for name in factors},
         **{name: list(getattr(header, name)) for name in ("time_base", "frame_rate", "sample_aspect_ratio")},
         **dict(zip(("primaries", "transfer", "matrix"), header.colour, strict=True)),
-        "motion_maps": geometry.motion,
+        "motion_maps": geometry.maps if geometry.motion else 0,
         "level_bits": list(geometry.level_bits),
         "probability_digest": header.probability_digest.hex(),
         "tokenizer_digest": header.tokenizer_digest.hex(),
@@ -252,6 +252,8 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert MANIFEST["tiny_model_sha256"] == tiny_model.SHA256
     moving = tiny_model.weights_bytes(tiny_model.MOTION_CONFIG_JSON)
     assert hashlib.sha256(moving).hexdigest() == tiny_model.MOTION_SHA256 == MANIFEST["tiny_motion_model_sha256"]
+    hybrid = tiny_model.weights_bytes(tiny_model.HYBRID_CONFIG_JSON)
+    assert hashlib.sha256(hybrid).hexdigest() == tiny_model.HYBRID_SHA256 == MANIFEST["tiny_hybrid_model_sha256"]
 
 
 # --- good and grease ---
@@ -494,11 +496,13 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     """The same tokens, or both refuse; the CRC of the tokens is not asked."""
     steps, rows, columns = (data.draw(st.integers(1, high)) for high in (3, 5, 6))
     levels = data.draw(st.sampled_from([(0, 1), (0, 3, 6), (0, 2, 5, 7, 18)]))
+    motion_tokens = data.draw(st.sampled_from([0, 2]))
     geometry = TokenGeometry(
         bits_per_token=levels[-1],
         level_bits=levels,
         block_tokens=data.draw(st.integers(1, 3)),
-        motion_tokens=data.draw(st.sampled_from([0, 2])),
+        motion_tokens=motion_tokens,
+        motion_maps=data.draw(st.sampled_from([1, 3])) if motion_tokens else 1,
     )
     words = data.draw(st.binary(min_size=4, max_size=40))
     if data.draw(st.booleans()):
@@ -511,7 +515,13 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         vectors[1:] = (make_vectors.noise(words[1], vectors[1:].shape) % np.uint64(9)).astype(np.int16) - 4
         whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors)
         words = encode_tokens(truncate(whole, wanted)) + words[: data.draw(st.sampled_from([0, 0, 4]))]
-    theirs = spec_decoder.Geometry(levels[-1], levels, geometry.block_tokens, motion=bool(geometry.motion_tokens))
+    theirs = spec_decoder.Geometry(
+        levels[-1],
+        levels,
+        geometry.block_tokens,
+        motion=bool(geometry.motion_tokens),
+        three=geometry.motion_maps == 3,
+    )
     try:
         expected = spec_decoder.decode_tokens(words, steps, rows, columns, theirs)
     except spec_decoder.SpecError:

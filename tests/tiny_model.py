@@ -21,6 +21,14 @@ MOTION_CONFIG_JSON = CONFIG_JSON.replace('"decoder_blocks"', '"coded_motion": tr
 """The same with motion maps (spec section 8.4)."""
 MOTION_NAME = "tiny-motion"
 MOTION_SHA256 = "b5bcc3e8b2d718ebc7a2d842b1c5c5e8f18ccc17b5ad11d14ffb77586e4c57d7"
+HYBRID_CONFIG_JSON = (
+    '{"architecture": "causal-recurrent-4", "bits_per_token": 18, "coded_motion": true, "decoder_blocks": 1, '
+    '"encoder_blocks": 0, "frame_channels": 4, "hybrid": true, "latent_channels": 8, '
+    '"level_bits": [0, 3, 6, 9, 12, 15, 18], "quantizer": "lfq"}'
+)
+"""A hybrid, with three of them (spec section 8.5)."""
+HYBRID_NAME = "tiny-hybrid"
+HYBRID_SHA256 = "73607c326d966fdc701671ef0f332f9b47a314e1bf254fa7dc35cb73dd84235f"
 
 
 def _uniform(seed: int) -> Iterator[int]:
@@ -79,10 +87,14 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_weights(folder: Path, *, motion: bool = False) -> Path:
-    """Write the weights (with `motion`, those of the model with motion maps) into a folder; gives their path."""
-    name, sha256 = (MOTION_NAME, MOTION_SHA256) if motion else (NAME, SHA256)
-    data = weights_bytes(MOTION_CONFIG_JSON if motion else CONFIG_JSON)
+def write_weights(folder: Path, *, motion: int = 0) -> Path:
+    """Write the weights (those of the model with 1 or 3 motion maps) into a folder; gives their path."""
+    name, sha256, config = {
+        0: (NAME, SHA256, CONFIG_JSON),
+        1: (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
+        3: (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
+    }[motion]
+    data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")
     path = folder / f"{name}-{sha256[:12]}.safetensors"

@@ -10,9 +10,8 @@ from network_helpers import SMALL
 PLAIN = replace(SMALL, adaptive_norm=False)
 EARLY = replace(SMALL, temporal_downsampling="early")
 MOVED = replace(SMALL, coded_motion=True)
-TRANSFORM = replace(SMALL, transform=True)
-ANALYSIS = replace(SMALL, transform=True, encoder_blocks=0, coded_motion=True, interpolation="bicubic")
-BICUBIC = replace(SMALL, interpolation="bicubic")
+HYBRID = replace(SMALL, hybrid=True, encoder_blocks=0, coded_motion=True)
+PLAIN_HYBRID = replace(HYBRID, adaptive_norm=False)
 MEMORYLESS = replace(SMALL, recurrent=False)
 ALL = replace(SMALL, adaptive_norm=False, temporal_downsampling="early", recurrent=False)
 VARIANTS = [
@@ -21,9 +20,8 @@ VARIANTS = [
         ("plain", PLAIN),
         ("early", EARLY),
         ("moved", MOVED),
-        ("transform", TRANSFORM),
-        ("analysis", ANALYSIS),
-        ("bicubic", BICUBIC),
+        ("hybrid", HYBRID),
+        ("plain hybrid", PLAIN_HYBRID),
         ("memoryless", MEMORYLESS),
         ("all", ALL),
     )

@@ -57,7 +57,7 @@ def motion_bit_count(chunk: TokenChunk) -> int:
     """About what the motion maps of a chunk are of its coded bits: they are coded by themselves, to whole words."""
     if not chunk.geometry.motion_tokens:
         return 0
-    coder, motion = _Encoder(), MotionTraversal(*chunk.vectors.shape[1:3])
+    coder, motion = _Encoder(), MotionTraversal(*chunk.vectors.shape[1:3], maps=chunk.geometry.motion_maps)
     for vectors in chunk.vectors[1:]:
         motion.code_step(coder, vectors.copy())
     return 8 * WORD_BYTES * len(coder.finish())
@@ -231,7 +231,9 @@ class _Traversal:
         schedule_of(model)
         self._model, self._network = model, network
         self._map = AllocationModel(self._blocks, len(geometry.level_bits))
-        self._motion = MotionTraversal(*geometry.motion_blocks(rows, columns)) if geometry.motion_tokens else None
+        self._motion = None
+        if geometry.motion_tokens:
+            self._motion = MotionTraversal(*geometry.motion_blocks(rows, columns), maps=geometry.motion_maps)
         self._mode: int | None = None
 
     def start(self, coder: _Coder, steps: int) -> None:

@@ -12,6 +12,8 @@ BLOCK_TOKENS = 4
 """Tokens along each side of a block of the bit allocation map (32 pixels)."""
 MOTION_TOKENS = 2
 """Tokens along each side of a block of a motion map, where there is one (16 pixels)."""
+MOTION_MAPS = 3
+"""Motion maps of a step, where there are several: of its last frame, and two of its middle one."""
 MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
 BITS_PER_TOKEN = 18
@@ -36,6 +38,7 @@ class TokenGeometry:
         temporal_factor: Frames in each latent step but the first.
         block_tokens: Tokens along each side of an allocation block.
         motion_tokens: Tokens along each side of a motion block; 0 where later steps carry no motion map.
+        motion_maps: Motion maps of each later step, one below the other: 1 or 3; 1 where there are none.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -44,6 +47,7 @@ class TokenGeometry:
     temporal_factor: int = TEMPORAL_FACTOR
     block_tokens: int = BLOCK_TOKENS
     motion_tokens: int = 0
+    motion_maps: int = 1
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""
@@ -54,10 +58,10 @@ class TokenGeometry:
         return -(-rows // self.block_tokens), -(-columns // self.block_tokens)
 
     def motion_blocks(self, rows: int, columns: int) -> tuple[int, int]:
-        """Motion block rows and columns of a token grid; none without motion maps."""
+        """Motion block rows and columns of a token grid, rows of all maps of a step; none without motion maps."""
         if not self.motion_tokens:
             return 0, 0
-        return -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
+        return self.motion_maps * -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
 
     def steps(self, frames: int) -> int:
         """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four."""

@@ -1,4 +1,4 @@
-"""A motion map <-> binary decisions (spec section 7.10).
+"""Motion maps <-> binary decisions (spec section 7.10).
 
 Cells come from coarse to fine: every eighth of each row and column first, then those in the middle of known ones. Each
 vector is predicted by the median of known vectors around it, and what is left is coded; all cells of a set at once.
@@ -7,7 +7,7 @@ vector is predicted by the median of known vectors around it, and what is left i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,21 @@ def predict_set(
     return _median(around, there.sum(axis=0)), spread
 
 
+def predict_relative(
+    group: CellSet, found: NDArray[np.int32], expected: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """The same where it is known what to expect of each cell: around it counts what others differ from that."""
+    rest, spread = predict_set(group, found - expected, np.zeros_like(expected))
+    return np.clip(expected[group.cells] + rest, -MAX_VECTOR, MAX_VECTOR), spread
+
+
+def halved(vectors: NDArray[Any], *, back: bool = False) -> NDArray[Any]:
+    """What is expected of a middle frame's map where the last one has moved by these vectors: half of them, downwards,
+    since the picture before; `back`: the negative of that, since the last."""
+    half: NDArray[Any] = vectors >> 1
+    return -half if back else half
+
+
 def expected_bits(rest: NDArray[np.int32], spread: NDArray[np.intp]) -> NDArray[np.float64]:
     """About what vectors cost, for encoders: `(..., n)`.
 
@@ -150,14 +165,16 @@ class MotionTraversal:
     """Codes the motion maps of a chunk's later steps, in both directions (spec section 7.10).
 
     Args:
-        rows: Rows of motion blocks.
+        rows: Rows of motion blocks, of all maps of a step.
         columns: Columns of motion blocks.
+        maps: Of each step, 1 or 3.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self._sets = list(cell_sets(rows, columns))
-        self._before = np.zeros((rows * columns, 2), np.int32)
-        self._moved = True
+    def __init__(self, rows: int, columns: int, *, maps: int = 1) -> None:
+        self._sets = list(cell_sets(rows // maps, columns))
+        self._maps = maps
+        self._before = np.zeros((rows // maps * columns, 2), np.int32)
+        self._moved = [True] * maps
         by_spread = np.zeros((2, _KINDS, _SPREADS, 2), np.int64)
         by_set = np.zeros((2, _KINDS, _SETS, 2), np.int64)
         by_spread[:, _DIFFERS], by_set[:, _DIFFERS] = _DIFFERS_BY_SPREAD, _DIFFERS_BY_SET
@@ -168,31 +185,48 @@ class MotionTraversal:
         )
 
     def code_step(self, coder: _Coder, vectors: NDArray[np.int16]) -> None:
-        """Codes the map of one later step.
+        """Codes the maps of one later step.
 
         Args:
             coder: Of the chunk.
             vectors: int16 `(rows, columns, 2)`, half pixels, x before y, each within `MAX_VECTOR`; a decoder fills it.
 
         Raises:
-            CorruptStreamError: A vector is beyond what there is, or all are zero in a step that is said to move.
+            CorruptStreamError: A vector is beyond what there is, or all are zero in a map that is said to move.
         """
+        first, *others = np.split(vectors, self._maps)  # views
+        self._before = self._code_map(coder, first, self._before, 0)
+        for number, part in enumerate(others, start=1):
+            self._code_map(coder, part, halved(self._before, back=number == 2), number)
+
+    def _code_map(
+        self, coder: _Coder, vectors: NDArray[np.int16], expected: NDArray[np.int32], number: int
+    ) -> NDArray[np.int32]:
         wanted = vectors.reshape(-1, 2)
         found = np.zeros(wanted.shape, np.int32)
-        stays = np.asarray([STAYS_PROBABILITY if self._moved else 65536 - STAYS_PROBABILITY], np.int32)
-        self._moved = bool(coder.code(np.asarray([wanted.any()], np.uint8), stays)[0])
-        if self._moved:
+        stays = np.asarray([STAYS_PROBABILITY if self._moved[number] else 65536 - STAYS_PROBABILITY], np.int32)
+        self._moved[number] = bool(coder.code(np.asarray([wanted.any()], np.uint8), stays)[0])
+        if self._moved[number]:
             for cells in self._sets:
-                self._code_set(coder, cells, wanted, found)
+                self._code_set(coder, cells, wanted, found, expected, relative=number > 0)
             if not found.any():
                 raise CorruptStreamError("a motion map of zeros alone", hint="the file is damaged")
             self._mixer.adapt()
-        self._before = found
         vectors[:] = found.reshape(vectors.shape)
+        return found
 
-    def _code_set(self, coder: _Coder, group: CellSet, wanted: NDArray[np.int16], found: NDArray[np.int32]) -> None:
-        cells, before = group.cells, self._before[group.cells]
-        prediction, spread = predict_set(group, found, self._before)
+    def _code_set(
+        self,
+        coder: _Coder,
+        group: CellSet,
+        wanted: NDArray[np.int16],
+        found: NDArray[np.int32],
+        expected: NDArray[np.int32],
+        *,
+        relative: bool,
+    ) -> None:
+        cells, before = group.cells, expected[group.cells]
+        prediction, spread = (predict_relative if relative else predict_set)(group, found, expected)
         differed = np.zeros(cells.size, np.intp)
         for axis in (0, 1):
             changed = (before[:, axis] != prediction[:, axis]).astype(np.intp)

@@ -99,7 +99,7 @@ def train(
     ] = None,
     quantizer: Annotated[
         str | None,
-        typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents, no transform."),
+        typer.Option("--quantizer", metavar="lfq|none", help="none: continuous latents, no hybrid."),
     ] = None,
     exclude: Exclude = None,
     clips: Clips = None,
@@ -134,9 +134,9 @@ def train(
         run = read_run_config(config, PRESETS, run)
     if quantizer is not None:
         plain = run.model
-        if quantizer == "none" and plain.transform:  # which decides bit by bit: its network alone can be continuous
+        if quantizer == "none" and plain.hybrid:  # which decides bit by bit: its network alone can be continuous
             blocks = plain.encoder_blocks or plain.decoder_blocks
-            plain = dataclasses.replace(plain, transform=False, encoder_blocks=blocks)
+            plain = dataclasses.replace(plain, hybrid=False, encoder_blocks=blocks)
         run = dataclasses.replace(
             run, model=dataclasses.replace(plain, quantizer=cast(Literal["lfq", "none"], quantizer))
         )

@@ -17,7 +17,7 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError, UnsupportedStreamError
-from tokcodec.geometry import MAX_SIDE_PIXELS, MOTION_TOKENS, TokenGeometry
+from tokcodec.geometry import MAX_SIDE_PIXELS, MOTION_MAPS, MOTION_TOKENS, TokenGeometry
 
 _UPDATE_HINT = "a newer tokcodec may read it"
 _WHERE = "header"
@@ -34,7 +34,11 @@ def pack_header(header: StreamHeader) -> bytes:
     flags = wire.HEADER_FLAG_STILL if header.still_image else 0
     if header.geometry.motion_tokens not in (0, MOTION_TOKENS):
         out.fail(f"motion blocks of {header.geometry.motion_tokens} tokens")
-    out.uint(1, flags | (wire.HEADER_FLAG_MOTION if header.geometry.motion_tokens else 0), "flags")
+    if header.geometry.motion_maps not in ((1, MOTION_MAPS) if header.geometry.motion_tokens else (1,)):
+        out.fail(f"{header.geometry.motion_maps} motion maps")
+    flags |= wire.HEADER_FLAG_MOTION if header.geometry.motion_tokens else 0
+    flags |= wire.HEADER_FLAG_THREE_MAPS if header.geometry.motion_maps == MOTION_MAPS else 0
+    out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
     out.uint(1, header.colour.matrix, "matrix coefficients")
@@ -67,14 +71,16 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
     time_base = _take_time_base(data, "time base")
     frame_rate = data.ratio("frame rate")
     sample_aspect_ratio = data.ratio("sample aspect ratio")
-    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION)
+    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION | wire.HEADER_FLAG_THREE_MAPS)
+    if flags & wire.HEADER_FLAG_THREE_MAPS and not flags & wire.HEADER_FLAG_MOTION:
+        data.fail("three motion maps, and no motion maps")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
         matrix=data.uint(1, "matrix coefficients"),
         full_range=bool(data.uint(1, "full range flag", high=1)),
     )
-    geometry = _take_geometry(data, has_motion=bool(flags & wire.HEADER_FLAG_MOTION))
+    geometry = _take_geometry(data, flags)
     max_chunk_frames = data.uint(4, "frames a chunk", low=1, high=wire.MAX_CHUNK_FRAMES)
     probability_model = data.uint(1, "probability model")
     if probability_model > wire.PROBABILITY_PRIOR:
@@ -142,7 +148,7 @@ def _put_geometry(out: FieldWriter, geometry: TokenGeometry) -> None:
         out.fail(problem)
 
 
-def _take_geometry(data: FieldReader, *, has_motion: bool) -> TokenGeometry:
+def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
     bits = data.uint(1, "bits per token", low=1, high=wire.MAX_BITS_PER_TOKEN)
     spatial_factor = data.uint(1, "spatial factor", low=1, high=wire.MAX_FACTOR)
     temporal_factor = data.uint(1, "temporal factor", low=1, high=wire.MAX_FACTOR)
@@ -154,7 +160,8 @@ def _take_geometry(data: FieldReader, *, has_motion: bool) -> TokenGeometry:
         spatial_factor=spatial_factor,
         temporal_factor=temporal_factor,
         block_tokens=block_tokens,
-        motion_tokens=MOTION_TOKENS if has_motion else 0,
+        motion_tokens=MOTION_TOKENS if flags & wire.HEADER_FLAG_MOTION else 0,
+        motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_THREE_MAPS else 1,
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

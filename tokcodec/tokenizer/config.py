@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from tokcodec.errors import ModelError
-from tokcodec.geometry import MOTION_TOKENS, TokenGeometry
-from tokcodec.tokenizer.transform import MAX_BITS
+from tokcodec.geometry import MOTION_MAPS, MOTION_TOKENS, TokenGeometry
+from tokcodec.tokenizer.transform import MAX_BITS, MIN_BITS
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "transform", "interpolation")
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "hybrid")
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -25,7 +25,7 @@ class TokenizerConfig:
     Attributes:
         frame_channels: Channels at a quarter of the picture's resolution, one map a frame.
         latent_channels: Channels at an eighth of the resolution, one map a latent step.
-        encoder_blocks: Residual blocks of the encoder at latent resolution; 0 for a transform without a network.
+        encoder_blocks: Residual blocks of the encoder at latent resolution; 0 where it has no network.
         decoder_blocks: Residual blocks of the decoder at latent resolution.
         quantizer: "lfq", or "none" for continuous latents (what quantization costs; not codable).
         bits_per_token: K, the number of latent axes.
@@ -37,10 +37,8 @@ class TokenizerConfig:
             moved along, and places that are held. Without it such a step shows its tokens alone.
         coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 3.5), and moves the
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
-        transform: Whether bits begin as the signs of a transform's coefficients, to whose sum the decoder's network
-            adds, and to whose decisions the encoder's, if it has one; see :mod:`tokcodec.tokenizer.transform`. Without
-            it the encoder makes all latents by itself.
-        interpolation: Between the pixels of the last picture as the decoder moves it.
+        hybrid: Whether later steps predict as hybrid video codecs do, with three motion maps, and bits are those of a
+            transform; see :mod:`tokcodec.tokenizer.hybrid`. There is no encoder network then (`encoder_blocks` 0).
     """
 
     frame_channels: int = 64
@@ -54,8 +52,7 @@ class TokenizerConfig:
     temporal_downsampling: Literal["late", "early"] = "late"
     recurrent: bool = True
     coded_motion: bool = False
-    transform: bool = False
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    hybrid: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,7 +62,7 @@ class TokenizerConfig:
             "decoder_blocks",
             "bits_per_token",
         ):
-            value, least = getattr(self, name), 0 if name == "encoder_blocks" and self.transform is True else 1
+            value, least = getattr(self, name), 0 if name == "encoder_blocks" and self.hybrid is True else 1
             if type(value) is not int or not least <= value <= 4096:
                 raise ModelError(f"{name} of a tokenizer must be a whole number from {least} to 4096, not {value!r}")
         if self.bits_per_token > 64:
@@ -85,25 +82,31 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise ModelError(f"unknown interpolation {self.interpolation!r}", hint="use bilinear or bicubic")
-        for name in ("adaptive_norm", "recurrent", "coded_motion", "transform"):
+        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
             raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
-        if self.transform and self.quantizer == "none":
-            hint = 'leave the transform out: "transform": false, "encoder_blocks": 4'
+        if self.hybrid and self.quantizer == "none":
+            hint = 'leave the transform out: "hybrid": false, "encoder_blocks": 4'
             raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)
-        if self.transform and not (self.recurrent and self.bits_per_token <= MAX_BITS):
-            raise ModelError(f"a transform needs a recurrent decoder and tokens of at most {MAX_BITS} bits")
+        plain = self.temporal_downsampling == "late" and self.encoder_blocks == 0
+        if self.hybrid and not (plain and self.coded_motion and MIN_BITS <= self.bits_per_token <= MAX_BITS):
+            raise ModelError(
+                f"a hybrid has coded motion, no encoder network and tokens of {MIN_BITS} to {MAX_BITS} bits",
+                hint='"coded_motion": true, "encoder_blocks": 0, "temporal_downsampling": "late"',
+            )
 
     @property
     def geometry(self) -> TokenGeometry:
         """The token geometry that this tokenizer makes."""
         levels = self.level_bits or tuple(round(self.bits_per_token * level / 6) for level in range(7))
-        motion_tokens = MOTION_TOKENS if self.coded_motion else 0
-        return TokenGeometry(bits_per_token=self.bits_per_token, level_bits=levels, motion_tokens=motion_tokens)
+        return TokenGeometry(
+            bits_per_token=self.bits_per_token,
+            level_bits=levels,
+            motion_tokens=MOTION_TOKENS if self.coded_motion else 0,
+            motion_maps=MOTION_MAPS if self.hybrid else 1,
+        )
 
     def to_json(self) -> str:
         """The configuration as one line of JSON with sorted keys, without variants that are at their defaults."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokcodec.geometry import MOTION_MAPS
 from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.tokenizer.model import Past, Tokenizer
-from tokcodec.tokenizer.transform import Analysis, Synthesis
+from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.state import Past
 
 _SIDE = 64
 
@@ -42,7 +43,7 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
     _, encoder_state = counted.encoder.step(first, None)
     _, decoder_state = counted.decoder.step(bits, bits, None)
-    displacement = motion[:, 0] if model.config.coded_motion else None
+    displacement = _displacement(model.config, motion)
     forecast = counted.decoder.forecast(decoder_state, displacement)
     past = Past(state=encoder_state, forecast=forecast, motion=motion)
     with _Counter(counted.encoder) as encoder:
@@ -73,7 +74,7 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         _, encoder_state = model.encoder.step(first, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
         before = counter.multiply_adds
-        displacement = motion[:, 0] if config.coded_motion else None
+        displacement = _displacement(config, motion)
         forecast = model.decoder.forecast(decoder_state, displacement)
         forecast_cost = counter.multiply_adds - before
         model.encoder.step(four, Past(state=encoder_state, forecast=forecast, motion=motion))
@@ -81,6 +82,12 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         step = counter.multiply_adds - before - forecast_cost
     later = config.geometry.steps(frames) - 1
     return 2 * (before + later * step) / (frames * _SIDE * _SIDE)
+
+
+def _displacement(config: TokenizerConfig, motion: torch.Tensor) -> torch.Tensor | None:
+    if config.hybrid:
+        return motion[:, :MOTION_MAPS]
+    return motion[:, 0] if config.coded_motion else None
 
 
 class _Counter:
@@ -95,8 +102,6 @@ class _Counter:
         for layer in self._module.modules():
             if isinstance(layer, nn.Conv2d):
                 self._hooks.append(layer.register_forward_hook(self._count))
-            elif isinstance(layer, Analysis | Synthesis):
-                self._hooks.append(layer.register_forward_hook(self._count_places))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +111,3 @@ class _Counter:
     def _count(self, layer: nn.Conv2d, _: object, output: torch.Tensor) -> None:
         kernel = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
         self.multiply_adds += output.numel() * kernel
-
-    def _count_places(self, layer: Analysis | Synthesis, _: object, output: torch.Tensor) -> None:
-        places = output.numel() // (layer.weight.shape[0])
-        self.multiply_adds += places * layer.multiply_adds_per_place

@@ -8,19 +8,22 @@ know.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS, SPATIAL_FACTOR
-from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_set
+from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_relative, predict_set
 from tokcodec.tokenizer.dis import MOTION_UNIT
 from tokcodec.tokenizer.motion import VECTORS_PER_PIXEL, even_displacement
 from tokcodec.tokenizer.search import grey
 
 Vectors = NDArray[np.int16]
 Errors = NDArray[np.float32]
+Predict = Callable[[CellSet, NDArray[np.int32], NDArray[np.int32]], tuple[NDArray[np.int32], NDArray[np.intp]]]
 
 BLOCK = MOTION_TOKENS * SPATIAL_FACTOR
 """Pixels along each side of a motion block."""
@@ -34,19 +37,21 @@ class Trials:
     """Squared errors of blocks, were they moved by one vector or another.
 
     Args:
-        frames: Luma of a step, uint8 `(4, H, W)`.
-        picture: Luma of the last picture before, uint8 `(H, W)`.
+        wanted: The share of a vector that a picture has moved by, and its luma, uint8 `(H, W)`, for each picture.
+        reference: Luma of the picture that is moved, uint8 `(H, W)`.
+        repeats: How often the errors count.
     """
 
-    def __init__(self, frames: NDArray[np.uint8], picture: NDArray[np.uint8]) -> None:
-        height, width = picture.shape
-        self._reference = picture.astype(np.float32)
+    def __init__(
+        self, wanted: Sequence[tuple[float, NDArray[np.uint8]]], reference: NDArray[np.uint8], *, repeats: float
+    ) -> None:
+        height, width = reference.shape
+        self._reference = reference.astype(np.float32)
         self._ys, self._xs = (grid.astype(np.float32) for grid in np.mgrid[:height:SAMPLING, :width:SAMPLING])
         self._wanted = [
-            (np.float32((number + 1) / len(frames)), frames[number, ::SAMPLING, ::SAMPLING].astype(np.float32))
-            for number in range(1, len(frames), 2)
+            (np.float32(share), picture[::SAMPLING, ::SAMPLING].astype(np.float32)) for share, picture in wanted
         ]
-        self._scale = np.float32(len(frames) / len(self._wanted) * SAMPLING**2)
+        self._scale = np.float32(repeats * SAMPLING**2)
 
     def errors(self, vectors: NDArray[np.integer]) -> Errors:
         """Sum over each block's pixels and frames: float32 `(rows, columns)`, for half pixels `(rows, columns, 2)`."""
@@ -79,16 +84,53 @@ def choose_vectors(pixels: Tensor, picture: Tensor, motion: Tensor, *, before: V
     Returns:
         int16 `(motion_rows, motion_columns, 2)`, half pixels, x before y.
     """
-    even = F.avg_pool2d(even_displacement(motion), MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
+    luma = grey(pixels)[0]
+    wanted = [((number + 1) / len(luma), luma[number]) for number in range(1, len(luma), 2)]
+    trials = Trials(wanted, grey(picture.unsqueeze(1))[0, 0], repeats=len(luma) / len(wanted))
+    return _cheapest(even_displacement(motion), trials, before, slope)
+
+
+def choose_map(
+    frame: Tensor,
+    picture: Tensor,
+    motion: Tensor,
+    *,
+    before: Vectors | None,
+    slope: float,
+    repeats: float,
+    relative: bool = False,
+) -> Vectors:
+    """The vectors of a motion map that says where one frame comes from.
+
+    Args:
+        frame: float32 `(1, 3, H, W)` in [-1, 1].
+        picture: That is moved, float32 `(1, 3, H, W)`.
+        motion: As found, float32 `(1, 2, H/8, W/8)`, see :func:`tokcodec.tokenizer.search.search`.
+        before: The map of the step before, or what is expected; None for zeros.
+        slope: Lambda, see :class:`tokcodec.tokenizer.allocation.Allocator`.
+        relative: Whether vectors are coded by what they differ from what is expected.
+        repeats: How often an error of the frame counts.
+
+    Returns:
+        int16 `(motion_rows, motion_columns, 2)`, half pixels, x before y.
+    """
+    trials = Trials([(1.0, grey(frame.unsqueeze(1))[0, 0])], grey(picture.unsqueeze(1))[0, 0], repeats=repeats)
+    return _cheapest(motion, trials, before, slope, predict_relative if relative else predict_set)
+
+
+def _cheapest(
+    motion: Tensor, trials: Trials, before: Vectors | None, slope: float, predict: Predict = predict_set
+) -> Vectors:
+    """Vectors near a motion `(1, 2, H/8, W/8)`, of least error and bits."""
+    even = F.avg_pool2d(motion, MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
     scaled = (even[0] * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
     own = scaled.permute(1, 2, 0).cpu().numpy().astype(np.int16)
-    trials = Trials(grey(pixels)[0], grey(picture.unsqueeze(1))[0, 0])
     before = np.zeros_like(own) if before is None else before
     candidates = _candidates(own, before)
     errors = np.stack([trials.errors(vectors) for vectors in candidates])
     found = np.zeros((own.shape[0] * own.shape[1], 2), np.int32)
     for group in cell_sets(*own.shape[:2]):
-        found[group.cells] = _chosen(group, found, before, candidates, errors, trials, slope)
+        found[group.cells] = _chosen(group, found, before, candidates, errors, trials, slope, predict)
     if not found.any():
         return np.zeros_like(own)
     chosen: Vectors = found.reshape(own.shape).astype(np.int16)
@@ -119,9 +161,10 @@ def _chosen(
     errors: Errors,
     trials: Trials,
     slope: float,
+    predict: Predict,
 ) -> NDArray[np.int32]:
     """The vectors of a set's blocks, int32 `(n, 2)`, where those of the sets before are known."""
-    prediction, spread = predict_set(group, found, before.reshape(-1, 2).astype(np.int32))
+    prediction, spread = predict(group, found, before.reshape(-1, 2).astype(np.int32))
     rows, columns = errors.shape[1:]
     # Each stands for what is nearer to it than to the next, or half of that: by measurement.
     reach = group.spacing // 4

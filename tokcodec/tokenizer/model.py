@@ -17,13 +17,12 @@ that were kept of the steps before, never on those kept of their own step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
 from tokcodec.tokenizer.motion import (
@@ -35,75 +34,10 @@ from tokcodec.tokenizer.motion import (
     warp,
     warp_features,
 )
-from tokcodec.tokenizer.transform import Analysis, Synthesis
+from tokcodec.tokenizer.state import ALL_FRAMES, PATCH, DecoderState, EncoderState, Forecast, Past
 
-PATCH = 4
-"""Pixels along each side of the patches at frame resolution."""
 MOTION_CHANNELS = 64
 """Channels in which the encoder looks at motion."""
-ALL_FRAMES = slice(None)
-"""Every frame of a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderState:
-    """What a decoder step leaves to the next.
-
-    Attributes:
-        features: `(N, C, H/8, W/8)`.
-        picture: The last one, float32 `(N, 3, H, W)`.
-        motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first, and in a decoder that
-            is not recurrent. The next step does not need it.
-        moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
-            step does not need it.
-    """
-
-    features: Tensor
-    picture: Tensor
-    motion: Tensor | None = None
-    moved: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What a decoder would show next if no bit was kept.
-
-    Attributes:
-        frames: `(N, 4, 3, H, W)`, clamped to [-1, 1].
-        motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`;
-            zero where the decoder is not recurrent.
-        features: What it holds before that step, moved where motion is coded, `(N, C, H/8, W/8)`.
-    """
-
-    frames: Tensor
-    motion: Tensor
-    features: Tensor
-
-    def detach(self) -> Forecast:
-        """The same, cut off from the gradient."""
-        return Forecast(frames=self.frames.detach(), motion=self.motion.detach(), features=self.features.detach())
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderState:
-    """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
-
-    before: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Past:
-    """What the encoder is told of a later step, beyond its frames.
-
-    Attributes:
-        state: That the step before left.
-        forecast: Of the decoder.
-        motion: Since the last frame of the step before, as :func:`tokcodec.tokenizer.search.search` finds it.
-    """
-
-    state: EncoderState
-    forecast: Forecast
-    motion: Tensor
 
 
 def _patches(frames: Tensor, *, merged: bool = False) -> Tensor:
@@ -118,40 +52,12 @@ class EncoderTrunk(nn.Module):
     A chunk's first step codes a picture, the later ones what is wrong with a forecast: each has a trunk of its own.
     """
 
-    def __init__(self, config: TokenizerConfig, *, frames: int) -> None:
+    def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         latent = config.latent_channels
         self.blocks = nn.ModuleList(ResidualBlock(latent) for _ in range(config.encoder_blocks))
         self.norm_out = ChannelNorm(latent)
-        if config.transform:
-            self.analysis = Analysis(config.bits_per_token, frames=frames)
-            self.offset_out = conv(latent, config.bits_per_token, 1, gain=0.0)
-        else:
-            self.latent_out = conv(latent, config.bits_per_token, 1)
-
-
-class AnalysisTrunk(nn.Module):
-    """Where the encoder has no network."""
-
-    def __init__(self, config: TokenizerConfig, *, frames: int) -> None:
-        super().__init__()
-        self.analysis = Analysis(config.bits_per_token, frames=frames)
-
-
-class AnalysisEncoder(nn.Module):
-    """A transform of what the forecast lacks: an encoder without blocks. All that it knows of the past is in there."""
-
-    def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
-        self.first, self.later = AnalysisTrunk(config, frames=1), AnalysisTrunk(config, frames=4)
-
-    def step(self, frames: Tensor, past: Past | None, slope: Tensor | None = None) -> tuple[Tensor, EncoderState]:
-        """One latent step, see :meth:`Encoder.step`."""
-        if past is None:
-            z: Tensor = self.first.analysis(frames, slope=slope)
-        else:
-            z = self.later.analysis(frames - past.forecast.frames, slope=slope)
-        return z, EncoderState(before=())
+        self.latent_out = conv(latent, config.bits_per_token, 1)
 
 
 class Encoder(nn.Module):
@@ -162,7 +68,6 @@ class Encoder(nn.Module):
         frame, latent = config.frame_channels, config.latent_channels
         patch = 3 * PATCH * PATCH
         self.early, self.recurrent = config.temporal_downsampling == "early", config.recurrent
-        self.transform = config.transform
         self.patch_in = conv(patch, frame, 3)
         if self.early:
             self.patch_rest = conv(4 * patch, frame, 3)
@@ -175,8 +80,8 @@ class Encoder(nn.Module):
             self.motion_merge = conv(MOTION_CHANNELS, latent, 1, gain=0.0)
             self.norm_known = ChannelNorm(latent)
             self.known_in = conv(latent, latent, 1, gain=0.0)
-        self.first = EncoderTrunk(config, frames=1)
-        self.later = EncoderTrunk(config, frames=4)
+        self.first = EncoderTrunk(config)
+        self.later = EncoderTrunk(config)
         self.mixes = nn.ModuleList(CausalMix(latent) for _ in range(config.encoder_blocks))
 
     def step(self, frames: Tensor, past: Past | None, slope: Tensor | None = None) -> tuple[Tensor, EncoderState]:
@@ -185,18 +90,17 @@ class Encoder(nn.Module):
         Args:
             frames: float32 `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `past` is None, else 4.
             past: None at the start of a chunk.
-            slope: Lambda, for a transform: see :class:`tokcodec.tokenizer.transform.Analysis`.
+            slope: Lambda, for an encoder that weighs bits: see :mod:`tokcodec.tokenizer.transform`.
 
         Returns:
-            Latents, float32 `(N, K, H/8, W/8)`, of unit power or those of a transform, and the state.
+            Latents, float32 `(N, K, H/8, W/8)`, of unit power or +1 and -1, and the state.
         """
-        wanted = frames if past is None else frames - past.forecast.frames
         dtype = self.patch_in.weight.dtype
         merged = self.early and past is not None
         patch_in = self.patch_rest if merged else self.patch_in
         x = patch_in(_patches(frames, merged=merged).to(dtype))
         if past is not None:
-            x = x + self.error_in(_patches(wanted, merged=merged).to(dtype))
+            x = x + self.error_in(_patches(frames - past.forecast.frames, merged=merged).to(dtype))
         x = F.pixel_unshuffle(self.frame_block(x), 2)
         x = x.unflatten(0, (len(frames), -1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         x = self.merge_first(x) if past is None else self.merge_rest(x)
@@ -210,23 +114,17 @@ class Encoder(nn.Module):
             if past is not None:
                 x = mix(x, past.state.before[number])
             x = block(x)
-        features = F.silu(trunk.norm_out(x))
-        if self.transform:
-            z = trunk.analysis(wanted, trunk.offset_out(features), slope=slope)
-        else:
-            z = unit_power(trunk.latent_out(features).float())
+        z = unit_power(trunk.latent_out(F.silu(trunk.norm_out(x))).float())
         return z, EncoderState(before=tuple(seen))
 
 
 class DecoderTrunk(nn.Module):
     """The decoder at latent resolution: one network for a chunk's first step, another for the later ones."""
 
-    def __init__(self, config: TokenizerConfig, *, frames: int) -> None:
+    def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         latent = config.latent_channels
-        self.token_in = conv(2 * config.bits_per_token, latent, 1, gain=0.2 if config.transform else 1.0)
-        if config.transform:
-            self.synthesis = Synthesis(config.bits_per_token, frames=frames)
+        self.token_in = conv(2 * config.bits_per_token, latent, 1)
         condition = latent if config.adaptive_norm else 0
         self.blocks = nn.ModuleList(
             ResidualBlock(latent, condition_channels=condition) for _ in range(config.decoder_blocks)
@@ -241,10 +139,9 @@ class Decoder(nn.Module):
         super().__init__()
         frame, latent = config.frame_channels, config.latent_channels
         self.bits_per_token, self.recurrent = config.bits_per_token, config.recurrent
-        self.coded_motion, self.interpolation = config.coded_motion, config.interpolation
-        self.transform = config.transform
-        self.first = DecoderTrunk(config, frames=1)
-        self.later = DecoderTrunk(config, frames=4)
+        self.coded_motion = config.coded_motion
+        self.first = DecoderTrunk(config)
+        self.later = DecoderTrunk(config)
         self.start = nn.Parameter(torch.zeros(latent))
         if self.recurrent:
             self.norm_state = ChannelNorm(latent)
@@ -294,9 +191,6 @@ class Decoder(nn.Module):
         dtype = trunk.token_in.weight.dtype
         signs, kept = signs.to(dtype), kept.to(dtype)
         tokens = torch.cat([signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
-        linear = None
-        if self.transform:  # a first picture is all that there is of it, so that it is not rounded
-            linear = trunk.synthesis(tokens.float() if state is None else tokens).float()
         past = state if self.recurrent else None
         condition = x = trunk.token_in(tokens)
         held = None
@@ -322,30 +216,21 @@ class Decoder(nn.Module):
             motion = motion[:, shown]
         if state is not None:
             maps = maps[:, shown]
-            linear = linear if linear is None else linear[:, shown]
         count = maps.shape[1]
         maps = F.pixel_shuffle(maps.flatten(0, 1), 2)
         maps = maps.contiguous(memory_format=torch.channels_last)
         moved = None
         if past is not None and motion is not None:
-            moved = warp(past.picture, motion, self.interpolation).flatten(0, 1)
-        linear = linear if linear is None else linear.flatten(0, 1)
-        known = linear if moved is None else moved if linear is None else moved + linear
-        if known is not None:
+            moved = warp(past.picture, motion).flatten(0, 1)
             maps = maps + self.warp_in(
-                F.pixel_unshuffle(known, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)
+                F.pixel_unshuffle(moved, PATCH).to(dtype).contiguous(memory_format=torch.channels_last)
             )
         maps = F.silu(self.norm_patch(self.frame_block(maps)))
-        if moved is None and linear is not None:
-            pixels = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
-        else:
-            pixels = F.pixel_shuffle(self.patch_out(maps), PATCH).float()
+        pixels = F.pixel_shuffle(self.patch_out(maps), PATCH).float()
         if moved is not None:
             mask = torch.sigmoid(F.pixel_shuffle(self.mask_out(maps), PATCH).float())
             repair = F.pixel_shuffle(self.repair_out(maps), PATCH).float()
             pixels = torch.lerp(pixels, moved, mask) + repair
-        if linear is not None:
-            pixels = pixels + linear
         pixels = pixels.unflatten(0, (-1, count))
         if past is not None and still is not None:
             held = F.interpolate(still, scale_factor=2 * PATCH, mode="nearest").unsqueeze(1)
@@ -385,5 +270,5 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: Encoder | AnalysisEncoder = Encoder(config) if config.encoder_blocks else AnalysisEncoder(config)
-        self.decoder = Decoder(config)
+        self.encoder: Encoder | HybridEncoder = HybridEncoder(config) if config.hybrid else Encoder(config)
+        self.decoder: Decoder | HybridDecoder = HybridDecoder(config) if config.hybrid else Decoder(config)

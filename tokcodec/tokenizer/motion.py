@@ -64,6 +64,23 @@ def displacement_of_map(vectors: Tensor, rows: int, columns: int) -> Tensor:
     return whole[:, :, :rows, :columns].contiguous()
 
 
+def displacements_of_maps(vectors: Tensor, rows: int, columns: int, *, maps: int) -> Tensor:
+    """Motion maps of a step, one below the other, as the network takes them.
+
+    Args:
+        vectors: Half pixels, x before y: `(N, motion_rows, motion_columns, 2)`, rows of all maps.
+        rows: Token rows.
+        columns: Token columns.
+        maps: How many; where it is 1 the result is without that axis.
+
+    Returns:
+        float32 `(N, maps, 2, rows, columns)` or `(N, 2, rows, columns)`, see :func:`displacement_of_map`.
+    """
+    if maps == 1:
+        return displacement_of_map(vectors, rows, columns)
+    return torch.stack([displacement_of_map(part, rows, columns) for part in vectors.chunk(maps, dim=1)], dim=1)
+
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 

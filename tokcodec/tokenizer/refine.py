@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tokcodec.tokenizer.lfq import signs, straight_through
-from tokcodec.tokenizer.model import Decoder, DecoderState
+from tokcodec.tokenizer.model import Decoder
+from tokcodec.tokenizer.state import DecoderState
 
 STEP_SIZE = 0.15
 """Of Adam, where latents have unit power: by measurement; 0.4 was worse."""
@@ -32,12 +33,9 @@ def refine(
     pixels: Tensor,
     *,
     displacement: Tensor | None = None,
-    price: Tensor | None = None,
     iterations: int,
 ) -> Tensor:
     """Signs of a step with a smaller squared error, or those of the latents, where none is found.
-
-    With a price it is the error and the price of all bits that are set which becomes smaller.
 
     Args:
         decoder: Its parameters are not changed.
@@ -46,7 +44,6 @@ def refine(
         state: The decoder's, before this step.
         pixels: What the step should show: float32 `(1, F, 3, 8h, 8w)` in [-1, 1].
         displacement: Of a later step where motion is coded, see :meth:`tokcodec.tokenizer.model.Decoder.step`.
-        price: Squared error that setting each bit must save, float32 `(K,)`.
         iterations: Of gradient descent; each costs about three steps of the decoder.
 
     Returns:
@@ -55,7 +52,6 @@ def refine(
     with torch.inference_mode(False), torch.enable_grad():
         target, mask, before = pixels.clone(), kept.clone(), _outside_inference(state)
         moved = None if displacement is None else displacement.clone()
-        dear = None if price is None else mask * price.clone().view(1, -1, 1, 1)
         moving = latents.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([moving], lr=STEP_SIZE, betas=(0.9, 0.95))
         best, least = signs(moving.detach()), torch.inf
@@ -63,8 +59,6 @@ def refine(
             tokens = straight_through(moving)
             shown, _ = decoder.step(tokens, mask, before, moved)
             error = (shown.clamp(-1.0, 1.0) - target).square().sum()
-            if dear is not None:
-                error = error + (dear * (tokens + 1) / 2).sum()
             if error.item() < least:
                 best, least = signs(moving.detach()), error.item()
             if iteration == iterations:

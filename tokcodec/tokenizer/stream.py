@@ -15,20 +15,27 @@ from torch import Tensor
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
+from tokcodec.motion_bits import halved
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
-from tokcodec.tokenizer.displacement import choose_vectors
+from tokcodec.tokenizer.displacement import choose_map, choose_vectors
+from tokcodec.tokenizer.hybrid import HybridEncoder
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
-from tokcodec.tokenizer.motion import displacement_of_map
+from tokcodec.tokenizer.model import Decoder, Tokenizer
+from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
+from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
 from tokcodec.tokens import spread_levels
 
 LAST_FRAME = slice(3, None)
 """Of a step's four: all that the next step needs."""
 TRIED_FRAMES = slice(1, None, 2)
 """Every second frame of a step: they stand for the others where a step is only tried."""
+MIDDLE_AND_LAST = slice(1, None, 2)
+"""Frames of a step whose motion a hybrid needs."""
+MAP_REPEATS = 2.0
+"""How often an error counts when their vectors are chosen, for other frames are made of them."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -136,7 +143,7 @@ class StreamEncoder:
         self.geometry: TokenGeometry = model.config.geometry
         self._allocator = allocator
         self._iterations = iterations
-        self._cost = CodingCost(self.geometry.bits_per_token, seldom=model.config.transform)
+        self._cost = CodingCost(self.geometry.bits_per_token, seldom=model.config.hybrid)
         self._waiting: list[Tensor] = []
         self._start_chunk()
 
@@ -147,6 +154,9 @@ class StreamEncoder:
         self._last: Tensor | None = None
         self._vectors: NDArray[np.int16] | None = None
         self._displacement: Tensor | None = None
+        self._maps: list[NDArray[np.int16]] = []
+        self._found: Tensor | None = None
+        self._size = (0, 0)
         self._cost.start_chunk()
         self._allocator.start_chunk()
 
@@ -178,6 +188,7 @@ class StreamEncoder:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
+        self._size = int(pixels.shape[-2]), int(pixels.shape[-1])
         with _memory_errors():
             past = self._past(pixels)
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
@@ -198,7 +209,9 @@ class StreamEncoder:
         kept = trial.kept(levels)
         with _memory_errors():
             tokens = self._refined(z, kept, pixels)
-        self._sent = tokens, kept
+            self._sent = tokens, kept
+            if self._model.config.hybrid:
+                self._finish_hybrid(pixels)
         if trial.was_priced:
             self._cost.learn((tokens * kept)[0].to(torch.int8).cpu().numpy())
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
@@ -207,18 +220,16 @@ class StreamEncoder:
         return TokenStep(indices=indices, levels=levels, vectors=self._vectors)
 
     def _refined(self, z: Tensor, kept: Tensor, pixels: Tensor) -> Tensor:
-        if not self._iterations:
+        decoder = self._model.decoder
+        if not self._iterations or not isinstance(decoder, Decoder):  # a transform's bits are weighed already
             return signs(z)
-        trunk = self._model.encoder.first if self._decoded is None else self._model.encoder.later
-        price = trunk.analysis.price(self._allocator.slope) if self._model.config.transform else None
         return refine(
-            self._model.decoder,
+            decoder,
             z,
             kept,
             self._decoded,
             pixels,
             displacement=self._displacement,
-            price=price,
             iterations=self._iterations,
         )
 
@@ -226,6 +237,8 @@ class StreamEncoder:
         """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
         if self._state is None or self._sent is None or self._last is None:
             return None
+        if self._model.config.hybrid:
+            return self._past_of_hybrid(pixels)
         decoder = self._model.decoder
         _, self._decoded = decoder.step(*self._sent, self._decoded, self._displacement, shown=LAST_FRAME)
         # A decoder that is not recurrent moves nothing, so that nobody has to search.
@@ -239,6 +252,57 @@ class StreamEncoder:
             self._displacement = displacement_of_map(vectors.unsqueeze(0), rows, columns)
         forecast = decoder.forecast(self._decoded, self._displacement)
         return Past(state=self._state, forecast=forecast, motion=forecast.motion if motion is None else motion)
+
+    def _past_of_hybrid(self, pixels: Tensor) -> Past | None:
+        """The same, with the motion map of the step's last frame."""
+        if self._state is None or self._decoded is None or self._last is None:
+            return None
+        self._found = search(pixels[:, MIDDLE_AND_LAST], self._last)
+        self._maps = [
+            choose_map(
+                pixels[:, -1],
+                self._decoded.picture,
+                self._found[:, 1],
+                before=self._maps[0] if self._maps else None,
+                slope=self._allocator.slope,
+                repeats=MAP_REPEATS,
+            )
+        ]
+        self._displacement = self._displacements([*self._maps, *[np.zeros_like(self._maps[0])] * 2])
+        forecast = self._model.decoder.forecast(self._decoded, self._displacement)
+        return Past(state=self._state, forecast=forecast, motion=forecast.motion)
+
+    def _finish_hybrid(self, pixels: Tensor) -> None:
+        """Decode the last frame; from there the motion of the middle one is chosen, which no token depends on."""
+        if self._sent is None:
+            return
+        before = None if self._decoded is None else self._decoded.picture
+        displacement = None if self._decoded is None else self._displacement
+        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded, displacement, shown=LAST_FRAME)
+        if before is None or self._found is None:
+            self._vectors = None
+            return
+        middle = pixels[:, 1]
+        back = search(middle.unsqueeze(1), pixels[:, -1])[:, 0]
+        for reference, motion in ((before, self._found[:, 0]), (self._decoded.picture, back)):
+            expected = halved(self._maps[0], back=len(self._maps) == 2)
+            self._maps.append(
+                choose_map(
+                    middle,
+                    reference,
+                    motion,
+                    before=expected,
+                    slope=self._allocator.slope,
+                    repeats=MAP_REPEATS,
+                    relative=True,
+                )
+            )
+        self._vectors = np.concatenate(self._maps)
+
+    def _displacements(self, maps: list[NDArray[np.int16]]) -> Tensor:
+        rows, columns = self.geometry.grid(*self._size)
+        vectors = torch.from_numpy(np.concatenate(maps)).to(self._parameter.device).unsqueeze(0)
+        return displacements_of_maps(vectors, rows, columns, maps=len(maps))
 
 
 class _Trial:
@@ -259,7 +323,8 @@ class _Trial:
         self._displacement, self._pixels = displacement, pixels
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
         self._forecast, self._cost = forecast, cost
-        self.was_priced, self.transform = False, model.config.transform
+        self.was_priced, self.transform = False, model.config.hybrid
+        self._shown = LAST_FRAME if model.config.hybrid else TRIED_FRAMES
         self.geometry = model.config.geometry
         self.first, self.frames = decoded is None, len(source)
         self._grid = rows, columns = tokens.shape[-2:]
@@ -285,36 +350,37 @@ class _Trial:
 
     def linear(self, levels: int) -> NDArray[np.float64] | None:
         """Squared error of each block at each of the first levels if nothing but the transform was there."""
-        if not self._model.config.transform:
+        encoder = self._model.encoder
+        if not isinstance(encoder, HybridEncoder):
             return None
-        decoder = self._model.decoder
-        trunk = decoder.first if self.first else decoder.later
-        wanted = self._pixels if self._forecast is None else self._pixels - self._forecast.frames
-        errors = trunk.synthesis.errors(self._tokens, wanted).cpu().numpy()
+        wanted = self._pixels[:, -1] if self._forecast is None else self._pixels[:, -1] - self._forecast.frames[:, -1]
+        transform = encoder.first if self.first else encoder.later
+        errors = self.frames * transform.errors(self._tokens, wanted).cpu().numpy()
         table = self.geometry.level_bits[:levels]
         return _block_sums(errors[list(table)].astype(np.float64), self.geometry.block_tokens)
 
     def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
-        """Squared error of each block at each level, of a step of four by every second frame."""
+        """Squared error of each block at each level, of a step of four by every second frame, or by its last."""
         found = []
         for level in levels:
             if level == 0 and self._forecast is not None:
-                found.append(self._errors(self._forecast.frames[:, TRIED_FRAMES]))
+                frames = self._forecast.frames
+                found.append(self._errors(frames if frames.shape[1] == 1 else frames[:, TRIED_FRAMES]))
             else:
                 found.append(self.distortion(np.full(self.tokens.shape, level, np.uint8)))
         return np.stack(found)
 
     def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Squared error of each block at these levels, of a step of four by every second frame."""
+        """Squared error of each block at these levels, of a step of four by every second frame, or by its last."""
         pixels, _ = self._model.decoder.step(
-            self._tokens, self.kept(levels), self._decoded, self._displacement, shown=TRIED_FRAMES
+            self._tokens, self.kept(levels), self._decoded, self._displacement, shown=self._shown
         )
         return self._errors(pixels)
 
     def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
         side = self.geometry.block_tokens * self.geometry.spatial_factor
         height, width = self._source.shape[1:3]
-        source = self._source if self.first else self._source[TRIED_FRAMES]
+        source = self._source if self.first else self._source[self._shown]
         shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
         error = (shown - source.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
         padded = F.pad(error, (0, -width % side, 0, -height % side))
@@ -385,7 +451,8 @@ class StreamDecoder:
         displacement = None
         if self._model.config.coded_motion and self._state is not None:
             moved = torch.from_numpy(vectors).to(device).unsqueeze(0)
-            displacement = displacement_of_map(moved, *indices.shape)
+            maps = self._model.config.geometry.motion_maps
+            displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
         with _memory_errors():
             pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement)
         height, width = self._size

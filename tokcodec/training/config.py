@@ -35,7 +35,7 @@ class Phase:
         frames: Frames a clip, 1 + 4t; 1 trains on images.
         side: Pixels along each side of a crop, a multiple of 8.
         batch: Clips a step of the optimizer, on each device.
-        stage: "continuous" latents (bits all the same where there is a transform), "full" rate bits (in later steps
+        stage: "continuous" latents (bits all the same of a hybrid), "full" rate bits (in later steps
             those of `usual_level`), or "nested" prefixes and maps.
         lpips: Whether the LPIPS term takes part (where its weight is not 0).
         adversarial: Whether the discriminator takes part, and learns (where the weight of its term is not 0).
@@ -144,7 +144,7 @@ class TrainConfig:
         compile: Compile the steps of encoder and decoder (worth its minute on CUDA only).
         precision: What convolutions compute in; the weights are float32.
         max_skipped_steps: Updates in a row that may be skipped because a gradient is not finite.
-        decoder_only: Leave the encoder as it is, as a transform without a network always is. Its tokens of a chunk's
+        decoder_only: Leave the encoder as it is, as that of a hybrid always is. Its tokens of a chunk's
             first step stay the same; later ones change a little, for it is shown the forecast of the decoder that is
             trained.
     """

@@ -5,30 +5,31 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tokcodec.tokenizer.hybrid import HybridDecoder
 from tokcodec.tokenizer.model import Encoder, Tokenizer
-
-OWN_PARTS = ("analysis", "synthesis")
-"""Parts of a trunk that are made for one frame or for four."""
 
 
 def needs_inflation(model: Tokenizer) -> bool:
     """Whether the four-frame layers were never trained: their biases are still all zero."""
-    biases = [model.decoder.split_rest.bias]
-    if isinstance(model.encoder, Encoder):
-        biases.append(model.encoder.merge_rest.bias)
+    decoder, encoder = model.decoder, model.encoder
+    biases = [decoder.split_last.bias if isinstance(decoder, HybridDecoder) else decoder.split_rest.bias]
+    if isinstance(encoder, Encoder):
+        biases.append(encoder.merge_rest.bias)
     return not any(bool(bias.any()) for bias in biases if bias is not None)
 
 
 def inflate(model: Tokenizer) -> None:
     """Start what serves the later steps from what serves the first."""
     encoder, decoder = model.encoder, model.decoder
-    own_parts = (*OWN_PARTS, "token_in") if model.config.transform else OWN_PARTS  # other bits mean other things
     with torch.no_grad():
-        for first, later in ((encoder.first, encoder.later), (decoder.first, decoder.later)):
-            own = later.state_dict()
-            shared = {n: v for n, v in first.state_dict().items() if not n.startswith(own_parts)}
-            later.load_state_dict(own | shared)
+        if isinstance(decoder, HybridDecoder):  # other bits of a later step mean other things
+            shared = {n: v for n, v in decoder.first.state_dict().items() if not n.startswith("token_in")}
+            decoder.later.load_state_dict(decoder.later.state_dict() | shared)
+            decoder.split_last.load_state_dict(decoder.split_first.state_dict())
+            return
+        decoder.later.load_state_dict(decoder.first.state_dict())
         if isinstance(encoder, Encoder):
+            encoder.later.load_state_dict(encoder.first.state_dict())
             if encoder.early:
                 _average(encoder.patch_rest, encoder.patch_in)
             _average(encoder.merge_rest, encoder.merge_first)

@@ -16,6 +16,7 @@ from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import clip_flops_per_pixel
+from tokcodec.tokenizer.hybrid import HybridDecoder
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.training.adversarial import Adversary
 from tokcodec.training.checkpoint import InitReport, initialise, read_checkpoint, save_checkpoint
@@ -104,7 +105,7 @@ class Trainer:
         self._note: Callable[[str], None] = lambda _: None
         self._skipped = 0
         decoder = self.model.decoder  # every step of a decoder ends in it
-        self._last_layer = (decoder.repair_out if model_config.transform else decoder.patch_out).weight
+        self._last_layer = (decoder.repair_out if isinstance(decoder, HybridDecoder) else decoder.patch_out).weight
 
     def _load(self) -> None:
         # Into the memory of the CPU: on a GPU AdamW would ask for each of its counts of steps, at every step.

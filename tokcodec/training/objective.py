@@ -14,9 +14,10 @@ from torch import Tensor
 from tokcodec.geometry import BLOCK_TOKENS
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.lfq import straight_through
-from tokcodec.tokenizer.model import DecoderState, EncoderState, Forecast, Past, Tokenizer
+from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
-from tokcodec.training.coded_motion import coded_displacements
+from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
+from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
 from tokcodec.training.prior_model import PriorModel
@@ -78,7 +79,7 @@ class Allocations:
         levels = self.levels[:, step]
         if forecast is None:
             return levels
-        error = (frames - forecast.frames).square().mean(dim=(1, 2)).unsqueeze(1)
+        error = (frames[:, -forecast.frames.shape[1] :] - forecast.frames).square().mean(dim=(1, 2)).unsqueeze(1)
         error = F.avg_pool2d(error, BLOCK_PIXELS, ceil_mode=True, count_include_pad=False)
         error = error.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, 0, : levels.shape[1], : levels.shape[2]]
         return torch.where(error < self.still.view(-1, 1, 1), 0, levels)
@@ -201,16 +202,20 @@ def clip_losses(
     decoder_state: DecoderState | None = None
     displacements = None
     if model.config.coded_motion and motion.shape[1]:
-        displacements = coded_displacements(motion, seed=int(torch.randint(1 << 31, ())))
+        seed = int(torch.randint(1 << 31, ()))
+        if model.config.hybrid:
+            displacements = hybrid_displacements(frames, motion, seed=seed)
+        else:
+            displacements = coded_displacements(motion, seed=seed)
     latents, decoded, moved, motions, sent, masks = [], [], [], [], [], []
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past, allocations.slope)
-        continuous = stage == "continuous" and not model.config.transform
+        continuous = stage == "continuous" and not model.config.hybrid
         tokens = z if continuous or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
-        if past is not None and model.config.transform:
+        if past is not None and model.config.hybrid:
             levels = torch.where(idle_blocks(z), 0, levels)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         displacement = displacements[:, step - 1] if step and displacements is not None else None

@@ -12,10 +12,9 @@ MODEL = TokenizerConfig(
     bits_per_token=62,
     level_bits=(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 46, 54, 62),
     coded_motion=True,
-    transform=True,
-    interpolation="bicubic",
+    hybrid=True,
 )
-"""Sizes of the weights `transform`: coefficients that are bits, motion maps, and a network that decodes."""
+"""Sizes of the weights `hybrid`: coefficients that are bits, motion maps, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(

@@ -27,9 +27,9 @@ def widen(model: Tokenizer, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
     Returns:
         The names of the tensors that were filled; none where the weights have as many bits as the model, or more, or
-        differ from it in other sizes, and where the model has a transform.
+        differ from it in other sizes, and where the model is a hybrid.
     """
-    if model.config.transform:  # whose bits say something from the start
+    if model.config.hybrid:  # whose bits say something from the start
         return ()
     bits = model.config.bits_per_token
     own = model.state_dict()

@@ -1,0 +1,190 @@
+"""The variant `hybrid`: a later step is its last frame, predicted and mended, and three between (spec 8.5).
+
+    decoder, a later step:
+        last   = the picture before, moved, + the tokens' cosines + what a network with a recurrent state makes of both
+        middle = the picture before and the last one, each moved, blended and mended by a small network
+        the other two: the same, from the middle one and its neighbour, moved half as far
+
+This is how hybrid video codecs predict; what is learned is all that they do by rule: how to blend, to deblock and to
+mend. The encoder has no network. It codes the transform of what the forecast of the last frame lacks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
+from tokcodec.tokenizer.motion import code_of_motion, stillness, warp, warp_features
+from tokcodec.tokenizer.state import ALL_FRAMES, PATCH, DecoderState, EncoderState, Forecast, Past
+from tokcodec.tokenizer.transform import CELL, CellTransform
+
+FORWARD, MIDDLE, BACKWARD = 0, 1, 2
+"""Motion maps of a step: of its last frame since the picture before, of its middle one since that picture, and of its
+middle one since its last."""
+COEFFICIENT_UNIT = 1 / 32
+"""Of coefficients as the network reads them."""
+
+
+class HybridEncoder(nn.Module):
+    """A transform of what the forecast lacks."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.first = CellTransform(config.bits_per_token, first=True)
+        self.later = CellTransform(config.bits_per_token, first=False)
+
+    def step(self, frames: Tensor, past: Past | None, slope: Tensor | None = None) -> tuple[Tensor, EncoderState]:
+        """One latent step, see :meth:`tokcodec.tokenizer.model.Encoder.step`; of four frames the last is coded."""
+        if past is None:
+            z = self.first.bits_of(frames[:, 0], slope)
+        else:
+            z = self.later.bits_of(frames[:, -1] - past.forecast.frames[:, -1], slope)
+        return z, EncoderState(before=())
+
+
+class HybridTrunk(nn.Module):
+    """The decoder at latent resolution, of a chunk's first step or of the later ones."""
+
+    def __init__(self, config: TokenizerConfig, *, first: bool) -> None:
+        super().__init__()
+        latent = config.latent_channels
+        self.transform = CellTransform(config.bits_per_token, first=first)
+        self.token_in = conv(len(self.transform.atoms) + 2 * config.bits_per_token, latent, 1, gain=0.5)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(latent, condition_channels=latent if config.adaptive_norm else 0)
+            for _ in range(config.decoder_blocks)
+        )
+        self.norm_out = ChannelNorm(latent)
+
+
+class Between(nn.Module):
+    """A picture between two, of both as they have been moved to it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        patch = 3 * PATCH * PATCH
+        self.pictures_in = conv(2 * patch, channels, 3)
+        self.block = ResidualBlock(channels)
+        self.norm_out = ChannelNorm(channels)
+        self.share_out = conv(channels, PATCH * PATCH, 3, gain=0.0)
+        self.repair_out = conv(channels, patch, 3, gain=0.0)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Float32 `(N, 3, H, W)` each, and so is the result."""
+        dtype = self.pictures_in.weight.dtype
+        both = F.pixel_unshuffle(torch.cat([0.5 * (before + after), after - before], dim=1), PATCH)
+        x = self.pictures_in(both.to(dtype).contiguous(memory_format=torch.channels_last))
+        x = F.silu(self.norm_out(self.block(x)))
+        share = torch.sigmoid(F.pixel_shuffle(self.share_out(x), PATCH).float())
+        repair: Tensor = F.pixel_shuffle(self.repair_out(x), PATCH).float()
+        return torch.lerp(before, after, share) + repair
+
+
+class HybridDecoder(nn.Module):
+    """Tokens and motion maps to frames."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        frame, latent = config.frame_channels, config.latent_channels
+        patch = 3 * PATCH * PATCH
+        self.bits_per_token = config.bits_per_token
+        self.first, self.later = HybridTrunk(config, first=True), HybridTrunk(config, first=False)
+        self.start = nn.Parameter(torch.zeros(latent))
+        self.norm_state = ChannelNorm(latent)
+        self.state_in = conv(latent, latent, 1, gain=0.2)
+        self.displacement_in = conv(2, latent, 3, gain=0.0)
+        self.known_in = conv(3 * CELL * CELL, latent, 1, gain=0.5)
+        self.split_first = conv(latent, 4 * frame, 1)
+        self.split_last = conv(latent, 4 * frame, 1)
+        self.warp_in = conv(patch, frame, 3)
+        self.frame_block = ResidualBlock(frame)
+        self.norm_patch = ChannelNorm(frame)
+        self.repair_out = conv(frame, patch, 3, gain=0.0)
+        self.between = Between(frame)
+
+    def step(
+        self,
+        signs: Tensor,
+        kept: Tensor,
+        state: DecoderState | None,
+        displacement: Tensor | None = None,
+        *,
+        shown: slice = ALL_FRAMES,
+    ) -> tuple[Tensor, DecoderState]:
+        """One latent step, see :meth:`tokcodec.tokenizer.model.Decoder.step`.
+
+        Args:
+            signs: `(N, K, h, w)`, +1 or -1; what is not kept is ignored.
+            kept: Same shape, 1 for bits that are kept, else 0.
+            state: None at the start of a chunk.
+            displacement: Of a later step, float32 `(N, 3, 2, h, w)`: the maps `FORWARD`, `MIDDLE` and `BACKWARD`.
+            shown: The frames of a later step that are made.
+
+        Returns:
+            Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, and the state.
+        """
+        trunk = self.first if state is None else self.later
+        coefficients = trunk.transform.coefficients(signs, kept)
+        known = trunk.transform.pixels(coefficients)
+        dtype = trunk.token_in.weight.dtype
+        signs, kept = signs.to(dtype), kept.to(dtype)
+        read = torch.asinh(coefficients * COEFFICIENT_UNIT).to(dtype)
+        tokens = torch.cat([read, signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
+        condition = x = trunk.token_in(tokens)
+        if state is None or displacement is None:
+            x = condition + self.start.to(dtype).view(1, -1, 1, 1)
+            held = still = None
+        else:
+            forward = displacement[:, FORWARD]
+            known = known + warp(state.picture, forward.unsqueeze(1), "bicubic")[:, 0]
+            held = warp_features(state.features, forward)
+            carried = self.norm_state(held)
+            x = condition + carried + self.state_in(carried)
+            x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(_cells(known, CELL, dtype))
+            still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
+        for block in trunk.blocks:
+            x = block(x, condition)
+        features = F.silu(trunk.norm_out(x))
+        maps = F.pixel_shuffle(self.split_first(features) if state is None else self.split_last(features), 2)
+        maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(_cells(known, PATCH, dtype))
+        maps = F.silu(self.norm_patch(self.frame_block(maps)))
+        pixels = known + F.pixel_shuffle(self.repair_out(maps), PATCH).float()
+        if state is None or held is None or still is None or displacement is None:
+            return pixels.unsqueeze(1), DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
+        x = torch.lerp(x, held, still.to(dtype))
+        unmoved = F.interpolate(still, scale_factor=CELL, mode="nearest")
+        pixels = torch.lerp(pixels, state.picture, unmoved)
+        after = DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
+        if shown.indices(4)[0] == 3:
+            return pixels.unsqueeze(1), after
+        others = self._between(state.picture, after.picture, displacement)
+        unmoved = F.interpolate(stillness(displacement, kept), scale_factor=CELL, mode="nearest")
+        others = torch.lerp(others, state.picture.unsqueeze(1), unmoved.unsqueeze(1))
+        return torch.cat([others, pixels.unsqueeze(1)], dim=1)[:, shown], after
+
+    def _between(self, before: Tensor, last: Tensor, displacement: Tensor) -> Tensor:
+        """The three frames before the last, `(N, 3, 3, H, W)`."""
+        middle, backward = displacement[:, MIDDLE], displacement[:, BACKWARD]
+        moved = warp(torch.cat([before, last]), torch.cat([middle, backward]).unsqueeze(1), "bicubic")[:, 0]
+        centre = self.between(*moved.chunk(2))
+        shown = centre.clamp(-1.0, 1.0)
+        pictures = torch.cat([before, shown, shown, last])
+        halves = 0.5 * torch.cat([middle, -backward, -middle, backward])
+        sides = self.between(*warp(pictures, halves.unsqueeze(1), "bicubic")[:, 0].chunk(2))
+        second, fourth = sides.chunk(2)
+        return torch.stack([second, centre, fourth], dim=1)
+
+    def forecast(self, state: DecoderState, displacement: Tensor | None = None) -> Forecast:
+        """What the last frame of the next step would be if no bit was kept: frames `(N, 1, 3, H, W)`."""
+        rows, columns = state.features.shape[-2:]
+        nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
+        pixels, _ = self.step(nothing, nothing, state, displacement, shown=slice(3, None))
+        none = pixels.new_zeros(len(pixels), 4, 2, rows, columns)
+        return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=none, features=state.features)
+
+
+def _cells(picture: Tensor, side: int, dtype: torch.dtype) -> Tensor:
+    return F.pixel_unshuffle(picture, side).to(dtype).contiguous(memory_format=torch.channels_last)

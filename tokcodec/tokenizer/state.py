@@ -1,0 +1,73 @@
+"""What steps of the tokenizer leave to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+PATCH = 4
+"""Pixels along each side of the patches at frame resolution."""
+ALL_FRAMES = slice(None)
+"""Every frame of a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderState:
+    """What a decoder step leaves to the next.
+
+    Attributes:
+        features: `(N, C, H/8, W/8)`.
+        picture: The last one, float32 `(N, 3, H, W)`.
+        motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first, and in a decoder that
+            is not recurrent. The next step does not need it.
+        moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
+            step does not need it.
+    """
+
+    features: Tensor
+    picture: Tensor
+    motion: Tensor | None = None
+    moved: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a decoder would show next if no bit was kept.
+
+    Attributes:
+        frames: `(N, 4, 3, H, W)`, clamped to [-1, 1]; of a hybrid decoder the last one alone, `(N, 1, 3, H, W)`.
+        motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`;
+            zero where the decoder is not recurrent, or hybrid.
+        features: What it holds before that step, moved where motion is coded, `(N, C, H/8, W/8)`.
+    """
+
+    frames: Tensor
+    motion: Tensor
+    features: Tensor
+
+    def detach(self) -> Forecast:
+        """The same, cut off from the gradient."""
+        return Forecast(frames=self.frames.detach(), motion=self.motion.detach(), features=self.features.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderState:
+    """What an encoder step leaves to the next: the input of each block's causal mix, each `(N, C, h, w)`."""
+
+    before: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the encoder is told of a later step, beyond its frames.
+
+    Attributes:
+        state: That the step before left.
+        forecast: Of the decoder.
+        motion: Since the last frame of the step before, as :func:`tokcodec.tokenizer.search.search` finds it.
+    """
+
+    state: EncoderState
+    forecast: Forecast
+    motion: Tensor
