@@ -52,7 +52,8 @@ def hybrid_displacements(frames: Tensor, motion: Tensor, *, seed: int) -> Tensor
     back = search(later[:, 1:2], later[:, 3])[:, 0]
     since = motion.flatten(0, 1)
     maps = [_rounded(part, clips, seed) for part in (since[:, 3], since[:, 1], back)]
-    return torch.stack(maps, dim=1).unflatten(0, (clips, steps))
+    found: Tensor = torch.stack(maps, dim=1).unflatten(0, (clips, steps))
+    return found
 
 
 def _rounded(motion: Tensor, clips: int, seed: int) -> Tensor:
