@@ -25,8 +25,8 @@ class TokenChunk:
         levels: uint8 `(steps, block_rows, block_columns)`, an index into `geometry.level_bits`.
         geometry: What the numbers mean.
         vectors: Motion maps, int16 `(steps, motion_rows, motion_columns, 2)`: half pixels, x before y, each within
-            `MAX_VECTOR`; zero in the first step. Without any, `(steps, 0, 0, 2)` where the geometry has no motion, and
-            all zero where it has.
+            `MAX_VECTOR`; zero in the first step; rows of all maps of a step, one below the other. Without any,
+            `(steps, 0, 0, 2)` where the geometry has no motion, and all zero where it has.
     """
 
     indices: NDArray[np.uint64]
