@@ -10,6 +10,8 @@ PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
 ALL_FRAMES = slice(None)
 """Every frame of a step."""
+LAST_FRAME = slice(3, None)
+"""Of a later step's four: all that the next step needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class DecoderState:
         features: `(N, C, H/8, W/8)`.
         picture: The last one, float32 `(N, 3, H, W)`.
         motion: Of the step's frames, float32 `(N, 4, 2, H/8, W/8)`; None after a chunk's first, and in a decoder that
-            is not recurrent. The next step does not need it.
+            is not recurrent, or hybrid. The next step does not need it.
         moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
             step does not need it.
     """
@@ -39,7 +41,8 @@ class Forecast:
         frames: `(N, 4, 3, H, W)`, clamped to [-1, 1]; of a hybrid decoder the last one alone, `(N, 1, 3, H, W)`.
         motion: By which it would move its last picture, `(N, 4, 2, H/8, W/8)`, see :mod:`tokcodec.tokenizer.motion`;
             zero where the decoder is not recurrent, or hybrid.
-        features: What it holds before that step, moved where motion is coded, `(N, C, H/8, W/8)`.
+        features: What it holds before that step, moved where motion is coded (not of a hybrid, where nobody asks),
+            `(N, C, H/8, W/8)`.
     """
 
     frames: Tensor
@@ -65,7 +68,8 @@ class Past:
     Attributes:
         state: That the step before left.
         forecast: Of the decoder.
-        motion: Since the last frame of the step before, as :func:`tokcodec.tokenizer.search.search` finds it.
+        motion: Since the last frame of the step before, as :func:`tokcodec.tokenizer.search.search` finds it; where
+            the encoder does not look at it (not recurrent, or hybrid) that of the forecast.
     """
 
     state: EncoderState

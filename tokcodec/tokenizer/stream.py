@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,27 +14,17 @@ from torch import Tensor
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
-from tokcodec.motion_bits import halved
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
-from tokcodec.tokenizer.displacement import choose_map, choose_vectors
-from tokcodec.tokenizer.hybrid import HybridEncoder
+from tokcodec.tokenizer.displacement import choose_vectors
+from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
-from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
-from tokcodec.tokens import spread_levels
-
-LAST_FRAME = slice(3, None)
-"""Of a step's four: all that the next step needs."""
-TRIED_FRAMES = slice(1, None, 2)
-"""Every second frame of a step: they stand for the others where a step is only tried."""
-MIDDLE_AND_LAST = slice(1, None, 2)
-"""Frames of a step whose motion a hybrid needs."""
-MAP_REPEATS = 2.0
-"""How often an error counts when their vectors are chosen, for other frames are made of them."""
+from tokcodec.tokenizer.state import LAST_FRAME, DecoderState, EncoderState, Past
+from tokcodec.tokenizer.trial import StepTrial, kept_mask
 
 
 def choose_device(name: str) -> torch.device:
@@ -127,12 +116,14 @@ class TokenStep:
 class StreamEncoder:
     """Frames, one at a time, to the tokens of a chunk.
 
-    The decoder runs along, one step behind, for the encoder codes what the decoder lacks.
+    The decoder runs along, for the encoder codes what the decoder lacks: one step behind, or, of a hybrid, as soon as a
+    step's tokens are known, for its last frame says how the middle one has moved.
 
     Args:
         model: From :func:`prepare`, with the LFQ quantizer.
         allocator: Says how many bits each block keeps.
-        iterations: By which the tokens of each step are refined, see :func:`tokcodec.tokenizer.refine.refine`.
+        iterations: By which the tokens of each step are refined, see :func:`tokcodec.tokenizer.refine.refine`; of no
+            account with a hybrid.
     """
 
     def __init__(self, model: Tokenizer, allocator: Allocator, *, iterations: int = 0) -> None:
@@ -154,9 +145,7 @@ class StreamEncoder:
         self._last: Tensor | None = None
         self._vectors: NDArray[np.int16] | None = None
         self._displacement: Tensor | None = None
-        self._maps: list[NDArray[np.int16]] = []
-        self._found: Tensor | None = None
-        self._size = (0, 0)
+        self._hybrid_motion = HybridMotion()
         self._cost.start_chunk()
         self._allocator.start_chunk()
 
@@ -188,13 +177,12 @@ class StreamEncoder:
         frames = torch.stack(self._waiting).to(self._parameter.device)
         self._waiting = []
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
-        self._size = int(pixels.shape[-2]), int(pixels.shape[-1])
         with _memory_errors():
             past = self._past(pixels)
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
             z, self._state = self._model.encoder.step(pixels, past, slope)
             forecast = None if past is None else past.forecast
-            trial = _Trial(
+            trial = StepTrial(
                 self._model,
                 signs(z),
                 self._decoded,
@@ -211,7 +199,7 @@ class StreamEncoder:
             tokens = self._refined(z, kept, pixels)
             self._sent = tokens, kept
             if self._model.config.hybrid:
-                self._finish_hybrid(pixels)
+                self._finish_hybrid(tokens, kept, pixels)
         if trial.was_priced:
             self._cost.learn((tokens * kept)[0].to(torch.int8).cpu().numpy())
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
@@ -234,7 +222,7 @@ class StreamEncoder:
         )
 
     def _past(self, pixels: Tensor) -> Past | None:
-        """What the encoder is told; the decoder takes its step here, for a chunk's last step needs none."""
+        """What the encoder is told; a decoder that is no hybrid takes its step here, for a chunk's last needs none."""
         if self._state is None or self._sent is None or self._last is None:
             return None
         if self._model.config.hybrid:
@@ -254,157 +242,23 @@ class StreamEncoder:
         return Past(state=self._state, forecast=forecast, motion=forecast.motion if motion is None else motion)
 
     def _past_of_hybrid(self, pixels: Tensor) -> Past | None:
-        """The same, with the motion map of the step's last frame."""
+        """The same of a hybrid, whose last frame has been decoded already."""
         if self._state is None or self._decoded is None or self._last is None:
             return None
-        self._found = search(pixels[:, MIDDLE_AND_LAST], self._last)
-        self._maps = [
-            choose_map(
-                pixels[:, -1],
-                self._decoded.picture,
-                self._found[:, 1],
-                before=self._maps[0] if self._maps else None,
-                slope=self._allocator.slope,
-                repeats=MAP_REPEATS,
-            )
-        ]
-        self._displacement = self._displacements([*self._maps, *[np.zeros_like(self._maps[0])] * 2])
+        self._displacement = self._hybrid_motion.of_last(
+            pixels, self._last, self._decoded.picture, slope=self._allocator.slope
+        )
         forecast = self._model.decoder.forecast(self._decoded, self._displacement)
         return Past(state=self._state, forecast=forecast, motion=forecast.motion)
 
-    def _finish_hybrid(self, pixels: Tensor) -> None:
+    def _finish_hybrid(self, tokens: Tensor, kept: Tensor, pixels: Tensor) -> None:
         """Decode the last frame; from there the motion of the middle one is chosen, which no token depends on."""
-        if self._sent is None:
-            return
-        before = None if self._decoded is None else self._decoded.picture
-        displacement = None if self._decoded is None else self._displacement
-        _, self._decoded = self._model.decoder.step(*self._sent, self._decoded, displacement, shown=LAST_FRAME)
-        if before is None or self._found is None:
-            self._vectors = None
-            return
-        middle = pixels[:, 1]
-        back = search(middle.unsqueeze(1), pixels[:, -1])[:, 0]
-        for reference, motion in ((before, self._found[:, 0]), (self._decoded.picture, back)):
-            expected = halved(self._maps[0], back=len(self._maps) == 2)
-            self._maps.append(
-                choose_map(
-                    middle,
-                    reference,
-                    motion,
-                    before=expected,
-                    slope=self._allocator.slope,
-                    repeats=MAP_REPEATS,
-                    relative=True,
-                )
+        before = self._decoded
+        _, self._decoded = self._model.decoder.step(tokens, kept, before, self._displacement, shown=LAST_FRAME)
+        if before is not None:
+            self._vectors = self._hybrid_motion.of_middle(
+                pixels, before.picture, self._decoded.picture, slope=self._allocator.slope
             )
-        self._vectors = np.concatenate(self._maps)
-
-    def _displacements(self, maps: list[NDArray[np.int16]]) -> Tensor:
-        rows, columns = self.geometry.grid(*self._size)
-        vectors = torch.from_numpy(np.concatenate(maps)).to(self._parameter.device).unsqueeze(0)
-        return displacements_of_maps(vectors, rows, columns, maps=len(maps))
-
-
-class _Trial:
-    """A step whose levels an allocator chooses; see :class:`tokcodec.tokenizer.allocation.Trial`."""
-
-    def __init__(
-        self,
-        model: Tokenizer,
-        tokens: Tensor,
-        decoded: DecoderState | None,
-        source: Tensor,
-        *,
-        pixels: Tensor,
-        forecast: Forecast | None,
-        cost: CodingCost,
-        displacement: Tensor | None,
-    ) -> None:
-        self._displacement, self._pixels = displacement, pixels
-        self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
-        self._forecast, self._cost = forecast, cost
-        self.was_priced, self.transform = False, model.config.hybrid
-        self._shown = LAST_FRAME if model.config.hybrid else TRIED_FRAMES
-        self.geometry = model.config.geometry
-        self.first, self.frames = decoded is None, len(source)
-        self._grid = rows, columns = tokens.shape[-2:]
-        heights, widths = (_block_sizes(count, self.geometry.block_tokens) for count in (rows, columns))
-        self.tokens = np.outer(heights, widths)
-
-    def kept(self, levels: NDArray[np.uint8]) -> Tensor:
-        """Mask of the bits kept: `(1, K, rows, columns)`."""
-        rows, columns = self._grid
-        kept_bits = spread_levels(levels, self.geometry, rows=rows, columns=columns)
-        return _kept_mask(kept_bits, self._tokens.shape[1], self._tokens)
-
-    def coded_bits(self, levels: int) -> NDArray[np.float64]:
-        """Expected bits of each block at each of the first levels, by what steps before it cost."""
-        self.was_priced = True
-        table = self.geometry.level_bits[:levels]
-        side = self.geometry.block_tokens
-        bits = self._tokens[0, : table[-1]].to(torch.int8).cpu().numpy()
-        costs = _block_sums(self._cost.estimate(bits), side)
-        sums = np.concatenate([np.zeros_like(costs[:1]), costs.cumsum(axis=0, dtype=np.float64)])
-        found: NDArray[np.float64] = sums[list(table)]
-        return found
-
-    def linear(self, levels: int) -> NDArray[np.float64] | None:
-        """Squared error of each block at each of the first levels if nothing but the transform was there."""
-        encoder = self._model.encoder
-        if not isinstance(encoder, HybridEncoder):
-            return None
-        wanted = self._pixels[:, -1] if self._forecast is None else self._pixels[:, -1] - self._forecast.frames[:, -1]
-        transform = encoder.first if self.first else encoder.later
-        errors = self.frames * transform.errors(self._tokens, wanted).cpu().numpy()
-        table = self.geometry.level_bits[:levels]
-        return _block_sums(errors[list(table)].astype(np.float64), self.geometry.block_tokens)
-
-    def distortions(self, levels: Sequence[int]) -> NDArray[np.float64]:
-        """Squared error of each block at each level, of a step of four by every second frame, or by its last."""
-        found = []
-        for level in levels:
-            if level == 0 and self._forecast is not None:
-                frames = self._forecast.frames
-                found.append(self._errors(frames if frames.shape[1] == 1 else frames[:, TRIED_FRAMES]))
-            else:
-                found.append(self.distortion(np.full(self.tokens.shape, level, np.uint8)))
-        return np.stack(found)
-
-    def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Squared error of each block at these levels, of a step of four by every second frame, or by its last."""
-        pixels, _ = self._model.decoder.step(
-            self._tokens, self.kept(levels), self._decoded, self._displacement, shown=self._shown
-        )
-        return self._errors(pixels)
-
-    def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
-        side = self.geometry.block_tokens * self.geometry.spatial_factor
-        height, width = self._source.shape[1:3]
-        source = self._source if self.first else self._source[self._shown]
-        shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
-        error = (shown - source.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
-        padded = F.pad(error, (0, -width % side, 0, -height % side))
-        blocks = padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3))
-        scaled: NDArray[np.float64] = blocks.double().mul_(self.frames / len(source)).cpu().numpy()
-        return scaled
-
-
-def _block_sizes(count: int, side: int) -> NDArray[np.int64]:
-    """Lengths of the blocks that `count` tokens are cut into."""
-    return np.minimum(side, count - side * np.arange(-(-count // side)))
-
-
-def _block_sums(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """Sums over blocks of `side` x `side` places, or what is left of them at the edges: `(..., rows, columns)`."""
-    for axis in (-2, -1):
-        values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
-    return values
-
-
-def _kept_mask(kept_bits: NDArray[np.uint8], bits: int, like: Tensor) -> Tensor:
-    """1 for bits that are kept, else 0: `(1, bits, rows, columns)`, dtype and device of `like`."""
-    kept = torch.from_numpy(kept_bits.astype(np.int64)).to(like.device)
-    return (torch.arange(bits, device=like.device).view(-1, 1, 1) < kept).to(like.dtype).unsqueeze(0)
 
 
 class StreamDecoder:
@@ -447,7 +301,7 @@ class StreamDecoder:
         device, dtype = self._parameter.device, self._parameter.dtype
         packed = torch.from_numpy(indices.astype(np.int64)).to(device)
         tokens = unpack_bits(packed, bits).to(dtype).mul_(2).sub_(1).unsqueeze(0)
-        kept = _kept_mask(kept_bits, bits, tokens)
+        kept = kept_mask(kept_bits, bits, tokens)
         displacement = None
         if self._model.config.coded_motion and self._state is not None:
             moved = torch.from_numpy(vectors).to(device).unsqueeze(0)
