@@ -19,10 +19,12 @@ from torch import Tensor
 from variants import HYBRID
 
 from tokcodec import Codec
+from tokcodec.continuation import expected_vectors
 from tokcodec.errors import ModelError
 from tokcodec.geometry import MOTION_MAPS
 from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.hybrid import BACKWARD, FORWARD, MIDDLE, HybridEncoder
 from tokcodec.tokenizer.model import Tokenizer
@@ -31,7 +33,8 @@ from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import EncoderState, Past
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare, to_signed_unit
 from tokcodec.tokenizer.transform import EXPONENT_BITS, HEAD, MAX_BITS, MEANS, PEAK, CellTransform
-from tokcodec.tokens import spread_levels
+from tokcodec.tokens import TokenChunk, spread_levels
+from tokcodec.training.checkpoint import initialise
 from tokcodec.training.coded_motion import hybrid_displacements
 from tokcodec.training.config import AdversarialConfig, Phase, TrainConfig
 from tokcodec.training.inflation import inflate, needs_inflation
@@ -40,6 +43,7 @@ from tokcodec.training.losses import LossWeights
 from tokcodec.training.objective import SLOPE_RANGE, sample_slopes
 from tokcodec.training.source import Batch
 from tokcodec.training.widen import widen
+from tokcodec.weights import load_tokenizer, save_tokenizer
 
 STEPS = pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 WHOLE = replace(HYBRID, bits_per_token=MAX_BITS, level_bits=(0, 20, MAX_BITS))
@@ -119,7 +123,7 @@ def test_a_token_doubles_what_its_pairs_say():
 
 
 @STEPS
-@pytest.mark.parametrize("bits", [MAX_BITS, 21])
+@pytest.mark.parametrize("bits", [MAX_BITS, 21, 9, 8])
 def test_errors_of_all_prefixes_are_those_of_the_pictures(first: bool, bits: int):
     transform, wanted = CellTransform(bits, first=first), smooth(3, 4)
     tokens = transform.bits_of(wanted)
@@ -127,7 +131,7 @@ def test_errors_of_all_prefixes_are_those_of_the_pictures(first: bool, bits: int
     # A prefix that ends in the exponent says nothing yet, and errors are asked for after it is known.
     errors = transform.errors(tokens, wanted)
     assert errors.shape == (bits + 1, 3, 4)
-    for count in (0, 5 if first else 2, 9, 14, bits):
+    for count in {0, 5 if first else 2, min(9, bits), min(14, bits), bits}:
         difference = (shown(transform, tokens, count) - wanted).square().mean(dim=1) * PEAK**2
         by_hand = torch.nn.functional.avg_pool2d(difference, 8)[0] * 64
         torch.testing.assert_close(errors[count], by_hand, rtol=1e-3, atol=0.5)
@@ -154,7 +158,7 @@ def test_the_mean_of_a_first_picture_is_always_there():
 
 
 @STEPS
-def test_all_types_and_devices_of_the_network_read_the_same(first: bool):
+def test_all_types_of_the_network_read_the_same(first: bool):
     exact, fast = CellTransform(MAX_BITS, first=first), CellTransform(MAX_BITS, first=first).to(torch.bfloat16)
     tokens = exact.bits_of(smooth(3, 4))
     kept = torch.ones_like(tokens)
@@ -163,6 +167,22 @@ def test_all_types_and_devices_of_the_network_read_the_same(first: bool):
     assert torch.equal(found, exact.pixels(exact.coefficients(tokens, kept)))
     atoms, values = spec_decoder.coefficients_of(tokens[0].numpy(), kept[0].numpy(), first=first)
     np.testing.assert_allclose(spec_decoder.cosines_of(atoms, values), found[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.cuda
+@STEPS
+def test_cosines_are_not_rounded_on_a_gpu(first: bool):
+    exact, there = CellTransform(MAX_BITS, first=first), CellTransform(MAX_BITS, first=first).to("cuda")
+    tokens = exact.bits_of(smooth(3, 4))
+    kept = torch.ones_like(tokens)
+    found = there.pixels(there.coefficients(tokens.cuda(), kept.cuda())).cpu()
+    torch.testing.assert_close(found, exact.pixels(exact.coefficients(tokens, kept)), rtol=0, atol=1e-6)
+
+
+def test_what_it_costs_is_counted_with_the_transform():
+    cost = measure_cost(Tokenizer(HYBRID))
+    atoms = len(CellTransform(HYBRID.bits_per_token, first=False).atoms)
+    assert cost.encoder_flops_per_pixel == 2 * atoms * 192 / 64 / 4, "one analysis of one frame in four"
 
 
 # --- three maps ---
@@ -205,6 +225,8 @@ def test_a_frame_between_is_where_the_motion_says():
     torch.testing.assert_close(pixels[..., inner], frames[:, 1:, ..., inner], atol=0.03, rtol=0)
     last, _ = model.decoder.step(tokens, torch.zeros_like(tokens), state, displacement, shown=slice(3, None))
     assert torch.equal(last, pixels[:, 3:])
+    with pytest.raises(ValueError, match="motion"):
+        model.decoder.step(tokens, torch.zeros_like(tokens), state)
     forecast = model.decoder.forecast(state, displacement)
     assert torch.equal(forecast.frames, pixels[:, 3:].clamp(-1, 1))
 
@@ -360,6 +382,35 @@ def test_inflation_gives_later_steps_the_network_of_first_ones():
     assert not needs_inflation(model)
 
 
+def test_it_starts_from_weights_that_are_no_hybrid(tmp_path: Path):
+    """Later steps take what those had learned of them, and what made the last of four frames."""
+    other = replace(HYBRID, hybrid=False, encoder_blocks=1)
+    torch.manual_seed(1)
+    source, model = small_model(other), Tokenizer(HYBRID)
+    source.decoder.split_rest.bias.normal_()
+    source.decoder.later.blocks[0].conv1.weight.normal_()
+    entry = save_tokenizer(source, tmp_path, name="own")
+    initialise(model, entry.path)
+    exact = load_tokenizer(entry).decoder
+    channels = HYBRID.frame_channels * 4
+    assert torch.equal(model.decoder.split_last.weight, exact.split_rest.weight[-channels:])
+    assert torch.equal(model.decoder.later.blocks[0].conv1.weight, exact.later.blocks[0].conv1.weight)
+    assert not needs_inflation(model), "which would undo it"
+
+
+def test_what_goes_on_goes_on_evenly():
+    geometry = HYBRID.geometry
+    rows, columns = geometry.motion_blocks(4, 6)
+    vectors = np.random.default_rng(0).integers(-9, 10, (2, rows, columns, 2)).astype(np.int16)
+    past = TokenChunk(
+        indices=np.zeros((2, 4, 6), np.uint64), levels=np.zeros((2, 1, 2), np.uint8), geometry=geometry, vectors=vectors
+    )
+    forward, middle, back = np.split(expected_vectors(past), MOTION_MAPS)
+    np.testing.assert_array_equal(forward, vectors[1, : rows // MOTION_MAPS])
+    np.testing.assert_array_equal(middle, np.floor(forward / 2))
+    np.testing.assert_array_equal(back, -middle)
+
+
 def test_training_draws_the_prices_of_all_qualities():
     slopes = sample_slopes(2000)
     assert SLOPE_RANGE[0] <= slopes.min() < 1.2 * SLOPE_RANGE[0]
@@ -423,7 +474,7 @@ def test_training_reaches_every_parameter(tmp_path: Path):
     assert not list(model.encoder.parameters()), "an encoder without a network"
 
 
-def test_a_discriminator_is_heard_by_pictures_of_a_transform(tmp_path: Path):
+def test_a_discriminator_is_heard_by_a_hybrid(tmp_path: Path):
     assert run(tmp_path, adversarial=0.5).adversary is not None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import UsageError
+from tokcodec.motion_bits import halved
 from tokcodec.probability import PRIOR, create_model, schedule_of
 from tokcodec.probability.interface import Checkerboard
 from tokcodec.probability.logistic import LOG, PROBABILITY_MIN, SQUASH, STRETCH_MAX
@@ -66,9 +67,16 @@ def usual_levels(past: TokenChunk) -> NDArray[np.uint8]:
 
 
 def expected_vectors(past: TokenChunk) -> NDArray[np.int16]:
-    """The motion map of the steps that follow, if all goes on as in the last one: int16, as one of `past.vectors`."""
-    last: NDArray[np.int16] = past.vectors[-1]
-    return last
+    """The motion maps of the steps that follow, if all goes on evenly as in the last one.
+
+    Returns:
+        int16, as one of `past.vectors`. Of three maps the first goes on, and the middle frame lies half way: in the
+        last step it may have been a frame that was repeated, or one that shook.
+    """
+    maps: list[NDArray[np.int16]] = np.split(past.vectors[-1], past.geometry.motion_maps)
+    if len(maps) == 1:
+        return maps[0]
+    return np.concatenate([maps[0], halved(maps[0]), halved(maps[0], back=True)])
 
 
 class Continuation:

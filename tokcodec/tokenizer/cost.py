@@ -1,12 +1,11 @@
-"""Multiply-adds a pixel, counted from the convolutions that a model runs."""
+"""FLOPs a pixel, counted by torch in the convolutions that a model runs; a multiply-add is two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokcodec.geometry import MOTION_MAPS
 from tokcodec.tokenizer.config import TokenizerConfig
@@ -18,7 +17,7 @@ _SIDE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """What a model costs; a multiply-add is two FLOPs.
+    """What a model costs.
 
     Attributes:
         encoder_flops_per_pixel: Of a step of four frames.
@@ -46,14 +45,14 @@ def measure_cost(model: Tokenizer) -> ModelCost:
     displacement = _displacement(model.config, motion)
     forecast = counted.decoder.forecast(decoder_state, displacement)
     past = Past(state=encoder_state, forecast=forecast, motion=motion)
-    with _Counter(counted.encoder) as encoder:
+    with FlopCounterMode(display=False) as encoder:
         counted.encoder.step(four, past)
-    with _Counter(counted.decoder) as decoder:
+    with FlopCounterMode(display=False) as decoder:
         counted.decoder.step(bits, bits, decoder_state, displacement)
     pixels = 4 * _SIDE * _SIDE
     return ModelCost(
-        encoder_flops_per_pixel=2 * encoder.multiply_adds / pixels,
-        decoder_flops_per_pixel=2 * decoder.multiply_adds / pixels,
+        encoder_flops_per_pixel=encoder.get_total_flops() / pixels,
+        decoder_flops_per_pixel=decoder.get_total_flops() / pixels,
         encoder_parameters=sum(p.numel() for p in model.encoder.parameters()),
         decoder_parameters=sum(p.numel() for p in model.decoder.parameters()),
     )
@@ -70,44 +69,21 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         four = torch.empty(1, 4, 3, _SIDE, _SIDE)
         bits = torch.empty(1, config.bits_per_token, _SIDE // 8, _SIDE // 8)
         motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
-    with _Counter(model) as counter:
+    displacement = _displacement(config, motion)
+    with FlopCounterMode(display=False) as counter:
         _, encoder_state = model.encoder.step(first, None)
         _, decoder_state = model.decoder.step(bits, bits, None)
-        before = counter.multiply_adds
-        displacement = _displacement(config, motion)
-        forecast = model.decoder.forecast(decoder_state, displacement)
-        forecast_cost = counter.multiply_adds - before
+        before = counter.get_total_flops()
+    forecast = model.decoder.forecast(decoder_state, displacement)
+    with FlopCounterMode(display=False) as counter:
         model.encoder.step(four, Past(state=encoder_state, forecast=forecast, motion=motion))
         model.decoder.step(bits, bits, decoder_state, displacement)
-        step = counter.multiply_adds - before - forecast_cost
+        step = counter.get_total_flops()
     later = config.geometry.steps(frames) - 1
-    return 2 * (before + later * step) / (frames * _SIDE * _SIDE)
+    return float(before + later * step) / (frames * _SIDE * _SIDE)
 
 
 def _displacement(config: TokenizerConfig, motion: torch.Tensor) -> torch.Tensor | None:
     if config.hybrid:
         return motion[:, :MOTION_MAPS]
     return motion[:, 0] if config.coded_motion else None
-
-
-class _Counter:
-    """Adds up the multiply-adds of every convolution below a module while the block runs."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.multiply_adds = 0
-        self._module = module
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> _Counter:
-        for layer in self._module.modules():
-            if isinstance(layer, nn.Conv2d):
-                self._hooks.append(layer.register_forward_hook(self._count))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _count(self, layer: nn.Conv2d, _: object, output: torch.Tensor) -> None:
-        kernel = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
-        self.multiply_adds += output.numel() * kernel

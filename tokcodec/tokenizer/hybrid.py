@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.motion import code_of_motion, stillness, warp, warp_features
-from tokcodec.tokenizer.state import ALL_FRAMES, PATCH, DecoderState, EncoderState, Forecast, Past
+from tokcodec.tokenizer.state import ALL_FRAMES, LAST_FRAME, PATCH, DecoderState, EncoderState, Forecast, Past
 from tokcodec.tokenizer.transform import CELL, CellTransform
 
 FORWARD, MIDDLE, BACKWARD = 0, 1, 2
@@ -120,11 +120,15 @@ class HybridDecoder(nn.Module):
             signs: `(N, K, h, w)`, +1 or -1; what is not kept is ignored.
             kept: Same shape, 1 for bits that are kept, else 0.
             state: None at the start of a chunk.
-            displacement: Of a later step, float32 `(N, 3, 2, h, w)`: the maps `FORWARD`, `MIDDLE` and `BACKWARD`.
+            displacement: Of a later step, which needs it, float32 `(N, 3, 2, h, w)`: the maps `FORWARD`, `MIDDLE` and
+                `BACKWARD`.
             shown: The frames of a later step that are made.
 
         Returns:
             Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, and the state.
+
+        Raises:
+            ValueError: A later step without displacements.
         """
         trunk = self.first if state is None else self.later
         coefficients = trunk.transform.coefficients(signs, kept)
@@ -133,37 +137,41 @@ class HybridDecoder(nn.Module):
         signs, kept = signs.to(dtype), kept.to(dtype)
         read = torch.asinh(coefficients * COEFFICIENT_UNIT).to(dtype)
         tokens = torch.cat([read, signs * kept, kept], dim=1).contiguous(memory_format=torch.channels_last)
-        condition = x = trunk.token_in(tokens)
-        if state is None or displacement is None:
+        condition = trunk.token_in(tokens)
+        if state is None:
             x = condition + self.start.to(dtype).view(1, -1, 1, 1)
-            held = still = None
-        else:
-            forward = displacement[:, FORWARD]
-            known = known + warp(state.picture, forward.unsqueeze(1), "bicubic")[:, 0]
-            held = warp_features(state.features, forward)
-            carried = self.norm_state(held)
-            x = condition + carried + self.state_in(carried)
-            x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(_cells(known, CELL, dtype))
-            still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
-        for block in trunk.blocks:
-            x = block(x, condition)
-        features = F.silu(trunk.norm_out(x))
-        maps = F.pixel_shuffle(self.split_first(features) if state is None else self.split_last(features), 2)
-        maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(_cells(known, PATCH, dtype))
-        maps = F.silu(self.norm_patch(self.frame_block(maps)))
-        pixels = known + F.pixel_shuffle(self.repair_out(maps), PATCH).float()
-        if state is None or held is None or still is None or displacement is None:
+            x, pixels = self._mended(trunk, self.split_first, x, condition, known)
             return pixels.unsqueeze(1), DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
+        if displacement is None:
+            raise ValueError("a later step of a hybrid is made of motion")
+        forward = displacement[:, FORWARD]
+        known = known + warp(state.picture, forward.unsqueeze(1), "bicubic")[:, 0]
+        held = warp_features(state.features, forward)
+        carried = self.norm_state(held)
+        x = condition + carried + self.state_in(carried)
+        x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(_cells(known, CELL, dtype))
+        x, pixels = self._mended(trunk, self.split_last, x, condition, known)
+        still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
         x = torch.lerp(x, held, still.to(dtype))
-        unmoved = F.interpolate(still, scale_factor=CELL, mode="nearest")
-        pixels = torch.lerp(pixels, state.picture, unmoved)
+        pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
         after = DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
-        if shown.indices(4)[0] == 3:
+        if shown == LAST_FRAME:
             return pixels.unsqueeze(1), after
         others = self._between(state.picture, after.picture, displacement)
-        unmoved = F.interpolate(stillness(displacement, kept), scale_factor=CELL, mode="nearest")
-        others = torch.lerp(others, state.picture.unsqueeze(1), unmoved.unsqueeze(1))
+        unmoved = _each_pixel(stillness(displacement, kept)).unsqueeze(1)
+        others = torch.lerp(others, state.picture.unsqueeze(1), unmoved)
         return torch.cat([others, pixels.unsqueeze(1)], dim=1)[:, shown], after
+
+    def _mended(
+        self, trunk: HybridTrunk, split: nn.Conv2d, x: Tensor, condition: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features of a step, and the picture that is made of them and of what is known: float32 `(N, 3, H, W)`."""
+        for block in trunk.blocks:
+            x = block(x, condition)
+        maps = F.pixel_shuffle(split(F.silu(trunk.norm_out(x))), 2)
+        maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(_cells(known, PATCH, x.dtype))
+        maps = F.silu(self.norm_patch(self.frame_block(maps)))
+        return x, known + F.pixel_shuffle(self.repair_out(maps), PATCH).float()
 
     def _between(self, before: Tensor, last: Tensor, displacement: Tensor) -> Tensor:
         """The three frames before the last, `(N, 3, 3, H, W)`."""
@@ -181,10 +189,15 @@ class HybridDecoder(nn.Module):
         """What the last frame of the next step would be if no bit was kept: frames `(N, 1, 3, H, W)`."""
         rows, columns = state.features.shape[-2:]
         nothing = state.features.new_zeros(len(state.features), self.bits_per_token, rows, columns)
-        pixels, _ = self.step(nothing, nothing, state, displacement, shown=slice(3, None))
+        pixels, _ = self.step(nothing, nothing, state, displacement, shown=LAST_FRAME)
         none = pixels.new_zeros(len(pixels), 4, 2, rows, columns)
         return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=none, features=state.features)
 
 
 def _cells(picture: Tensor, side: int, dtype: torch.dtype) -> Tensor:
     return F.pixel_unshuffle(picture, side).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _each_pixel(values: Tensor) -> Tensor:
+    """Values of tokens `(N, 1, h, w)` at each of their pixels."""
+    return F.interpolate(values, scale_factor=CELL, mode="nearest")

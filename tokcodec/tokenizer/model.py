@@ -7,8 +7,8 @@ and one frame at a time are the same computation. Training runs the same steps i
     encoder: frames --4x4 patches, 3x3--> 1/4 resolution, a map a frame --> 1/8, four maps merged --> latents
     decoder: signs + kept bits --> latent steps with recurrent state --> four maps at 1/4 --> frames
 
-That is the default; `adaptive_norm`, `temporal_downsampling` and `recurrent` of the configuration make other networks,
-which lack the layers that they do not need.
+That is the default; `adaptive_norm`, `temporal_downsampling`, `recurrent` and `coded_motion` of the configuration make
+other networks, which lack the layers that they do not need, and `hybrid` one of its own.
 
 The loop is closed: from the second step of a chunk on the encoder sees the forecast, which is what the decoder would
 show if nothing was sent, and spends the tokens on what is wrong with it. The tokens of a step thus depend on the bits
@@ -90,10 +90,10 @@ class Encoder(nn.Module):
         Args:
             frames: float32 `(N, F, 3, H, W)` in [-1, 1], H and W multiples of 8; F = 1 when `past` is None, else 4.
             past: None at the start of a chunk.
-            slope: Lambda, for an encoder that weighs bits: see :mod:`tokcodec.tokenizer.transform`.
+            slope: Of no account here: lambda, for an encoder that weighs bits (:mod:`tokcodec.tokenizer.hybrid`).
 
         Returns:
-            Latents, float32 `(N, K, H/8, W/8)`, of unit power or +1 and -1, and the state.
+            Latents, float32 `(N, K, H/8, W/8)`, of unit power, and the state.
         """
         dtype = self.patch_in.weight.dtype
         merged = self.early and past is not None

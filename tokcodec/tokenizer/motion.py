@@ -49,7 +49,7 @@ def even_displacement(motion: Tensor) -> Tensor:
 
 
 def displacement_of_map(vectors: Tensor, rows: int, columns: int) -> Tensor:
-    """A motion map as the network takes it: what each token is moved by over a step (spec 8.3).
+    """A motion map as the network takes it: what each token is moved by (spec 8.4, 8.5).
 
     Args:
         vectors: Half pixels, x before y: `(N, motion_rows, motion_columns, 2)`.
@@ -129,7 +129,7 @@ def stillness(motion: Tensor, kept: Tensor) -> Tensor:
     """How much a token's place just stays as it is: `(N, 1, h, w)`, 1 where no bit is kept and nothing moves.
 
     Args:
-        motion: `(N, 4, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+        motion: Of any number of frames or maps, `(N, F, 2, h, w)`, in units of `MOTION_UNIT` pixels.
         kept: `(N, K, h, w)`.
     """
     fastest = motion.norm(dim=2).amax(dim=1)

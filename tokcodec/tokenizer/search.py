@@ -1,7 +1,7 @@
 """The motion that an encoder codes: what dense inverse search finds, as means of 8x8 pixels.
 
-Only encoders search; a decoder makes its motion from the tokens. A search that finds other motion changes which tokens
-are chosen, never what they mean.
+Only encoders search; a decoder is sent motion (:mod:`tokcodec.tokenizer.displacement`), or makes it of the tokens. A
+search that finds other motion changes which tokens are chosen, never what they mean.
 """
 
 from __future__ import annotations

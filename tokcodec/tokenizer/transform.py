@@ -1,16 +1,17 @@
 """Bits as a transform coder would choose them: cosines of a cell at amplitudes that a token scales as a whole.
 
 A network learns slowly what an old transform does at once: to say how large a coefficient is, and to say nothing where
-there is none. So in the variant `hybrid` (spec 8.5) the first bits of a token are an exponent, the others are pairs,
-"this cosine is there" and "its negative is", and a chunk's first step has the mean of its cell besides. Nothing here is
-learned; the decoder's network does the rest.
+there is none. So in the variant `hybrid` (spec 8.5) two bits of a token are an exponent and most others are pairs,
+"this cosine is there" and "its negative is"; in a chunk's first step the mean of the cell comes before them. Nothing
+here is learned; the decoder's network does the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -123,19 +124,15 @@ class CellTransform(nn.Module):
             plus[place, bit], plus[place, bit + 1] = pair.multiple * self.unit, -pair.multiple * self.unit
         if first:
             mean[0, : len(MEANS)] = torch.tensor(MEANS, dtype=torch.float32)
-        self._tables = {plus.device: (_patterns(self.atoms).float(), plus, mean)}
+        # No buffers: they would take on the type of the network.
+        self._cells, self._plus, self._mean = _patterns(self.atoms).float(), plus, mean
 
-    @property
-    def multiply_adds_per_place(self) -> int:
-        """Of one direction, for each token."""
-        return len(self.atoms) * 3 * CELL * CELL
-
-    def _table(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Patterns, and what a set bit and a sign are worth. No buffers: the type of the network is not theirs."""
-        if device not in self._tables:
-            cells, plus, mean = next(iter(self._tables.values()))
-            self._tables[device] = cells.to(device), plus.to(device), mean.to(device)
-        return self._tables[device]
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the network to a device, not to a type."""
+        device = fn(torch.empty(0, device=self._cells.device)).device
+        self._cells, self._plus, self._mean = (part.to(device) for part in (self._cells, self._plus, self._mean))
+        applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return applied
 
     def _scale(self, set_: Tensor) -> Tensor:
         """Powers of two, `(N, 1, h, w)`."""
@@ -149,22 +146,19 @@ class CellTransform(nn.Module):
         """What kept bits say: `(N, K, h, w)` signs and 0 or 1 -> float32 `(N, atoms, h, w)`, in 8-bit values."""
         with _exactly(signs):
             signs, kept = signs.float(), kept.float()
-            _, plus, mean = self._table(signs.device)
             set_ = 0.5 * (signs + 1) * kept
-            scaled = self._scale(set_) * _mixed(plus, set_)
-            return scaled + _mixed(mean, signs * kept) if self.first else scaled
+            scaled = self._scale(set_) * _mixed(self._plus, set_)
+            return scaled + _mixed(self._mean, signs * kept) if self.first else scaled
 
     def pixels(self, coefficients: Tensor) -> Tensor:
         """Their sum: float32 `(N, 3, 8h, 8w)`, in units of [-1, 1]."""
         with _exactly(coefficients):
-            cells, _, _ = self._table(coefficients.device)
-            return F.pixel_shuffle(_mixed(cells.T / PEAK, coefficients), CELL)
+            return F.pixel_shuffle(_mixed(self._cells.T / PEAK, coefficients), CELL)
 
     def _analysed(self, pixels: Tensor) -> Tensor:
         """Coefficients of pixels, `(N, atoms, h, w)`."""
         with _exactly(pixels):
-            cells, _, _ = self._table(pixels.device)
-            return _mixed(cells * PEAK, F.pixel_unshuffle(pixels.float(), CELL))
+            return _mixed(self._cells * PEAK, F.pixel_unshuffle(pixels.float(), CELL))
 
     @torch.no_grad()
     def bits_of(self, pixels: Tensor, slope: Tensor | None = None) -> Tensor:
@@ -182,8 +176,7 @@ class CellTransform(nn.Module):
             +1 or -1, float32 `(N, K, H/8, W/8)`.
         """
         left = self._analysed(pixels)
-        batch, _, rows, columns = left.shape
-        price = left.new_zeros(batch) if slope is None else slope.to(left) * (3 * PRICED_BITS / self.repeats)
+        price = left.new_zeros(len(left)) if slope is None else slope.to(left) * (3 * PRICED_BITS / self.repeats)
         price = price.view(-1, 1, 1)
         head = []
         if self.first:
@@ -202,11 +195,9 @@ class CellTransform(nn.Module):
                 power = torch.where(better, float(exponent), power)
         for number in range(EXPONENT_BITS):
             head.append(torch.where((power.long() >> number & 1) > 0, 1.0, -1.0))
-        all_bits = torch.cat([torch.stack(head, dim=1), found], dim=1)
-        spare = self.bits - all_bits.shape[1]
-        return (
-            torch.cat([all_bits, all_bits.new_full((batch, spare, rows, columns), -1.0)], dim=1) if spare else all_bits
-        )
+        bits = [*head, *found.unbind(dim=1)]
+        unset = torch.full_like(power, -1.0)
+        return torch.stack([*bits, *[unset] * (self.bits - len(bits))], dim=1)
 
     def _decided(self, wanted: Tensor, exponent: int, price: Tensor) -> tuple[Tensor, Tensor]:
         """Bits of the pairs at an exponent, `(N, 2 * pairs, h, w)`, and what they cost, `(N, h, w)`."""
@@ -220,7 +211,8 @@ class CellTransform(nn.Module):
             left[:, place] = rest - size * (above.float() - below.float())
             count += (above | below).float()
             found += [torch.where(above, 1.0, -1.0), torch.where(below, 1.0, -1.0)]
-        return torch.stack(found, dim=1), left.square().sum(dim=1) + price * count
+        bits = torch.stack(found, dim=1) if found else left[:, :0]
+        return bits, left.square().sum(dim=1) + price * count
 
     @torch.no_grad()
     def errors(self, signs: Tensor, wanted: Tensor) -> Tensor:
@@ -233,7 +225,7 @@ class CellTransform(nn.Module):
         Returns:
             Squared errors, sums over the cell of 8-bit values, mean over colours: float32 `(K + 1, h, w)`.
         """
-        coefficients, (_, plus, _) = self._analysed(wanted)[0], self._table(wanted.device)
+        coefficients = self._analysed(wanted)[0]
         outside = F.pixel_unshuffle(wanted.float(), CELL)[0].square().sum(dim=0) * PEAK**2
         errors = [outside]
         set_, scale = 0.5 * (signs.float() + 1), self._scale(0.5 * (signs.float() + 1))[0, 0]
@@ -243,7 +235,7 @@ class CellTransform(nn.Module):
                 place, change = 0, MEANS[bit] * signs[0, bit].float()
             elif 0 <= pair < len(self.pairs) and bit >= HEAD[self.first]:
                 place = self.at[pair]
-                change = plus[place, bit] * scale * set_[0, bit]
+                change = self._plus[place, bit] * scale * set_[0, bit]
             else:
                 errors.append(errors[-1])
                 continue
@@ -259,5 +251,7 @@ def _exactly(values: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def _mixed(weights: Tensor, values: Tensor) -> Tensor:
-    """A 1x1 convolution: `(outputs, inputs)` of `(N, inputs, h, w)`."""
+    """A 1x1 convolution: float32, `(outputs, inputs)` of `(N, inputs, h, w)`."""
+    if values.is_cuda:  # where float32 may mean TensorFloat-32, and there is little to compute
+        return F.conv2d(values.double(), weights.double()[:, :, None, None]).float()
     return F.conv2d(values, weights[:, :, None, None])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.training.widen import widen
+from tokcodec.training.widen import widen, with_last_frame
 
 PART_BYTES = 15 << 20
 """Largest part of a split checkpoint: below the 16 MiB that some places allow a file."""
@@ -103,10 +103,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def initialise(model: Tokenizer, path: Path) -> InitReport:
     """Take the tensors of a file that fit by name and shape, and widen those of fewer bits a token.
 
+    Of a layer that makes four frames a hybrid takes what makes the last.
+
     Raises:
         ModelError: The file cannot be read, or nothing in it fits.
     """
     tensors = read_weights(path)
+    if model.config.hybrid:
+        tensors = with_last_frame(tensors)
     taken, fresh = [], []
     widened = widen(model, tensors)
     with torch.no_grad():

@@ -73,8 +73,7 @@ class Trainer:
         if init is not None and not checkpoint.exists():
             self.init_report = initialise(self.model, init)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        # A transform alone stays as it was made: without a price on bits it would learn to send more of them.
-        self.model.encoder.requires_grad_(not config.decoder_only and model_config.encoder_blocks > 0)
+        self.model.encoder.requires_grad_(not config.decoder_only)
         self.optimizer = HybridOptimizer(
             self.model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )

@@ -41,11 +41,15 @@ class Steps:
 
     @classmethod
     def of(cls, model: Tokenizer, *, compiled: bool = False, backend: str = "inductor") -> Steps:
-        """The steps of a model; `compiled` for `torch.compile`, one graph each for first and later steps."""
+        """The steps of a model; `compiled` for `torch.compile`, one graph each for first and later steps.
+
+        An encoder without a network stays as it is: it has a hundred small decisions, and no gradient.
+        """
+        encode = model.encoder.step
         if not compiled:
-            return cls(model.encoder.step, model.decoder.step, model.decoder.forecast)
+            return cls(encode, model.decoder.step, model.decoder.forecast)
         return cls(
-            torch.compile(model.encoder.step, dynamic=False, backend=backend),
+            encode if model.config.hybrid else torch.compile(encode, dynamic=False, backend=backend),
             torch.compile(model.decoder.step, dynamic=False, backend=backend),
             torch.compile(model.decoder.forecast, dynamic=False, backend=backend),
         )
@@ -59,7 +63,7 @@ class Allocations:
         levels: int64 `(N, steps, rows, columns)` at token resolution.
         still: float32 `(N,)`. A block of a later step keeps nothing where the forecast is nearer to the frames
             than this mean squared error of pixels in [-1, 1]; 0 leaves the levels as they are.
-        slope: float32 `(N,)`, lambda of the encoder where it has a transform; None for its lowest thresholds.
+        slope: float32 `(N,)`, lambda of the encoder of a hybrid; None for its lowest thresholds.
     """
 
     levels: Tensor
@@ -155,7 +159,7 @@ def idle_blocks(z: Tensor) -> Tensor:
     """Blocks that an encoder would send nothing of, for next to none of their bits are set: bool `(N, h, w)`.
 
     Args:
-        z: Latents of a later step with a transform, `(N, K, h, w)`.
+        z: Bits of a later step of a hybrid, `(N, K, h, w)`.
     """
     count = (z > 0).sum(dim=1, keepdim=True).float()
     sums = F.avg_pool2d(count, BLOCK_TOKENS, ceil_mode=True, divisor_override=1)

@@ -14,7 +14,7 @@ MODEL = TokenizerConfig(
     coded_motion=True,
     hybrid=True,
 )
-"""Sizes of the weights `hybrid`: coefficients that are bits, motion maps, and a network that decodes."""
+"""Sizes of the weights `hybrid`: cosines that are bits, three motion maps a step, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(
@@ -29,7 +29,6 @@ CPU = RunConfig(
         learning_rate=1.2e-3,
         usual_level=TOP_LEVEL,
         lpips_frames=6,
-        weights=LossWeights(moved=0.1, motion=0.02),
     ),
 )
 """Hours on a few CPU cores: small crops, images first."""
@@ -48,7 +47,7 @@ GPU = RunConfig(
         compile=True,
         usual_level=TOP_LEVEL,
         lpips_frames=64,
-        weights=LossWeights(lpips=0.4, moved=0.1, motion=0.02),
+        weights=LossWeights(lpips=0.4),
     ),
 )
 """Minutes on a GPU of 80 GB or more, all frames in its memory. The batches are guesses."""

@@ -1,4 +1,4 @@
-"""Weights of narrow tokens in a model of wider ones: what the old bits say stays as it is."""
+"""Weights of one kind of model in another: narrow tokens in wider ones, four frames' maps where there is one's."""
 
 from __future__ import annotations
 
@@ -51,3 +51,9 @@ def widen(model: Tokenizer, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
             new[:, :known], new[:, bits : bits + known] = old[:, :known], old[:, known:]
             filled.append(name)
     return tuple(filled)
+
+
+def with_last_frame(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name; of a layer that makes the maps of four frames also those of the last, by a hybrid's name."""
+    rest = {name: value for name, value in tensors.items() if name.startswith("decoder.split_rest.")}
+    return {**tensors, **{name.replace("split_rest", "split_last"): value.chunk(4)[-1] for name, value in rest.items()}}
