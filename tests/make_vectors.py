@@ -30,8 +30,8 @@ import tiny_model
 
 from tokcodec import bits
 from tokcodec.errors import CorruptStreamError
-from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
-from tokcodec.motion_bits import MotionTraversal
+from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
+from tokcodec.motion_bits import MotionTraversal, expected_map
 from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -138,7 +138,7 @@ def header_fields(header: Mapping[str, Any]) -> Fields:
         ("time_base", ratio(*header["time_base"])),
         ("frame_rate", ratio(*header["frame_rate"])),
         ("sample_aspect_ratio", ratio(*header["sample_aspect_ratio"])),
-        ("flags", u8(header["still_image"] + {0: 0, 1: 2, 3: 6}[header["motion_maps"]])),
+        ("flags", u8(header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]])),
         *((name, u8(header[name])) for name in ("primaries", "transfer", "matrix", "full_range")),
         *((name, u8(header[name])) for name in ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")),
         ("level_count", u8(len(header["level_bits"]))),
@@ -281,7 +281,8 @@ def make_tokens(
 ) -> TokenChunk:
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
-    `motion` names the kind of each later step's motion map, see :func:`motion_map`; of three maps "random/even/none".
+    `motion` names the kind of each later step's motion map, see :func:`motion_map`. Of seven maps it names the first
+    ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named.
     """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
@@ -297,11 +298,13 @@ def make_tokens(
     vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
     for step, kind in enumerate(motion, start=1):
         shape = vectors.shape[1] // geometry.motion_maps, vectors.shape[2]
-        kinds = kind.split("/")
-        maps = [motion_map(kinds[0], *shape, seed=seed + 2 + step)]
-        for number, other in enumerate(kinds[1:]):
-            even = (-1) ** number * (maps[0] >> 1)
-            maps.append(even if other == "even" else motion_map(other, *shape, seed=seed + 50 * number + 60 + step))
+        first, *kinds = kind.split("/")
+        maps = [motion_map(first, *shape, seed=seed + 2 + step)]
+        kinds += ["even"] * (geometry.motion_maps - 1 - len(kinds))
+        for number, other in enumerate(kinds, start=1):
+            even = other == "even"
+            own = expected_map(maps, number) if even else motion_map(other, *shape, seed=seed + 50 * number + 10 + step)
+            maps.append(own)
         vectors[step] = np.concatenate(maps)
     return truncate(TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors), wanted)
 
@@ -802,31 +805,43 @@ def add_motion(to: Collection) -> None:
         **sides(51, 25),
     )
     to.good("pixels_motion", "motion maps to the pixel", made, pixels=decode_pixels(made))
-    add_three_maps(to)
+    add_seven_maps(to)
 
 
 HYBRID_MODEL = {
-    "motion_maps": 3,
+    "motion_maps": MOTION_MAPS,
     "tokenizer_digest": tiny_model.HYBRID_SHA256,
     "tokenizer_name": tiny_model.HYBRID_NAME,
 }
 
 
-def add_three_maps(to: Collection) -> None:
-    def three(name: str, shows: str, *maps: str, **options: Any) -> None:
+def add_seven_maps(to: Collection) -> None:
+    def seven(name: str, shows: str, *maps: str, **options: Any) -> None:
         made = one_chunk(frames=1 + 4 * len(maps), motion=maps, **{"levels": 0, **HYBRID_MODEL, **options})
-        to.good(f"three_maps_{name}", shows, made)
+        to.good(f"seven_maps_{name}", shows, made)
 
-    three("one_block", "three maps of one block", "random/random/random", "none/none/random", **sides(16, 16))
-    three("even", "middle frames that move evenly", "smooth/even/even", "slow/even/even", **sides(130, 72))
-    three("odd", "middle frames that move otherwise", "smooth/sparse/random", "extreme/slow/even", **sides(100, 72))
-    three("extreme", "predictions beyond what vectors can be", "extreme/extreme/extreme", **sides(72, 72))
-    three("rests", "maps that move and maps that do not", "none/slow/none", "slow/none/none", "none/none/none")
-    three("levels", "three maps between maps of levels and tokens", "slow/even/sparse", levels=3, **sides(51, 25))
-    three("still_image", "a picture in a file with three maps", still_image=True, max_chunk_frames=1, levels=3)
+    random, extreme = ("/".join([kind] * MOTION_MAPS) for kind in ("random", "extreme"))
+    seven("one_block", "seven maps of one block", random, "none/none/random/even/slow", **sides(16, 16))
+    seven("even", "frames that move evenly: one map is told, and of six nothing", "smooth", "slow", **sides(130, 72))
+    maps = ("smooth/sparse/random/slow/extreme/slow/random", "extreme/slow/even/sparse/even/random")
+    seven("odd", "frames that move otherwise", *maps, **sides(100, 72))
+    shows = "frames that stand still where motion is expected: maps of zeros, which are told"
+    seven("zeros", shows, "smooth/none/none/none/none/none/none", "slow/slow/even/none/even/none", **sides(72, 50))
+    seven("extreme", "predictions beyond what vectors can be", extreme, extreme, **sides(72, 72))
+    # Maps 4 and 6 are expected to be what two others differ by, up to 1022, but for the range of vectors.
+    maps = ("extreme/extreme/extreme/extreme/even/extreme/even", "extreme/extreme/extreme/extreme/sparse/extreme/slow")
+    seven("beyond", "maps that are expected beyond what vectors can be", *maps, **sides(72, 72))
+    maps = ("none/slow", "slow/even/slow/none/even/sparse", "slow", "none", "none/even/even/slow/slow", "none", "slow")
+    seven("rests", "maps that are as expected and maps that are not, in every order", *maps)
+    seven("levels", "seven maps between maps of levels and tokens", "slow/even/sparse/slow", levels=3, **sides(51, 25))
+    seven("still_image", "a picture in a file with seven maps", still_image=True, max_chunk_frames=1, levels=3)
+    made = File(**HYBRID_MODEL)
+    made.add_chunk(motion=("slow/sparse/even/slow",))
+    made.add_chunk(motion=("slow/sparse/even/slow",))
+    to.good("seven_maps_two_chunks", "what was learned of each kind of map is forgotten", made.close())
     made = one_chunk(
         frames=6,
-        motion=("slow/even/sparse", "none/none/none"),
+        motion=("slow/even/sparse/slow/even/extreme/slow", "sparse"),
         levels=np.array([[[6, 6]], [[4, 0]], [[0, 2]]]),
         **HYBRID_MODEL,
         **sides(35, 19),
@@ -1107,7 +1122,7 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("frame_rate_not_lowest", "a frame rate of 50/2", "frame_rate", ratio(50, 2)),
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
     ("header_flags", "an undefined flag of the header", "flags", u8(8)),
-    ("header_three_maps_of_none", "three motion maps, and no motion maps", "flags", u8(4)),
+    ("header_seven_maps_of_none", "seven motion maps, and no motion maps", "flags", u8(4)),
     ("full_range_two", "a truth value of 2", "full_range", u8(2)),
     ("no_bits", "K = 0", "bits_per_token", u8(0)),
     ("too_many_bits", "K = 65", "bits_per_token", u8(65)),
@@ -1551,7 +1566,7 @@ def add_bad_tokens(to: Collection) -> None:
 
 
 class _Moves:
-    """A coder that says of a step without motion that it moves."""
+    """A coder that says of a motion map that it differs from what goes without saying."""
 
     def __init__(self, coder: bits._Encoder) -> None:
         self._coder, self._first = coder, True
@@ -1562,17 +1577,28 @@ class _Moves:
         return self._coder.code(found, probabilities)
 
 
-def _motion_of_zeros(tokens: TokenChunk) -> bytes:
-    """Token data of two steps without motion, of which the second has a map nevertheless."""
+class _Told(MotionTraversal):
+    """Tells of one map that it differs from what goes without saying."""
+
+    def __init__(self, *shape: int, maps: int, told: int) -> None:
+        super().__init__(*shape, maps=maps)
+        self._told = told
+
+    def _code_map(self, coder: Any, vectors: Any, expected: Any, number: int) -> Any:
+        return super()._code_map(_Moves(coder) if number == self._told else coder, vectors, expected, number)
+
+
+def _told_for_nothing(tokens: TokenChunk, told: int = 0) -> bytes:
+    """Token data of two steps, in the second of which a map is told that need not be."""
     coder = bits._Encoder()
     traversal = bits._Traversal(*tokens.indices.shape[1:], tokens.geometry, "adaptive")
     traversal.start(coder, len(tokens.indices))
-    motion = MotionTraversal(*tokens.vectors.shape[1:3])
+    motion = _Told(*tokens.vectors.shape[1:3], maps=tokens.geometry.motion_maps, told=told)
     traversal._motion = None
     for step, (indices, levels, vectors) in enumerate(zip(tokens.indices, tokens.levels, tokens.vectors, strict=True)):
         if step > 0:
             try:
-                motion.code_step(_Moves(coder), vectors)
+                motion.code_step(coder, vectors.copy())
             except CorruptStreamError:
                 pass
             else:
@@ -1593,15 +1619,26 @@ def _encode_unchecked(tokens: TokenChunk) -> bytes:
 
 
 def add_bad_motion(to: Collection) -> None:
-    def bad(name: str, shows: str, tokens: TokenChunk, token_data: bytes, *, at: str = "token_data") -> None:
-        made = File(**MOTION_MODEL)
+    def bad(
+        name: str,
+        shows: str,
+        tokens: TokenChunk,
+        token_data: bytes,
+        *,
+        at: str = "token_data",
+        model: Mapping[str, Any] = MOTION_MODEL,
+    ) -> None:
+        made = File(**model)
         made.add_chunk(motion=("slow",))
         made.add_chunk(tokens=tokens, token_data=token_data)
         to.bad(name, shows, "C", made.close(), at=f"chunk1.{at}", stage="tokens", good=(0,))
 
     header = DEFAULT_HEADER | MOTION_MODEL
     still = make_tokens(header, 5, levels=2, seed=7)
-    bad("motion_of_zeros", "a coded motion map of zeros alone", still, _motion_of_zeros(still))
+    bad("motion_of_zeros", "a coded motion map of zeros alone", still, _told_for_nothing(still))
+    even = make_tokens(DEFAULT_HEADER | HYBRID_MODEL, 5, levels=2, seed=7, motion=("sparse/slow",))
+    shows = "a coded motion map, the last of seven, as expected alone"
+    bad("motion_as_expected", shows, even, _told_for_nothing(even, MOTION_MAPS - 1), model=HYBRID_MODEL)
     for name, shows, vector in [
         ("motion_beyond", "a vector of 512 half pixels", (512, 0)),
         ("motion_beyond_below", "a vector of -512 half pixels", (0, -512)),
@@ -1626,11 +1663,11 @@ def add_bad_motion(to: Collection) -> None:
     shows = "no motion maps, but weights of a model that needs them"
     to.bad("model_without_motion", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
     made = one_chunk(**{**HYBRID_MODEL, "motion_maps": True}, motion=("slow",))
-    shows = "one motion map, but weights of a model that needs three"
+    shows = "one motion map, but weights of a model that needs seven"
     to.bad("hybrid_with_one_map", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
-    made = one_chunk(**{**MOTION_MODEL, "motion_maps": 3}, motion=("slow/even/even",))
-    shows = "three motion maps, but weights of a model that knows one"
-    to.bad("three_maps_without_hybrid", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
+    made = one_chunk(**{**MOTION_MODEL, "motion_maps": MOTION_MAPS}, motion=("slow",))
+    shows = "seven motion maps, but weights of a model that knows one"
+    to.bad("seven_maps_without_hybrid", shows, "M", made, at="header.tokenizer_digest", stage="pixels", good=(0,))
 
 
 def make() -> list[Vector]:

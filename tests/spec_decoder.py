@@ -66,7 +66,7 @@ class Geometry(NamedTuple):
     temporal_factor: int = 4
     probability_model: int = 0
     motion: bool = False
-    three: bool = False
+    seven: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
@@ -77,7 +77,7 @@ class Geometry(NamedTuple):
 
     @property
     def maps(self) -> int:
-        return 3 if self.three else 1
+        return 7 if self.seven else 1
 
     def steps(self, frames: int) -> int:
         return 1 + -(-(frames - 1) // self.temporal_factor)
@@ -246,8 +246,8 @@ def parse_header(payload: bytes, base: int) -> Header:
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
     flags = c.number(1, "flags", 0, 7)
-    still, motion, three = flags & 1 == 1, flags & 2 == 2, flags & 4 == 4
-    check(motion or not three, c.offset - 1, "three motion maps, and none")
+    still, motion, seven = flags & 1 == 1, flags & 2 == 2, flags & 4 == 4
+    check(motion or not seven, c.offset - 1, "seven motion maps, and none")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -279,7 +279,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, three)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven)
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -669,31 +669,41 @@ class MotionDecoder:
         nothing = [0] * 14
         table_a = 2 * [differs, nothing, *9 * [longer]]
         table_b = 2 * [by_set, *10 * [nothing]]
-        self.mixer = Mixer([(list(range(22)), table_a), (list(range(22)), table_b)])
+        self.mixers = [Mixer([(list(range(22)), table_a), (list(range(22)), table_b)]) for _ in range(3)]
         self.first = np.zeros((rows, columns, 2), dtype=np.int64)
         self.before = self.base = self.first
         self.moves = [1] * maps  # so that step 1 finds it as after a step that moves
 
     def decode_step(self) -> Ints:
         self.before, self.base = self.first, np.zeros_like(self.first)
-        found = [self.decode_map(0)]
-        self.first = found[0]
-        if self.maps == 3:
-            for number, sign in ((1, 1), (2, -1)):
-                self.before = self.base = sign * (self.first >> 1)
-                found.append(self.decode_map(number))
-        return np.concatenate(found)
+        v = [self.decode_map(0)]
+        self.first = v[0]
+        if self.maps == 7:
+            expected = (
+                lambda: v[0] >> 1,
+                lambda: -(v[0] >> 1),
+                lambda: v[1] >> 1,
+                lambda: np.clip(v[3] - v[1], -511, 511),
+                lambda: v[2] >> 1,
+                lambda: np.clip(v[5] - v[2], -511, 511),
+            )
+            for number, e in enumerate(expected, start=1):
+                self.before = self.base = e()
+                v.append(self.decode_map(number))
+        return np.concatenate(v)
 
     def decode_map(self, number_of_map: int) -> Ints:
         v = np.zeros_like(self.before)
+        self.mixer = self.mixers[(0, 1, 1, 2, 2, 2, 2)[number_of_map]]
         self.moves[number_of_map] = self.decoder.decode(61440 if self.moves[number_of_map] else 4096)
         if self.moves[number_of_map]:
             for number, (blocks, around) in enumerate(self.sets):
                 if blocks:
                     self.decode_set(v, number, blocks, around)
-            check(bool(v.any()), self.decoder.offset, "a coded motion map of zeros alone")
+            check(bool((v != self.base).any()), self.decoder.offset, "a coded motion map that says nothing")
             self.mixer.adapt()
-        return v
+            return v
+        return self.base
 
     def predict(self, v: Ints, y: int, x: int, around: list[tuple[int, int]]) -> tuple[list[int], int]:
         """What a vector is predicted to be, and the spread of those around."""
@@ -1032,41 +1042,42 @@ def lines(maps: Floats, at: Floats, axis: int) -> Floats:
     return maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
 
 
-def warp(picture: Floats, motion: Floats, *, cubic: bool = False) -> Floats:
-    """The picture, each value taken from where the motion points (8.3, 8.5)."""
+def warp(picture: Floats, motion: Floats) -> Floats:
+    """The picture, each value taken from where the motion points (8.3)."""
     _, height, width = picture.shape
     for axis, size in ((1, height), (2, width)):
         places = np.clip((np.arange(size) + 0.5) / 8 - 0.5, 0, motion.shape[axis] - 1)
         motion = lines(motion, places, axis)
-    return sample_cubic(picture, 2 * motion) if cubic else sample(picture, 2 * motion)
+    return sample(picture, 2 * motion)
 
 
-def sample_cubic(picture: Floats, motion: Floats) -> Floats:
-    """As `sample`, between 4x4 pixels (8.5)."""
-    _, height, width = picture.shape
-    x = np.arange(width) + motion[0]
-    y = np.arange(height)[:, None] + motion[1]
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    across, down = cubic_weights((x - left).astype(np.float32)), cubic_weights((y - top).astype(np.float32))
-    rows = [np.clip(top + k, 0, height - 1) for k in (-1, 0, 1, 2)]
-    columns = [np.clip(left + k, 0, width - 1) for k in (-1, 0, 1, 2)]
-    total: Floats = np.float32(0)  # type: ignore[assignment]
-    for row, v in zip(rows, down, strict=True):
-        total = total + v * sum(u * picture[:, row, column] for column, u in zip(columns, across, strict=True))
+def half_pixels(picture: Floats, axis: int) -> Floats:
+    """The picture half a pixel further along an axis (8.5)."""
+    size = picture.shape[axis]
+    total = np.zeros_like(picture)
+    for k, w in zip(range(-3, 5), (-1, 4, -11, 40, 40, -11, 4, -1), strict=True):
+        total = total + np.float32(w / 64) * picture.take(np.clip(np.arange(size) + k, 0, size - 1), axis)
     return total
 
 
-def cubic_weights(t: Floats) -> list[Floats]:
-    """Weights of the places -1, 0, 1 and 2 for a place t from 0 to 1, with a = -0.75 (8.5)."""
-    a = np.float32(-0.75)
-
-    def near(d: Floats) -> Floats:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-
-    def far(d: Floats) -> Floats:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
-    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
+def overlapped(picture: Floats, v: Vectors) -> Floats:
+    """The picture moved by the vectors of a map (motion rows, motion columns, 2) (8.5)."""
+    _, height, width = picture.shape
+    right = half_pixels(picture, 2)
+    pictures = np.stack([picture, half_pixels(picture, 1), right, half_pixels(right, 1)])  # 2 (vx & 1) + (vy & 1)
+    j, i = np.mgrid[:height, :width]
+    r, c = (j + 0.5) / 16 - 0.5, (i + 0.5) / 16 - 0.5
+    row, column = np.floor(r).astype(int), np.floor(c).astype(int)
+    total = np.zeros_like(picture)
+    for m in (0, 1):
+        for n in (0, 1):
+            weight = np.abs(1 - m - (r - row)) * np.abs(1 - n - (c - column))
+            at = v[np.clip(row + m, 0, v.shape[0] - 1), np.clip(column + n, 0, v.shape[1] - 1)].astype(int)
+            vx, vy = at[..., 0], at[..., 1]
+            y, x = np.clip(j + (vy >> 1), 0, height - 1), np.clip(i + (vx >> 1), 0, width - 1)
+            taken = pictures[2 * (vx & 1) + (vy & 1), :, y, x]  # (height, width, 3)
+            total = total + (weight[..., None] * taken).transpose(2, 0, 1).astype(np.float32)
+    return total
 
 
 def sample(picture: Floats, motion: Floats) -> Floats:
@@ -1166,7 +1177,7 @@ class Network:
     def hybrid_step(
         self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None, vectors: Vectors | None
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
-        """The same of a hybrid (8.5); `vectors` has three maps, one below the other."""
+        """The same of a hybrid (8.5); `vectors` has seven maps, one below the other."""
         trunk = "first" if state is None else "later"
         atoms, values = coefficients_of(signs, kept, first=state is None)
         known = cosines_of(atoms, values)
@@ -1175,9 +1186,10 @@ class Network:
             x = cond + self.column("start")
         else:
             assert vectors is not None
-            maps = vectors.reshape(3, -1, *vectors.shape[1:]).transpose(0, 3, 1, 2)
+            v = vectors.reshape(7, -1, *vectors.shape[1:])
+            maps = v.transpose(0, 3, 1, 2)
             maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
-            known = known + warp(state[1], maps[0], cubic=True)
+            known = known + overlapped(state[1], v[0])
             h = sample(state[0], maps[0] / 4)
             q = self.norm("norm_state", h)
             x = cond + q + self.conv("state_in", q) + self.conv("known_in", unshuffle(known, 8))
@@ -1200,11 +1212,11 @@ class Network:
         before = state[1]
         p = p + held * (before - p)
         last = np.clip(p, -1, 1)
-        centre = self.between(warp(before, maps[1], cubic=True), warp(last, maps[2], cubic=True))
+        centre = self.between(overlapped(before, v[1]), overlapped(last, v[2]))
         middle = np.clip(centre, -1, 1)
-        second = self.between(warp(before, maps[1] / 2, cubic=True), warp(middle, -maps[1] / 2, cubic=True))
-        fourth = self.between(warp(middle, -maps[2] / 2, cubic=True), warp(last, maps[2] / 2, cubic=True))
-        frames = [frame + kept_calm * (before - frame) for frame in (second, centre, fourth)]
+        early = self.between(overlapped(before, v[3]), overlapped(middle, v[4]))
+        late = self.between(overlapped(middle, v[6]), overlapped(last, v[5]))
+        frames = [frame + kept_calm * (before - frame) for frame in (early, centre, late)]
         return [*frames, p], (x, last)
 
     def between(self, left: Floats, right: Floats) -> Floats:
@@ -1264,7 +1276,7 @@ def decode_pixels(
     check(config["architecture"] == "causal-recurrent-4", 0, "an unknown architecture", "M")
     found = (config["bits_per_token"], geometry.spatial_factor, geometry.temporal_factor)
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
-    same = (config["coded_motion"], config["hybrid"]) == (geometry.motion, geometry.three)
+    same = (config["coded_motion"], config["hybrid"]) == (geometry.motion, geometry.seven)
     check(same, 0, "weights and header differ about motion maps", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]

@@ -523,7 +523,7 @@ def test_critical_means_critical() -> None:
         (4, b"\x02\0\0\0\x04\0\0\0", CorruptStreamError, "lowest terms"),
         (12, b"\x00\0\0\0\x01\0\0\0", CorruptStreamError, "frame rate is 0/1"),
         (28, b"\x08", CorruptStreamError, "flags"),
-        (28, b"\x04", CorruptStreamError, "three motion maps"),
+        (28, b"\x04", CorruptStreamError, "seven motion maps"),
         (32, b"\x02", CorruptStreamError, "full range"),
         (33, b"\x41", CorruptStreamError, "bits per token is 65"),
         (34, b"\x00", CorruptStreamError, "spatial factor"),

@@ -32,8 +32,8 @@ from tokcodec.probability.prior_network import ACCUMULATOR_LIMIT, Arithmetic, Nu
 from tokcodec.probability.prior_torch import TorchArithmetic
 from tokcodec.tokenfiles import tok_bytes, token_arrays
 from tokcodec.tokens import DEFAULT_GEOMETRY, TokenGeometry
-from tokcodec.weights.priors import load_prior, pack_prior, prior_from_bytes
-from tokcodec.weights.registry import entry_of_file
+from tokcodec.weights.priors import choose_prior, load_prior, pack_prior, prior_from_bytes
+from tokcodec.weights.registry import default_entry, entry_of_file
 
 ROOT = Path(__file__).parent.parent
 GEOMETRIES = st.sampled_from((DEFAULT_GEOMETRY, WIDE, TokenGeometry(bits_per_token=7, level_bits=(0, 2, 7))))
@@ -174,16 +174,16 @@ def test_what_one_device_codes_another_decodes(here: str, there: str, geometry: 
 
 @pytest.mark.parametrize(("here", "there"), DEVICES)
 @pytest.mark.parametrize("entropy", ["adaptive", "prior"])
-def test_files_pass_between_devices(here: str, there: str, entropy: str, tmp_path: Path) -> None:
+def test_files_pass_between_devices(here: str, there: str, entropy: str) -> None:
     """Tokens of a file are those that its encoder chose, wherever it is decoded, and give the same file again."""
     from skimage import data as pictures
 
-    prior = tiny_prior.write_prior(tmp_path, wide=True) if entropy == "prior" else None
-    how = ADAPTIVE if prior is None else Entropy(model="prior", prior=entry_of_file(prior))
+    ships = choose_prior(None, tokenizer=default_entry().sha256)
+    how = Entropy(model="prior", prior=ships) if entropy == "prior" else ADAPTIVE
     frames = np.stack([pictures.chelsea()[i : i + 64, 2 * i : 2 * i + 96] for i in range(5)])
-    file = Codec(device=here, entropy=entropy, prior=prior).encode_frames(frames, effort=0)
-    assert survey(io.BytesIO(file), check_tokens=True, prior=prior).complete
-    arrays = token_arrays(io.BytesIO(file), prior=prior)
+    file = Codec(device=here, entropy=entropy).encode_frames(frames, effort=0)
+    assert survey(io.BytesIO(file), check_tokens=True).complete
+    arrays = token_arrays(io.BytesIO(file))
     again = tok_bytes(arrays, entropy=how).getvalue()
     records = [
         [item.token_data for item in read_stream(io.BytesIO(each)) if isinstance(item, ChunkRecord)]
@@ -191,7 +191,7 @@ def test_files_pass_between_devices(here: str, there: str, entropy: str, tmp_pat
     ]
     assert records[0] == records[1]
     # Each device shows what the tokens say: pixels are close, not equal.
-    shown = [Codec(device=device, prior=prior).decode_frames(file).frames for device in (here, there)]
+    shown = [Codec(device=device).decode_frames(file).frames for device in (here, there)]
     apart = np.abs(shown[0].astype(int) - shown[1].astype(int))
     assert np.percentile(apart, 99) <= 8
     assert shown[1].shape == frames.shape

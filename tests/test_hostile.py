@@ -10,7 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -217,13 +217,19 @@ def zeros(frames: int, width: int, height: int, **header: object) -> bytes:
     return bytes(made.close().data)
 
 
-def steps_of_nothing(frames: int) -> bytes:
+def steps_of_nothing(frames: int, *, maps: int = 0) -> bytes:
     """A few hundred bytes that stand for 4096 tokens of no bits every four frames (made without making them)."""
-    made = File(width=512, height=512, max_chunk_frames=65536)
+    made = File(width=512, height=512, max_chunk_frames=65536, motion_maps=maps)
     steps = DEFAULT_GEOMETRY.steps(frames)
-    one = TokenChunk(indices=np.zeros((steps, 1, 1), np.uint64), levels=np.zeros((steps, 1, 1), np.uint8))
+    geometry = replace(DEFAULT_GEOMETRY, motion_tokens=2 if maps else 0, motion_maps=max(1, maps))
+    one = TokenChunk(
+        indices=np.zeros((steps, 1, 1), np.uint64),
+        levels=np.zeros((steps, 1, 1), np.uint8),
+        vectors=np.zeros((steps, maps, min(1, maps), 2), np.int16),
+        geometry=geometry,
+    )
     crc = 0
-    for size in [*([8 * 4096] * steps), 256 * steps]:
+    for size in [*([8 * 4096] * steps), 256 * steps, *([4 * maps * 32 * 32] * steps)]:
         crc = crc32(bytes(size), crc)
     made.edits["chunk0"] = Edit(raw={"tokens_crc": u32(crc)})
     made.add_chunk(pts=range(frames), tokens=one)
@@ -274,12 +280,17 @@ HOSTILE = {
     "a hundred thousand tokens": zeros(9, 256, 128, spatial_factor=1, temporal_factor=1, bits_per_token=18),
     "as many tokens as a chunk may have": steps_of_nothing(4 * 4095 + 1),
     "steps of nothing": steps_of_nothing(63997),
+    "as many tokens, and seven motion maps": steps_of_nothing(4 * 4095 + 1, maps=7),
+    "steps of nothing, and seven motion maps": steps_of_nothing(63997, maps=7),
     "sync markers only": bytes(File().data) + SYNC * 30_000,
     "records inside each other": nested(3000),
     "bytes after the end": zeros(1, 8, 8) + bytes(1 << 20),
 }
 
-PEAK_BYTES = {"as many tokens as a chunk may have": 10 * DEFAULT_LIMITS.chunk_tokens}
+PEAK_BYTES = {
+    "as many tokens as a chunk may have": 10 * DEFAULT_LIMITS.chunk_tokens,
+    "as many tokens, and seven motion maps": 24 * DEFAULT_LIMITS.chunk_tokens,
+}
 """Where it is more than MAX_PEAK_BYTES: what `Limits` says that tokens take."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,15 @@ import spec_decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from make_vectors import motion_map
+from make_vectors import FOLDER, motion_map
 from numpy.typing import NDArray
 
 from tokcodec.bits import decode_tokens, encode_tokens, motion_bit_count, tokens_crc32
+from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
+from tokcodec.inspection import decode_chunk
+from tokcodec.motion_bits import expected_map
 from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
 
 GEOMETRY = TokenGeometry(bits_per_token=1, level_bits=(0, 1), block_tokens=64, motion_tokens=MOTION_TOKENS)
@@ -25,9 +29,9 @@ SPEC_GEOMETRY = spec_decoder.Geometry(1, (0, 1), 64, motion=True)
 KINDS = ("none", "random", "extreme", "slow", "smooth", "sparse")
 
 
-def chunk_of(vectors: NDArray[np.int16], *, cut: bool = False, three: bool = False) -> TokenChunk:
+def chunk_of(vectors: NDArray[np.int16], *, cut: bool = False, seven: bool = False) -> TokenChunk:
     """A chunk of no bits with these maps, `(steps, motion_rows, motion_columns, 2)`; `cut`: sides are odd."""
-    count = MOTION_MAPS if three else 1
+    count = MOTION_MAPS if seven else 1
     steps, rows, columns = vectors.shape[0], 2 * (vectors.shape[1] // count) - cut, 2 * vectors.shape[2] - cut
     return TokenChunk(
         indices=np.zeros((steps, rows, columns), np.uint64),
@@ -48,8 +52,8 @@ def decode_like(chunk: TokenChunk, data: bytes) -> TokenChunk:
     return decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry)
 
 
-def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False, three: bool = False) -> bytes:
-    chunk = chunk_of(vectors, cut=cut, three=three)
+def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False, seven: bool = False) -> bytes:
+    chunk = chunk_of(vectors, cut=cut, seven=seven)
     data = encode_tokens(chunk)
     back = decode_like(chunk, data)
     assert back.vectors.dtype == np.int16
@@ -64,14 +68,14 @@ def assert_round_trip(vectors: NDArray[np.int16], *, cut: bool = False, three: b
 @given(data=st.data())
 def test_any_maps_come_back(data: st.DataObject) -> None:
     steps, rows, columns = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 9))
-    reach, three = data.draw(st.sampled_from([1, 3, 40, MAX_VECTOR])), data.draw(st.booleans())
-    shape = (steps, rows * (MOTION_MAPS if three else 1), columns, 2)
+    reach, seven = data.draw(st.sampled_from([1, 3, 40, MAX_VECTOR])), data.draw(st.booleans())
+    shape = (steps, rows * (MOTION_MAPS if seven else 1), columns, 2)
     given_maps = data.draw(arrays(np.int16, shape, elements=st.integers(-reach, reach)))
     given_maps[0] = 0
     cut = data.draw(st.booleans())
-    words = assert_round_trip(given_maps, cut=cut, three=three)
-    chunk = chunk_of(given_maps, cut=cut, three=three)
-    found = spec_decoder.decode_tokens(words, *chunk.indices.shape, SPEC_GEOMETRY._replace(three=three))
+    words = assert_round_trip(given_maps, cut=cut, seven=seven)
+    chunk = chunk_of(given_maps, cut=cut, seven=seven)
+    found = spec_decoder.decode_tokens(words, *chunk.indices.shape, SPEC_GEOMETRY._replace(seven=seven))
     np.testing.assert_array_equal(found[2], given_maps)
     assert spec_decoder.tokens_crc(*found) == tokens_crc32(chunk)
 
@@ -111,6 +115,24 @@ def test_maps_lie_between_the_tokens_and_change_none() -> None:
     still = replace(chunk, vectors=np.zeros_like(vectors))
     assert tokens_crc32(still) != tokens_crc32(chunk)
     assert len(encode_tokens(still)) < len(encode_tokens(chunk))
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([16, 8, -8, 4, -4, -4], [8, -8, 4, -4, -4, 4]),
+        ([7, 3, -3, 1, -2, -2], [3, -3, 1, -2, -2, 1]),
+        ([-7, -4, 4, -2, 2, 2], [-4, 4, -2, 2, 2, -2]),
+        ([0, 511, -511, -511, 0, 511], [0, 0, 255, -511, -256, 511]),
+    ],
+    ids=["even", "rounded down", "negative", "beyond"],
+)
+def test_maps_are_expected_where_even_motion_has_them(known: list[int], expected: list[int]) -> None:
+    """By hand: half of the map of the last frame, and so on; the last two are what others differ by."""
+    vectors = [np.full((1, 1, 2), value, np.int16) for value in known]
+    found = [expected_map(vectors, number) for number in range(1, MOTION_MAPS)]
+    assert [int(value[0, 0, 0]) for value in found] == expected
+    assert {value.dtype for value in found} == {np.dtype(np.int16)}
 
 
 # --- the same bytes everywhere ---
@@ -171,12 +193,13 @@ def test_motion_that_goes_on_costs_next_to_nothing() -> None:
     steps=st.integers(2, 4),
     rows=st.integers(1, 12),
     columns=st.integers(1, 12),
+    seven=st.booleans(),
 )
-@settings(max_examples=150)
+@settings(max_examples=250)
 def test_random_words_are_refused_or_are_the_code_of_what_they_say(
-    data: bytes, steps: int, rows: int, columns: int
+    data: bytes, steps: int, rows: int, columns: int, seven: bool
 ) -> None:
-    shape = chunk_of(np.zeros((steps, rows, columns, 2), np.int16))
+    shape = chunk_of(np.zeros((steps, rows * (MOTION_MAPS if seven else 1), columns, 2), np.int16), seven=seven)
     try:
         found = decode_like(shape, data)
     except CorruptStreamError:
@@ -186,10 +209,11 @@ def test_random_words_are_refused_or_are_the_code_of_what_they_say(
     assert encode_tokens(found) == data
 
 
-@given(at=st.integers(0), bit=st.integers(0, 7), kind=st.sampled_from(KINDS[1:]))
-@settings(max_examples=60)
-def test_altered_words_are_refused_or_are_the_code_of_others(at: int, bit: int, kind: str) -> None:
-    chunk = chunk_of(maps(kind, kind, rows=6, columns=9))
+@given(at=st.integers(0), bit=st.integers(0, 7), kind=st.sampled_from(KINDS[1:]), seven=st.booleans())
+@settings(max_examples=100)
+def test_altered_words_are_refused_or_are_the_code_of_others(at: int, bit: int, kind: str, seven: bool) -> None:
+    rows = 3 * MOTION_MAPS if seven else 6
+    chunk = chunk_of(maps(kind, kind, rows=rows, columns=9), seven=seven)
     data = bytearray(encode_tokens(chunk))
     data[at % len(data)] ^= 1 << bit
     try:
@@ -198,6 +222,14 @@ def test_altered_words_are_refused_or_are_the_code_of_others(at: int, bit: int, 
         return
     assert tokens_crc32(found) != tokens_crc32(chunk)
     assert encode_tokens(found) == bytes(data)
+
+
+def test_maps_that_are_told_and_need_not_be_are_refused() -> None:
+    for name, message in (("of_zeros", "of zeros alone"), ("as_expected", "as expected alone")):
+        reader = read_stream(io.BytesIO((FOLDER / f"bad/motion_{name}.tok").read_bytes()))
+        _, told = (item for item in reader if isinstance(item, ChunkRecord))
+        with pytest.raises(CorruptStreamError, match=message):
+            decode_chunk(told, reader.header)
 
 
 def test_maps_that_cannot_be_are_refused() -> None:

@@ -106,7 +106,7 @@ def test_the_fast_path_decodes_what_float32_decodes():
     frames = np.linspace(0, 255, 9 * 64 * 96 * 3).reshape(9, 64, 96, 3).astype(np.uint8)
     tokens = encode_stream(prepare(model, CPU, torch.float32), frames)
     kept = np.full(tokens.shape[1:], 18, np.uint8)
-    vectors = np.full((4, 6, 2), (5, -3), np.int16)
+    vectors = np.full((*model.config.geometry.motion_blocks(8, 12), 2), (5, -3), np.int16)
 
     def decode(dtype: torch.dtype) -> np.ndarray:
         decoder = StreamDecoder(prepare(load_tokenizer(default_entry()), CPU, dtype), height=64, width=96)

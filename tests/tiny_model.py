@@ -26,7 +26,7 @@ HYBRID_CONFIG_JSON = (
     '"encoder_blocks": 0, "frame_channels": 4, "hybrid": true, "latent_channels": 8, '
     '"level_bits": [0, 3, 6, 9, 12, 15, 18], "quantizer": "lfq"}'
 )
-"""A hybrid, with three of them (spec section 8.5)."""
+"""A hybrid, with seven of them (spec section 8.5)."""
 HYBRID_NAME = "tiny-hybrid"
 HYBRID_SHA256 = "73607c326d966fdc701671ef0f332f9b47a314e1bf254fa7dc35cb73dd84235f"
 
@@ -88,11 +88,11 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
 
 
 def write_weights(folder: Path, *, motion: int = 0) -> Path:
-    """Write the weights (those of the model with 1 or 3 motion maps) into a folder; gives their path."""
+    """Write the weights (those of the model with 1 or 7 motion maps) into a folder; gives their path."""
     name, sha256, config = {
         0: (NAME, SHA256, CONFIG_JSON),
         1: (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
-        3: (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
+        7: (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
     }[motion]
     data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import UsageError
-from tokcodec.motion_bits import halved
+from tokcodec.motion_bits import expected_map
 from tokcodec.probability import PRIOR, create_model, schedule_of
 from tokcodec.probability.interface import Checkerboard
 from tokcodec.probability.logistic import LOG, PROBABILITY_MIN, SQUASH, STRETCH_MAX
@@ -70,13 +70,13 @@ def expected_vectors(past: TokenChunk) -> NDArray[np.int16]:
     """The motion maps of the steps that follow, if all goes on evenly as in the last one.
 
     Returns:
-        int16, as one of `past.vectors`. Of three maps the first goes on, and the middle frame lies half way: in the
-        last step it may have been a frame that was repeated, or one that shook.
+        int16, as one of `past.vectors`. Of seven maps the first goes on, and the others are as motion that is even
+        would have them: in the last step a frame may have been one that was repeated, or one that shook.
     """
-    maps: list[NDArray[np.int16]] = np.split(past.vectors[-1], past.geometry.motion_maps)
-    if len(maps) == 1:
-        return maps[0]
-    return np.concatenate([maps[0], halved(maps[0]), halved(maps[0], back=True)])
+    maps: list[NDArray[np.int16]] = np.split(past.vectors[-1], past.geometry.motion_maps)[:1]
+    for number in range(1, past.geometry.motion_maps):
+        maps.append(expected_map(maps, number))
+    return np.concatenate(maps)
 
 
 class Continuation:

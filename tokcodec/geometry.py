@@ -12,8 +12,8 @@ BLOCK_TOKENS = 4
 """Tokens along each side of a block of the bit allocation map (32 pixels)."""
 MOTION_TOKENS = 2
 """Tokens along each side of a block of a motion map, where there is one (16 pixels)."""
-MOTION_MAPS = 3
-"""Motion maps of a step, where there are several: of its last frame, and two of its middle one."""
+MOTION_MAPS = 7
+"""Motion maps of a step, where there are several: one of its last frame, two of each other."""
 MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
 BITS_PER_TOKEN = 18
@@ -38,7 +38,7 @@ class TokenGeometry:
         temporal_factor: Frames in each latent step but the first.
         block_tokens: Tokens along each side of an allocation block.
         motion_tokens: Tokens along each side of a motion block; 0 where later steps carry no motion map.
-        motion_maps: Motion maps of each later step, one below the other: 1 or 3; 1 where there are none.
+        motion_maps: Motion maps of each later step, one below the other: 1 or 7; 1 where there are none.
     """
 
     bits_per_token: int = BITS_PER_TOKEN

@@ -6,7 +6,7 @@ vector is predicted by the median of known vectors around it, and what is left i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from tokcodec.probability.mixing import ContextMixer, ContextTable
 BASE = 8
 """Cells between those that come first, in each direction."""
 STAYS_PROBABILITY = 61440
-"""16-bit probability that a step moves, or does not, as the step before."""
+"""16-bit probability that a map is coded, or is not, as that of the step before."""
 HALF = 32768
 PREFIX_BITS = 9
 """Most decisions of the unary part of a magnitude, 1 to 1022."""
@@ -140,11 +140,27 @@ def predict_relative(
     return np.clip(expected[group.cells] + rest, -MAX_VECTOR, MAX_VECTOR), spread
 
 
-def halved(vectors: NDArray[Any], *, back: bool = False) -> NDArray[Any]:
-    """What is expected of a middle frame's map where the last one has moved by these vectors: half of them, downwards,
-    since the picture before; `back`: the negative of that, since the last."""
-    half: NDArray[Any] = vectors >> 1
-    return -half if back else half
+_CLASSES = (0, 1, 1, 2, 2, 2, 2)
+"""Of maps, by number, with statistics of their own: of the last frame, of the middle one, of the other two."""
+_BETWEEN = {1: (0, 1, None), 2: (0, -1, None), 3: (1, 1, None), 4: (3, 1, 1), 5: (2, 1, None), 6: (5, 1, 2)}
+"""What each map after the first is expected to be: half of a map, or its negative, or one map less another."""
+
+
+def expected_map(maps: Sequence[NDArray[Any]], number: int) -> NDArray[Any]:
+    """What is expected of a step's map but the first, where motion is even (spec 7.10).
+
+    Args:
+        maps: Those before it, or all, whose vectors are in the last axis, half pixels.
+        number: Of the map.
+
+    Returns:
+        Shape and dtype of a map; halves are rounded down.
+    """
+    source, sign, total = _BETWEEN[number]
+    if total is None:
+        return sign * (maps[source] >> 1)
+    found: NDArray[Any] = np.clip(maps[source] - maps[total], -MAX_VECTOR, MAX_VECTOR)
+    return found
 
 
 def expected_bits(rest: NDArray[np.int32], spread: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -167,22 +183,25 @@ class MotionTraversal:
     Args:
         rows: Rows of motion blocks, of all maps of a step.
         columns: Columns of motion blocks.
-        maps: Of each step, 1 or 3.
+        maps: Of each step, 1 or 7.
     """
 
     def __init__(self, rows: int, columns: int, *, maps: int = 1) -> None:
         self._sets = list(cell_sets(rows // maps, columns))
         self._maps = maps
         self._before = np.zeros((rows // maps * columns, 2), np.int32)
-        self._moved = [True] * maps
+        self._coded = [True] * maps
         by_spread = np.zeros((2, _KINDS, _SPREADS, 2), np.int64)
         by_set = np.zeros((2, _KINDS, _SETS, 2), np.int64)
         by_spread[:, _DIFFERS], by_set[:, _DIFFERS] = _DIFFERS_BY_SPREAD, _DIFFERS_BY_SET
         by_spread[:, _PREFIX:] = _PREFIX_BY_SPREAD[:, None]
-        self._mixer = ContextMixer(
-            2 * _KINDS,
-            [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_set)],
-        )
+        self._mixers = [
+            ContextMixer(
+                2 * _KINDS,
+                [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_set)],
+            )
+            for _ in range(1 + max(_CLASSES[:maps]))
+        ]
 
     def code_step(self, coder: _Coder, vectors: NDArray[np.int16]) -> None:
         """Codes the maps of one later step.
@@ -192,32 +211,39 @@ class MotionTraversal:
             vectors: int16 `(rows, columns, 2)`, half pixels, x before y, each within `MAX_VECTOR`; a decoder fills it.
 
         Raises:
-            CorruptStreamError: A vector is beyond what there is, or all are zero in a map that is said to move.
+            CorruptStreamError: A vector is beyond what there is, or a map is coded that need not be.
         """
         first, *others = np.split(vectors, self._maps)  # views
         self._before = self._code_map(coder, first, self._before, 0)
+        found = [self._before]
         for number, part in enumerate(others, start=1):
-            self._code_map(coder, part, halved(self._before, back=number == 2), number)
+            found.append(self._code_map(coder, part, expected_map(found, number), number))
 
     def _code_map(
         self, coder: _Coder, vectors: NDArray[np.int16], expected: NDArray[np.int32], number: int
     ) -> NDArray[np.int32]:
         wanted = vectors.reshape(-1, 2)
         found = np.zeros(wanted.shape, np.int32)
-        stays = np.asarray([STAYS_PROBABILITY if self._moved[number] else 65536 - STAYS_PROBABILITY], np.int32)
-        self._moved[number] = bool(coder.code(np.asarray([wanted.any()], np.uint8), stays)[0])
-        if self._moved[number]:
+        plain = expected if number else found.copy()  # what costs next to nothing to say
+        stays = np.asarray([STAYS_PROBABILITY if self._coded[number] else 65536 - STAYS_PROBABILITY], np.int32)
+        self._coded[number] = bool(coder.code(np.asarray([np.any(wanted != plain)], np.uint8), stays)[0])
+        if self._coded[number]:
+            mixer = self._mixers[_CLASSES[number]]
             for cells in self._sets:
-                self._code_set(coder, cells, wanted, found, expected, relative=number > 0)
-            if not found.any():
-                raise CorruptStreamError("a motion map of zeros alone", hint="the file is damaged")
-            self._mixer.adapt()
+                self._code_set(coder, mixer, cells, wanted, found, expected, relative=number > 0)
+            if np.array_equal(found, plain):
+                what = "as expected" if number else "of zeros"
+                raise CorruptStreamError(f"a motion map {what} alone", hint="the file is damaged")
+            mixer.adapt()
+        else:
+            found = plain
         vectors[:] = found.reshape(vectors.shape)
         return found
 
     def _code_set(
         self,
         coder: _Coder,
+        mixer: ContextMixer,
         group: CellSet,
         wanted: NDArray[np.int16],
         found: NDArray[np.int32],
@@ -232,7 +258,7 @@ class MotionTraversal:
             changed = (before[:, axis] != prediction[:, axis]).astype(np.intp)
             contexts = (spread * 2 + differed, group.number * 2 + changed)
             rest = wanted[cells, axis] - prediction[:, axis]
-            rest = self._code_component(coder, axis, contexts, rest)
+            rest = self._code_component(coder, mixer, axis, contexts, rest)
             differed = (rest != 0).astype(np.intp)
             value = prediction[:, axis] + rest
             if np.any(np.abs(value) > MAX_VECTOR):
@@ -240,22 +266,27 @@ class MotionTraversal:
             found[cells, axis] = value
 
     def _code_component(
-        self, coder: _Coder, axis: int, contexts: tuple[NDArray[np.intp], NDArray[np.intp]], rest: NDArray[np.int32]
+        self,
+        coder: _Coder,
+        mixer: ContextMixer,
+        axis: int,
+        contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
+        rest: NDArray[np.int32],
     ) -> NDArray[np.int32]:
         """Codes what is left of the predictions of a set's cells."""
-        differs = self._decide(coder, axis, _DIFFERS, contexts, rest != 0)
+        differs = self._decide(coder, mixer, axis, _DIFFERS, contexts, rest != 0)
         at = np.flatnonzero(differs)
         if not at.size:
             return np.zeros(rest.size, np.int32)
         contexts, rest = (contexts[0][at], contexts[1][at]), rest[at]
-        positive = self._decide(coder, axis, _SIGN, contexts, rest > 0)
+        positive = self._decide(coder, mixer, axis, _SIGN, contexts, rest > 0)
         # Exp-Golomb: as many ones as bits follow the magnitude's first one, a zero, and these bits.
         size = np.abs(rest)
         length = np.zeros(at.size, np.int32)
         open_ = np.arange(at.size)
         for j in range(PREFIX_BITS):
             longer = self._decide(
-                coder, axis, _PREFIX + j, (contexts[0][open_], contexts[1][open_]), size[open_] >= 2 << j
+                coder, mixer, axis, _PREFIX + j, (contexts[0][open_], contexts[1][open_]), size[open_] >= 2 << j
             )
             open_ = open_[longer.astype(bool)]
             if not open_.size:
@@ -274,13 +305,14 @@ class MotionTraversal:
     def _decide(
         self,
         coder: _Coder,
+        mixer: ContextMixer,
         axis: int,
         kind: int,
         contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
         bits: NDArray[np.bool_],
     ) -> NDArray[np.uint8]:
         slot = axis * _KINDS + kind
-        probabilities = self._mixer.probabilities(slot, contexts)
+        probabilities = mixer.probabilities(slot, contexts)
         found = coder.code(bits.astype(np.uint8), probabilities)
-        self._mixer.observe(slot, contexts, found, probabilities)
+        mixer.observe(slot, contexts, found, probabilities)
         return found

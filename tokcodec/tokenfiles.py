@@ -5,7 +5,7 @@ Keys of such a file:
     indices      int32 (T', H', W'), all chunks one after the other; int64 above 31 bits, uint64 for 64
     subtokens    int32 (T', H', W', parts), the same indices cut up, least significant bits first
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
-    vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); three of them
+    vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); seven of them
                  lie one below the other
     chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2)
     pts          int64 (frames), timestamps in ticks

@@ -37,7 +37,7 @@ def pack_header(header: StreamHeader) -> bytes:
     if header.geometry.motion_maps not in ((1, MOTION_MAPS) if header.geometry.motion_tokens else (1,)):
         out.fail(f"{header.geometry.motion_maps} motion maps")
     flags |= wire.HEADER_FLAG_MOTION if header.geometry.motion_tokens else 0
-    flags |= wire.HEADER_FLAG_THREE_MAPS if header.geometry.motion_maps == MOTION_MAPS else 0
+    flags |= wire.HEADER_FLAG_SEVEN_MAPS if header.geometry.motion_maps == MOTION_MAPS else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -71,9 +71,9 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
     time_base = _take_time_base(data, "time base")
     frame_rate = data.ratio("frame rate")
     sample_aspect_ratio = data.ratio("sample aspect ratio")
-    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION | wire.HEADER_FLAG_THREE_MAPS)
-    if flags & wire.HEADER_FLAG_THREE_MAPS and not flags & wire.HEADER_FLAG_MOTION:
-        data.fail("three motion maps, and no motion maps")
+    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION | wire.HEADER_FLAG_SEVEN_MAPS)
+    if flags & wire.HEADER_FLAG_SEVEN_MAPS and not flags & wire.HEADER_FLAG_MOTION:
+        data.fail("seven motion maps, and no motion maps")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -161,7 +161,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         temporal_factor=temporal_factor,
         block_tokens=block_tokens,
         motion_tokens=MOTION_TOKENS if flags & wire.HEADER_FLAG_MOTION else 0,
-        motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_THREE_MAPS else 1,
+        motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_SEVEN_MAPS else 1,
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

@@ -24,8 +24,8 @@ class Limits:
         picture_pixels: Largest width x height; the default holds 7680x4320.
         picture_tokens: Most tokens of one picture; those of 54 bits take about 700 bytes of memory each,
             with a prior of the usual sizes 2700.
-        chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each. The default
-            holds 65 frames of 7680x4320 (8.8 million).
+        chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each, with seven
+            motion maps 24. The default holds 65 frames of 7680x4320 (8.8 million).
         index_chunks: Most entries of a chunk index that is read into memory.
     """
 

@@ -116,7 +116,8 @@ CALM_SHARE = 0.2
 """Of the blocks of a step, from which on it is worth the time to decode it as it was decided."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing. With a transform
-the highest is always tried, effort 1 tries no other of later steps, and a few more of first ones."""
+a few more of first steps, and of later ones none but 0 at effort 1 (0.015 dB worse than the highest as well, and than
+decoding what was chosen), else the highest too."""
 SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
 """Lambda of each quality."""
 
@@ -130,8 +131,8 @@ class RateDistortionConfig:
         tried: Levels that are decoded, from 0 on; what lies between is interpolated, what lies above is not chosen but
             for first steps, of which the highest level is tried too, and where there is a transform.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
-        first_weight: How often the first step's error counts, for later steps are made of it; with a transform twice
-            that.
+        first_weight: How often the first step's error counts, for later steps are made of it.
+        first_weight_of_transform: The same of a hybrid.
         horizon: Later steps for which an improvement of a still block can count.
     """
 
@@ -139,6 +140,7 @@ class RateDistortionConfig:
     tried: tuple[int, ...] = TRIED[1]
     block_bits: float = 2.0
     first_weight: float = 8.0
+    first_weight_of_transform: float = 12.0
     horizon: int = 6
 
 
@@ -168,22 +170,22 @@ class RateDistortionAllocator:
         config = self._config
         table = np.asarray(trial.geometry.level_bits, np.float64)
         top = len(table) - 1
-        linear = trial.linear(len(table))
-        wanted = set(config.tried)
-        if linear is not None:
-            wanted = {0, top} if len(wanted) <= len(TRIED[1]) else wanted | {top}
-        if trial.first:
-            wanted |= {1, 4, 8, top} if linear is not None else {top}
+        linear, thorough = trial.linear(len(table)), len(config.tried) > len(TRIED[1])
+        if linear is None:
+            wanted = {*config.tried, top} if trial.first else set(config.tried)
+        else:
+            more = set(config.tried) if thorough else set()
+            wanted = (more - {0}) | {1, 4, 8, top} if trial.first else more | {top} if more else {0}
         tried = sorted({min(level, top) for level in wanted})
         error = np.maximum(trial.distortions(tried), 1.0)
-        bits = table[: tried[-1] + 1]
+        bits = table[: tried[-1] + 1] if linear is None else table
         if linear is None:
             gains = np.log1p(table / GAIN_SCALE_BITS)
             expected = np.exp(_interpolated(gains[: len(bits)], gains[tried], np.log(error)))
         else:
             expected = _along(linear, tried, error)
         if trial.first or self._left is None:
-            first_weight = config.first_weight * (1 if linear is None else 2)
+            first_weight = config.first_weight if linear is None else config.first_weight_of_transform
             stays, weight = np.zeros(error.shape[1:]), np.full(error.shape[1:], first_weight)
         else:
             stays = np.clip(self._left * trial.frames / expected[0], 0.0, 0.95)
@@ -196,7 +198,8 @@ class RateDistortionAllocator:
         levels = cost.argmin(axis=0)
         chosen: Levels = levels.astype(np.uint8)
         left = np.take_along_axis(expected, levels[None], axis=0)[0]
-        if not trial.first and np.mean(stays > CALM) > CALM_SHARE and ((stays > CALM) & (chosen > 0)).any():
+        looks = not trial.first and (linear is None or thorough)
+        if looks and np.mean(stays > CALM) > CALM_SHARE and ((stays > CALM) & (chosen > 0)).any():
             # Among blocks without bits, bits do less good than where all have them: what does none is taken back.
             left = np.maximum(trial.distortion(chosen), 1.0)
             paid = config.slope * np.take_along_axis(coded, levels[None], axis=0)[0]
@@ -217,8 +220,11 @@ def _interpolated(wanted: NDArray[np.float64], known: NDArray[np.float64], value
 
 
 def _along(linear: Distortions, tried: list[int], error: Distortions) -> Distortions:
-    """Errors at all levels, which between those that were tried fall as they do without the networks."""
-    found = np.empty_like(linear)
+    """Errors at all levels, which between those that were tried fall as they do without the networks, and beyond the
+    last by as much; levels below the first are not known, and dear."""
+    found = np.full_like(linear, np.inf)
+    last = tried[-1]
+    found[last:] = error[-1] - np.maximum.accumulate(linear[last] - linear[last:], axis=0)
     for number, (left, right) in enumerate(pairwise(tried)):
         fall = np.maximum.accumulate(linear[left] - linear[left : right + 1], axis=0)
         evenly = np.arange(right - left + 1).reshape(-1, 1, 1) / (right - left)

@@ -37,7 +37,7 @@ class TokenizerConfig:
             moved along, and places that are held. Without it such a step shows its tokens alone.
         coded_motion: Whether motion is sent beside the tokens, a vector for each 2x2 of them (spec 3.5), and moves the
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
-        hybrid: Whether later steps predict as hybrid video codecs do, with three motion maps, and bits are those of a
+        hybrid: Whether later steps predict as hybrid video codecs do, with seven motion maps, and bits are those of a
             transform; see :mod:`tokcodec.tokenizer.hybrid`. There is no encoder network then (`encoder_blocks` 0).
     """
 

@@ -85,5 +85,5 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
 
 def _displacement(config: TokenizerConfig, motion: torch.Tensor) -> torch.Tensor | None:
     if config.hybrid:
-        return motion[:, :MOTION_MAPS]
+        return motion.new_empty(len(motion), MOTION_MAPS, *motion.shape[2:])
     return motion[:, 0] if config.coded_motion else None

@@ -9,28 +9,36 @@ know.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS, SPATIAL_FACTOR
+from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
 from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_relative, predict_set
+from tokcodec.tokenizer.block_search import neighbours
 from tokcodec.tokenizer.dis import MOTION_UNIT
-from tokcodec.tokenizer.motion import VECTORS_PER_PIXEL, even_displacement
+from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL, even_displacement
 from tokcodec.tokenizer.search import grey
 
 Vectors = NDArray[np.int16]
 Errors = NDArray[np.float32]
 Predict = Callable[[CellSet, NDArray[np.int32], NDArray[np.int32]], tuple[NDArray[np.int32], NDArray[np.intp]]]
 
-BLOCK = MOTION_TOKENS * SPATIAL_FACTOR
-"""Pixels along each side of a motion block."""
 SAMPLING = 2
 """Every second row and column of every second frame stands for all."""
 WINDOWS = (3, 5, 9)
 """Blocks along each side of the neighbourhoods whose median motion is tried."""
+
+
+class TriedErrors(Protocol):
+    """Squared errors of blocks, were they moved by one vector or another."""
+
+    def errors(self, vectors: NDArray[np.integer]) -> Errors:
+        """float32 `(..., rows, columns)`, for half pixels `(..., rows, columns, 2)`."""
+        ...
 
 
 class Trials:
@@ -54,7 +62,9 @@ class Trials:
         self._scale = np.float32(repeats * SAMPLING**2)
 
     def errors(self, vectors: NDArray[np.integer]) -> Errors:
-        """Sum over each block's pixels and frames: float32 `(rows, columns)`, for half pixels `(rows, columns, 2)`."""
+        """Sum over each block's pixels and frames: float32 `(..., rows, columns)`, for `(..., rows, columns, 2)`."""
+        if vectors.ndim > 3:
+            return np.stack([self.errors(each) for each in vectors])
         import cv2  # late: decoding never needs it
 
         side = BLOCK // SAMPLING
@@ -91,58 +101,69 @@ def choose_vectors(pixels: Tensor, picture: Tensor, motion: Tensor, *, before: V
 
 
 def choose_map(
-    frame: Tensor,
-    picture: Tensor,
-    motion: Tensor,
+    trials: TriedErrors,
+    starts: Sequence[NDArray[np.integer]],
     *,
-    before: Vectors | None,
+    before: Vectors,
     slope: float,
-    repeats: float,
-    relative: bool = False,
+    relative: bool,
+    rounds: int,
 ) -> Vectors:
-    """The vectors of a motion map that says where one frame comes from.
+    """The vectors of a hybrid's motion map: in rounds, of those that stand, those around them, their medians and more.
 
     Args:
-        frame: float32 `(1, 3, H, W)` in [-1, 1].
-        picture: That is moved, float32 `(1, 3, H, W)`.
-        motion: As found, float32 `(1, 2, H/8, W/8)`, see :func:`tokcodec.tokenizer.search.search`.
-        before: The map of the step before, or what is expected; None for zeros.
+        trials: Errors of its blocks.
+        starts: Fields that were found, the best first, half pixels, `(motion_rows, motion_columns, 2)`.
+        before: The map of the step before, or what is expected.
         slope: Lambda, see :class:`tokcodec.tokenizer.allocation.Allocator`.
         relative: Whether vectors are coded by what they differ from what is expected.
-        repeats: How often an error of the frame counts.
+        rounds: How many; after the first, half a pixel to each side is tried instead of other starts.
 
     Returns:
         int16 `(motion_rows, motion_columns, 2)`, half pixels, x before y.
     """
-    trials = Trials([(1.0, grey(frame.unsqueeze(1))[0, 0])], grey(picture.unsqueeze(1))[0, 0], repeats=repeats)
-    return _cheapest(motion, trials, before, slope, predict_relative if relative else predict_set)
+    predict = predict_relative if relative else predict_set
+    field, *others = (start.astype(np.int16) for start in starts)
+    for number in range(rounds):
+        if number == 0:
+            more = others + [_median_of(other, WINDOWS[1]) for other in others]
+        else:
+            more = [np.clip(field + np.asarray(way, np.int16), -MAX_VECTOR, MAX_VECTOR) for way in _WAYS]
+        medians = [_median_of(field, side) for side in WINDOWS[:2]]
+        options = np.stack([field, *neighbours(field), *medians, np.zeros_like(field), before, *more]).astype(np.int32)
+        field = _of_options(options, trials, before, slope, predict)
+    return field
 
 
-def _cheapest(
-    motion: Tensor, trials: Trials, before: Vectors | None, slope: float, predict: Predict = predict_set
-) -> Vectors:
+_WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+
+
+def _cheapest(motion: Tensor, trials: Trials, before: Vectors | None, slope: float) -> Vectors:
     """Vectors near a motion `(1, 2, H/8, W/8)`, of least error and bits."""
     even = F.avg_pool2d(motion, MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
     scaled = (even[0] * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
     own = scaled.permute(1, 2, 0).cpu().numpy().astype(np.int16)
     before = np.zeros_like(own) if before is None else before
-    candidates = _candidates(own, before)
-    errors = np.stack([trials.errors(vectors) for vectors in candidates])
-    found = np.zeros((own.shape[0] * own.shape[1], 2), np.int32)
-    for group in cell_sets(*own.shape[:2]):
-        found[group.cells] = _chosen(group, found, before, candidates, errors, trials, slope, predict)
-    if not found.any():
-        return np.zeros_like(own)
-    chosen: Vectors = found.reshape(own.shape).astype(np.int16)
+    return _of_options(_candidates(own, before), trials, before, slope, predict_set)
+
+
+def _of_options(
+    options: NDArray[np.int32], trials: TriedErrors, before: Vectors, slope: float, predict: Predict
+) -> Vectors:
+    """The cheapest of `(options, rows, columns, 2)`, chosen in coding order."""
+    shape = options.shape[1:]
+    errors = trials.errors(options)
+    found = np.zeros((shape[0] * shape[1], 2), np.int32)
+    for group in cell_sets(*shape[:2]):
+        found[group.cells] = _chosen(group, found, before, options, errors, trials, slope, predict)
+    chosen: Vectors = found.reshape(shape).astype(np.int16)
     return chosen
 
 
 def _candidates(own: Vectors, before: Vectors) -> NDArray[np.int32]:
     """Vectors that each block may take: `(candidates, rows, columns, 2)`."""
-    framed = np.pad(own, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    around = [framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]]
     medians = [_median_of(own, side) for side in WINDOWS]
-    return np.stack([own, *around, *medians, np.zeros_like(own), before]).astype(np.int32)
+    return np.stack([own, *neighbours(own), *medians, np.zeros_like(own), before]).astype(np.int32)
 
 
 def _median_of(vectors: Vectors, side: int) -> Vectors:
@@ -159,7 +180,7 @@ def _chosen(
     before: Vectors,
     candidates: NDArray[np.int32],
     errors: Errors,
-    trials: Trials,
+    trials: TriedErrors,
     slope: float,
     predict: Predict,
 ) -> NDArray[np.int32]:

@@ -3,7 +3,7 @@
     decoder, a later step:
         last   = the picture before, moved, + the tokens' cosines + what a network with a recurrent state makes of both
         middle = the picture before and the last one, each moved, blended and mended by a small network
-        the other two: the same, from the middle one and its neighbour, moved half as far
+        early, late (the other two): the same, of the middle one and the one on their other side
 
 This is how hybrid video codecs predict; what is learned is all that they do by rule: how to blend, to deblock and to
 mend. The encoder has no network. It codes the transform of what the forecast of the last frame lacks.
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
-from tokcodec.tokenizer.motion import code_of_motion, stillness, warp, warp_features
+from tokcodec.tokenizer.motion import code_of_motion, stillness, warp_features
+from tokcodec.tokenizer.overlapped import Reference
 from tokcodec.tokenizer.state import ALL_FRAMES, LAST_FRAME, PATCH, DecoderState, EncoderState, Forecast, Past
 from tokcodec.tokenizer.transform import CELL, CellTransform
 
-FORWARD, MIDDLE, BACKWARD = 0, 1, 2
-"""Motion maps of a step: of its last frame since the picture before, of its middle one since that picture, and of its
-middle one since its last."""
+LAST, MIDDLE, MIDDLE_BACK, EARLY, EARLY_BACK, LATE_BACK, LATE = range(7)
+"""Motion maps of a step, in their order: from where each frame comes in the picture that it is made of, or in the
+earlier one of two, and (`BACK`) in the later one. The last and the middle frame are made of the picture before."""
 COEFFICIENT_UNIT = 1 / 32
 """Of coefficients as the network reads them."""
 
@@ -120,8 +121,7 @@ class HybridDecoder(nn.Module):
             signs: `(N, K, h, w)`, +1 or -1; what is not kept is ignored.
             kept: Same shape, 1 for bits that are kept, else 0.
             state: None at the start of a chunk.
-            displacement: Of a later step, which needs it, float32 `(N, 3, 2, h, w)`: the maps `FORWARD`, `MIDDLE` and
-                `BACKWARD`.
+            displacement: Of a later step, which needs it, float32 `(N, 7, 2, h, w)`: the maps from `LAST` to `LATE`.
             shown: The frames of a later step that are made.
 
         Returns:
@@ -144,8 +144,8 @@ class HybridDecoder(nn.Module):
             return pixels.unsqueeze(1), DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
         if displacement is None:
             raise ValueError("a later step of a hybrid is made of motion")
-        forward = displacement[:, FORWARD]
-        known = known + warp(state.picture, forward.unsqueeze(1), "bicubic")[:, 0]
+        forward = displacement[:, LAST]
+        known = known + state.reference.moved(forward)
         held = warp_features(state.features, forward)
         carried = self.norm_state(held)
         x = condition + carried + self.state_in(carried)
@@ -157,7 +157,7 @@ class HybridDecoder(nn.Module):
         after = DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
         if shown == LAST_FRAME:
             return pixels.unsqueeze(1), after
-        others = self._between(state.picture, after.picture, displacement)
+        others = self._others(state.reference, after.reference, displacement)
         unmoved = _each_pixel(stillness(displacement, kept)).unsqueeze(1)
         others = torch.lerp(others, state.picture.unsqueeze(1), unmoved)
         return torch.cat([others, pixels.unsqueeze(1)], dim=1)[:, shown], after
@@ -173,17 +173,20 @@ class HybridDecoder(nn.Module):
         maps = F.silu(self.norm_patch(self.frame_block(maps)))
         return x, known + F.pixel_shuffle(self.repair_out(maps), PATCH).float()
 
-    def _between(self, before: Tensor, last: Tensor, displacement: Tensor) -> Tensor:
+    def middle(self, before: Reference, last: Reference, displacement: Tensor) -> Tensor:
+        """The middle frame, `(N, 3, H, W)`, not clamped, of the frames before and after by the maps `MIDDLE` and
+        `MIDDLE_BACK`."""
+        found: Tensor = self.between(before.moved(displacement[:, MIDDLE]), last.moved(displacement[:, MIDDLE_BACK]))
+        return found
+
+    def _others(self, before: Reference, last: Reference, displacement: Tensor) -> Tensor:
         """The three frames before the last, `(N, 3, 3, H, W)`."""
-        middle, backward = displacement[:, MIDDLE], displacement[:, BACKWARD]
-        moved = warp(torch.cat([before, last]), torch.cat([middle, backward]).unsqueeze(1), "bicubic")[:, 0]
-        centre = self.between(*moved.chunk(2))
-        shown = centre.clamp(-1.0, 1.0)
-        pictures = torch.cat([before, shown, shown, last])
-        halves = 0.5 * torch.cat([middle, -backward, -middle, backward])
-        sides = self.between(*warp(pictures, halves.unsqueeze(1), "bicubic")[:, 0].chunk(2))
-        second, fourth = sides.chunk(2)
-        return torch.stack([second, centre, fourth], dim=1)
+        maps = displacement.unbind(dim=1)
+        centre = self.middle(before, last, displacement)
+        middle = Reference(centre.clamp(-1.0, 1.0))
+        early = self.between(before.moved(maps[EARLY]), middle.moved(maps[EARLY_BACK]))
+        late = self.between(middle.moved(maps[LATE]), last.moved(maps[LATE_BACK]))
+        return torch.stack([early, centre, late], dim=1)
 
     def forecast(self, state: DecoderState, displacement: Tensor | None = None) -> Forecast:
         """What the last frame of the next step would be if no bit was kept: frames `(N, 1, 3, H, W)`."""

@@ -1,7 +1,9 @@
-"""The three motion maps of a hybrid's steps, as an encoder chooses them: in two parts, for the second needs a picture
-that is made of the first (spec 3.5, 8.5)."""
+"""The motion maps of a hybrid's steps, as an encoder chooses them: each when the pictures that it moves are decoded
+(spec 3.5, 8.5). They come in the order of the constants `LAST` to `LATE` of :mod:`tokcodec.tokenizer.hybrid`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,24 +11,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.geometry import MOTION_MAPS
-from tokcodec.motion_bits import halved
+from tokcodec.motion_bits import expected_map
+from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, Luma, coarse_field, descend, field_of_motion
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.motion import displacements_of_maps
-from tokcodec.tokenizer.search import search
+from tokcodec.tokenizer.search import grey, search
 
 MIDDLE_AND_LAST = slice(1, None, 2)
 """Frames of a step whose motion is searched."""
-REPEATS = 2.0
-"""How often an error counts when vectors are chosen, for other frames are made of them."""
+ERROR_COUNTS = {"last": 4.0, "middle": 2.0, "other": 0.5}
+"""How often an error of a frame counts when its vectors are chosen: others are made of the last and the middle one;
+early and late ones are blended of both sides, of which each has half of the error."""
+ROUNDS = {"last": 2, "middle": 2, "other": 1}
+"""In which vectors of a frame are chosen."""
 
 Vectors = NDArray[np.int16]
+Decode = Callable[[Tensor], Tensor]
 
 
 class HybridMotion:
-    """Chooses the maps of a chunk's later steps, in order; for each step `of_last` is called, then `of_middle`."""
+    """Chooses the maps of a chunk's later steps, in order; for each step `of_last` is called, then `of_others`."""
 
     def __init__(self) -> None:
-        self._forward: Vectors | None = None
+        self._last: Vectors | None = None
         self._found: Tensor | None = None
 
     def of_last(self, pixels: Tensor, last: Tensor, picture: Tensor, *, slope: float) -> Tensor:
@@ -39,37 +46,76 @@ class HybridMotion:
             slope: Lambda, see :class:`tokcodec.tokenizer.allocation.Allocator`.
 
         Returns:
-            Displacements, float32 `(1, 3, 2, H/8, W/8)`; those of the middle frame, not known yet, are zero.
+            Displacements, float32 `(1, 7, 2, H/8, W/8)`; those of other frames, not known yet, are zero.
         """
         self._found = search(pixels[:, MIDDLE_AND_LAST], last)
-        self._forward = choose_map(
-            pixels[:, -1], picture, self._found[:, 1], before=self._forward, slope=slope, repeats=REPEATS
-        )
-        rows, columns = self._found.shape[-2:]
-        known = np.concatenate([self._forward, *[np.zeros_like(self._forward)] * (MOTION_MAPS - 1)])
-        vectors = torch.from_numpy(known).to(pixels.device).unsqueeze(0)
-        return displacements_of_maps(vectors, rows, columns, maps=MOTION_MAPS)
+        start = field_of_motion(self._found[:, 1])[0]
+        before = np.zeros(start.shape, np.int16) if self._last is None else self._last
+        wanted, reference = _luma(pixels[:, -1]), _luma(picture)
+        starts = [start, before, coarse_field(wanted[0], reference[0])]
+        self._last = _chosen(wanted, HalfPixels(reference), starts, before, slope=slope, kind="last", relative=False)
+        return self._displacements(pixels, [self._last])
 
-    def of_middle(self, pixels: Tensor, before: Tensor, after: Tensor, *, slope: float) -> Vectors:
-        """Choose the other two.
+    def of_others(self, pixels: Tensor, before: Tensor, after: Tensor, middle: Decode, *, slope: float) -> Vectors:
+        """Choose the other six.
 
         Args:
             pixels: The step's frames, float32 `(1, 4, 3, H, W)` in [-1, 1].
             before: The last frame before the step as it is decoded, float32 `(1, 3, H, W)`.
             after: The step's last frame as it is decoded.
+            middle: Decodes the middle one, of displacements whose first three maps are known.
             slope: Lambda.
 
         Returns:
-            All three, one below the other: int16 `(motion_rows, motion_columns, 2)`.
+            All seven, one below the other: int16 `(motion_rows, motion_columns, 2)`.
         """
-        if self._forward is None or self._found is None:
+        if self._last is None or self._found is None:
             raise RuntimeError("the motion of the last frame comes first")
-        middle = pixels[:, 1]
-        back = search(middle.unsqueeze(1), pixels[:, -1])[:, 0]
-        maps = [self._forward]
-        for reference, motion in ((before, self._found[:, 0]), (after, back)):
-            expected = halved(self._forward, back=reference is after)
-            maps.append(
-                choose_map(middle, reference, motion, before=expected, slope=slope, repeats=REPEATS, relative=True)
+        first, second, third = (_luma(pixels[:, number]) for number in range(3))
+        earlier, later = _luma(before), _luma(after)
+        references = {"before": HalfPixels(earlier), "last": HalfPixels(later)}
+        maps: list[Vectors] = [self._last]
+
+        def add(wanted: Luma, name: str, starts: Sequence[NDArray[np.int32]], kind: str) -> None:
+            expected = expected_map(maps, len(maps))
+            found = _chosen(
+                wanted, references[name], [*starts, expected], expected, slope=slope, kind=kind, relative=True
             )
+            maps.append(found)
+
+        since = field_of_motion(self._found[:, 0])[0]
+        add(second, "before", [since, coarse_field(second[0], earlier[0])], "middle")
+        until = field_of_motion(search(pixels[:, 1:2], pixels[:, -1])[:, 0])[0]
+        add(second, "last", [until, maps[1] - self._last], "middle")
+        references["middle"] = HalfPixels(_luma(middle(self._displacements(pixels, maps))))
+        for wanted, name in ((first, "before"), (first, "middle"), (third, "last"), (third, "middle")):
+            add(wanted, name, [], "other")
         return np.concatenate(maps)
+
+    @staticmethod
+    def _displacements(pixels: Tensor, maps: Sequence[Vectors]) -> Tensor:
+        """Displacements of the maps that are known."""
+        known = np.concatenate([*maps, *[np.zeros_like(maps[0])] * (MOTION_MAPS - len(maps))])
+        vectors = torch.from_numpy(known).to(pixels.device).unsqueeze(0)
+        rows, columns = (side // 8 for side in pixels.shape[-2:])
+        return displacements_of_maps(vectors, rows, columns, maps=MOTION_MAPS)
+
+
+def _luma(picture: Tensor) -> Luma:
+    """uint8 `(1, H, W)` of `(1, 3, H, W)`."""
+    return grey(picture.unsqueeze(1))[:, 0]
+
+
+def _chosen(
+    wanted: Luma,
+    reference: HalfPixels,
+    starts: Sequence[NDArray[np.integer]],
+    before: Vectors,
+    *,
+    slope: float,
+    kind: str,
+    relative: bool,
+) -> Vectors:
+    errors = BlockErrors(wanted, reference, repeats=ERROR_COUNTS[kind])
+    found = descend(errors, [start[None] for start in starts], slope=slope)[0]
+    return choose_map(errors, [found, starts[0]], before=before, slope=slope, relative=relative, rounds=ROUNDS[kind])

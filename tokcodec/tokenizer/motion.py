@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +9,8 @@ from torch import Tensor
 from tokcodec.geometry import MOTION_TOKENS, SPATIAL_FACTOR
 from tokcodec.tokenizer.dis import MOTION_LIMIT, MOTION_UNIT
 
+BLOCK = MOTION_TOKENS * SPATIAL_FACTOR
+"""Pixels along each side of a motion block."""
 VECTORS_PER_PIXEL = 2
 """Vectors of a motion map are whole numbers of half pixels."""
 STILL, MOVING = 0.2, 0.4
@@ -81,16 +81,12 @@ def displacements_of_maps(vectors: Tensor, rows: int, columns: int, *, maps: int
     return torch.stack([displacement_of_map(part, rows, columns) for part in vectors.chunk(maps, dim=1)], dim=1)
 
 
-Interpolation = Literal["bilinear", "bicubic"]
-
-
-def warp(picture: Tensor, motion: Tensor, interpolation: Interpolation = "bilinear") -> Tensor:
+def warp(picture: Tensor, motion: Tensor) -> Tensor:
     """Move a picture: the value at (x, y) is taken from (x + motion_x, y + motion_y), edges replicated.
 
     Args:
         picture: float32 `(N, 3, H, W)`.
         motion: float32 `(N, F, 2, H/8, W/8)`, x before y, in units of `MOTION_UNIT` pixels.
-        interpolation: Between pixels. Bicubic (a = -0.75) keeps detail that bilinear blurs away step by step.
 
     Returns:
         float32 `(N, F, 3, H, W)`.
@@ -98,7 +94,7 @@ def warp(picture: Tensor, motion: Tensor, interpolation: Interpolation = "biline
     batch, count = motion.shape[:2]
     flow = F.interpolate(motion.flatten(0, 1), size=picture.shape[-2:], mode="bilinear", align_corners=False)
     repeated = picture.repeat_interleave(count, dim=0)
-    return _sampled(repeated, MOTION_UNIT * flow, interpolation).view(batch, count, *picture.shape[1:])
+    return _sampled(repeated, MOTION_UNIT * flow).view(batch, count, *picture.shape[1:])
 
 
 def warp_features(features: Tensor, displacement: Tensor) -> Tensor:
@@ -115,14 +111,14 @@ def warp_features(features: Tensor, displacement: Tensor) -> Tensor:
     return moved.to(features.dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _sampled(values: Tensor, flow: Tensor, interpolation: Interpolation = "bilinear") -> Tensor:
+def _sampled(values: Tensor, flow: Tensor) -> Tensor:
     """Values `(N, C, H, W)` at each place moved by a flow `(N, 2, H, W)` in places."""
     height, width = values.shape[-2:]
     scale = flow.new_tensor([2.0 / max(1, size - 1) for size in (width, height)])
     ys = torch.linspace(-1, 1, height, device=flow.device) if height > 1 else flow.new_zeros(1)
     xs = torch.linspace(-1, 1, width, device=flow.device) if width > 1 else flow.new_zeros(1)
     grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1) + flow.permute(0, 2, 3, 1) * scale
-    return F.grid_sample(values, grid, mode=interpolation, padding_mode="border", align_corners=True)
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def stillness(motion: Tensor, kept: Tensor) -> Tensor:

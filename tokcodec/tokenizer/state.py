@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from tokcodec.tokenizer.overlapped import Reference
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
@@ -31,6 +34,11 @@ class DecoderState:
     picture: Tensor
     motion: Tensor | None = None
     moved: Tensor | None = None
+
+    @functools.cached_property
+    def reference(self) -> Reference:
+        """The picture, as a hybrid moves it."""
+        return Reference(self.picture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.displacement import choose_vectors
+from tokcodec.tokenizer.hybrid import HybridDecoder
 from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
@@ -70,8 +71,8 @@ def _memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError("the device ran out of memory", hint="use --device cpu, or a smaller picture") from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
             raise
         raise LimitError("there is not enough memory for this picture", hint="scale it down") from error
 
@@ -117,7 +118,7 @@ class StreamEncoder:
     """Frames, one at a time, to the tokens of a chunk.
 
     The decoder runs along, for the encoder codes what the decoder lacks: one step behind, or, of a hybrid, as soon as a
-    step's tokens are known, for its last frame says how the middle one has moved.
+    step's tokens are known, for its last frame says how the others have moved.
 
     Args:
         model: From :func:`prepare`, with the LFQ quantizer.
@@ -252,12 +253,17 @@ class StreamEncoder:
         return Past(state=self._state, forecast=forecast, motion=forecast.motion)
 
     def _finish_hybrid(self, tokens: Tensor, kept: Tensor, pixels: Tensor) -> None:
-        """Decode the last frame; from there the motion of the middle one is chosen, which no token depends on."""
-        before = self._decoded
-        _, self._decoded = self._model.decoder.step(tokens, kept, before, self._displacement, shown=LAST_FRAME)
-        if before is not None:
-            self._vectors = self._hybrid_motion.of_middle(
-                pixels, before.picture, self._decoded.picture, slope=self._allocator.slope
+        """Decode the last frame; from there the motion of the others is chosen, which no token depends on."""
+        before, decoder = self._decoded, self._model.decoder
+        _, self._decoded = decoder.step(tokens, kept, before, self._displacement, shown=LAST_FRAME)
+        if before is not None and isinstance(decoder, HybridDecoder):
+            after = self._decoded
+
+            def middle(displacement: Tensor) -> Tensor:
+                return decoder.middle(before.reference, after.reference, displacement).clamp(-1.0, 1.0)
+
+            self._vectors = self._hybrid_motion.of_others(
+                pixels, before.picture, after.picture, middle, slope=self._allocator.slope
             )
 
 

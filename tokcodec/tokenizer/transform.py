@@ -29,9 +29,10 @@ UNITS = {True: 32.0, False: 48.0}
 """Amplitudes at exponent 0, of a chunk's first step and of later ones, in the orthonormal basis."""
 REPEATS = {True: 24.0, False: 4.0}
 """How often an error of a first step, or a later one, counts, for what follows is made of it."""
-PRICED_BITS = 5.0
-"""What it costs to set a bit that is seldom set, in bits of information."""
-THRESHOLD = 0.64
+PRICED_BITS = 1.0
+"""What it costs to set a bit, in bits of information: far less than it does, for what is worth too little is left out
+by blocks (:mod:`tokcodec.tokenizer.allocation`)."""
+THRESHOLD = 0.58
 """Share of an amplitude from which on a coefficient has it, where bits are cheap."""
 
 
@@ -219,29 +220,30 @@ class CellTransform(nn.Module):
         """How far the sum of the first bits is from what is wanted, for every number of them.
 
         Args:
-            signs: `(1, K, h, w)`.
-            wanted: float32 `(1, 3, 8h, 8w)` in units of [-1, 1].
+            signs: `(N, K, h, w)`.
+            wanted: float32 `(N, 3, 8h, 8w)` in units of [-1, 1].
 
         Returns:
-            Squared errors, sums over the cell of 8-bit values, mean over colours: float32 `(K + 1, h, w)`.
+            Squared errors, sums over the cell of 8-bit values, mean over colours: float32 `(K + 1, N, h, w)`.
         """
-        coefficients = self._analysed(wanted)[0]
-        outside = F.pixel_unshuffle(wanted.float(), CELL)[0].square().sum(dim=0) * PEAK**2
+        coefficients = self._analysed(wanted)
+        outside = F.pixel_unshuffle(wanted.float(), CELL).square().sum(dim=1) * PEAK**2
         errors = [outside]
-        set_, scale = 0.5 * (signs.float() + 1), self._scale(0.5 * (signs.float() + 1))[0, 0]
+        set_ = 0.5 * (signs.float() + 1)
+        scale = self._scale(set_)[:, 0]
         for bit in range(self.bits):
             pair = (bit - HEAD[self.first]) // 2
             if self.first and bit < len(MEANS):
-                place, change = 0, MEANS[bit] * signs[0, bit].float()
+                place, change = 0, MEANS[bit] * signs[:, bit].float()
             elif 0 <= pair < len(self.pairs) and bit >= HEAD[self.first]:
                 place = self.at[pair]
-                change = self._plus[place, bit] * scale * set_[0, bit]
+                change = self._plus[place, bit] * scale * set_[:, bit]
             else:
                 errors.append(errors[-1])
                 continue
-            rest = coefficients[place] - change
-            errors.append(errors[-1] + rest.square() - coefficients[place].square())
-            coefficients[place] = rest
+            rest = coefficients[:, place] - change
+            errors.append(errors[-1] + rest.square() - coefficients[:, place].square())
+            coefficients[:, place] = rest
         return torch.stack(errors) / 3
 
 

@@ -82,7 +82,7 @@ class StepTrial:
             return None
         wanted = self._pixels[:, -1] if self._forecast is None else self._pixels[:, -1] - self._forecast.frames[:, -1]
         transform = encoder.first if self.first else encoder.later
-        errors = self.frames * transform.errors(self._tokens, wanted).cpu().numpy()
+        errors = self.frames * transform.errors(self._tokens, wanted)[:, 0].cpu().numpy()
         table = self.geometry.level_bits[:levels]
         return _block_sums(errors[list(table)].astype(np.float64), self.geometry.block_tokens)
 

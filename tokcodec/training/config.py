@@ -132,7 +132,7 @@ class TrainConfig:
     Attributes:
         phases: In order; the shares add up to one.
         learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
-        full_rate_share: Share of nested batches that keep every bit.
+        full_rate_share: Share of nested batches that keep every bit (of a hybrid, that is worth its price).
         usual_level: Highest level that later steps usually keep, and the one that they keep at full rate; a first
             step, of which the later ones are made, keeps anything.
         entropy_group: Axes of each sub-group of the entropy penalty.

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from tokcodec.geometry import BLOCK_TOKENS
 from tokcodec.metrics.lpips_network import Lpips
+from tokcodec.tokenizer.allocation import RateDistortionConfig
+from tokcodec.tokenizer.hybrid import HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
+from tokcodec.tokenizer.transform import MEANS, CellTransform
 from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
@@ -25,8 +28,10 @@ from tokcodec.training.rate import rate_term
 
 SLOPE_RANGE = (600.0, 45000.0)
 """Lambdas that training draws from."""
-IDLE_BITS = 1
-"""Set bits up to which a block is left out."""
+SET_BITS = 4.0
+"""About what a set bit costs, in bits of information."""
+ERROR_COUNTS = {True: RateDistortionConfig.first_weight_of_transform, False: 6.0}
+"""How often the error of a first step's picture, or of a later one's last, counts when levels are chosen."""
 BLOCK_PIXELS = 32
 """Pixels along each side of a block of 4x4 tokens."""
 
@@ -155,16 +160,34 @@ def _table(level_bits: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(level_bits, device=device)
 
 
-def idle_blocks(z: Tensor) -> Tensor:
-    """Blocks that an encoder would send nothing of, for next to none of their bits are set: bool `(N, h, w)`.
+@torch.no_grad()
+def levels_worth_it(
+    transform: CellTransform, z: Tensor, wanted: Tensor, slope: Tensor, level_bits: tuple[int, ...]
+) -> Tensor:
+    """The levels that an encoder of a hybrid would choose by the transform alone, of least error + lambda * bits.
 
     Args:
-        z: Bits of a later step of a hybrid, `(N, K, h, w)`.
+        transform: Of the step.
+        z: Bits, `(N, K, h, w)`.
+        wanted: What they are about, float32 `(N, 3, 8h, 8w)` in units of [-1, 1].
+        slope: Lambda of each clip, `(N,)`.
+        level_bits: Bits kept at each level.
+
+    Returns:
+        int64 `(N, h, w)`, the same within each block; at least 1 in a chunk's first step.
     """
-    count = (z > 0).sum(dim=1, keepdim=True).float()
-    sums = F.avg_pool2d(count, BLOCK_TOKENS, ceil_mode=True, divisor_override=1)
-    idle = (sums <= IDLE_BITS).repeat_interleave(BLOCK_TOKENS, 2).repeat_interleave(BLOCK_TOKENS, 3)
-    return idle[:, 0, : z.shape[2], : z.shape[3]]
+    table = _table(level_bits, z.device)
+    errors = transform.errors(z, wanted)[table]
+    bits = (z > 0).float()
+    if transform.first:
+        bits[:, : len(MEANS)] = 1 / SET_BITS  # either way
+    count = F.pad(bits.cumsum(dim=1), (0, 0, 0, 0, 1, 0)).transpose(0, 1)[table]
+    cost = ERROR_COUNTS[transform.first] * errors + (SET_BITS * slope).view(1, -1, 1, 1) * count
+    blocks = F.avg_pool2d(cost, BLOCK_TOKENS, ceil_mode=True, divisor_override=1)
+    if transform.first:
+        blocks[0] = torch.inf  # it is all that there is to go on from
+    best = blocks.argmin(dim=0).repeat_interleave(BLOCK_TOKENS, 1).repeat_interleave(BLOCK_TOKENS, 2)
+    return best[:, : z.shape[2], : z.shape[3]]
 
 
 def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> Tensor:
@@ -206,11 +229,12 @@ def clip_losses(
     decoder_state: DecoderState | None = None
     displacements = None
     if model.config.coded_motion and motion.shape[1]:
-        seed = int(torch.randint(1 << 31, ()))
         if model.config.hybrid:
-            displacements = hybrid_displacements(frames, motion, seed=seed)
+            slope = allocations.slope
+            slope = frames.new_full((len(frames),), SLOPE_RANGE[0]) if slope is None else slope
+            displacements = hybrid_displacements(frames, motion, slope=slope)
         else:
-            displacements = coded_displacements(motion, seed=seed)
+            displacements = coded_displacements(motion, seed=int(torch.randint(1 << 31, ())))
     latents, decoded, moved, motions, sent, masks = [], [], [], [], [], []
     geometry = model.config.geometry
     for step in range(allocations.levels.shape[1]):
@@ -219,8 +243,11 @@ def clip_losses(
         continuous = stage == "continuous" and not model.config.hybrid
         tokens = z if continuous or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
-        if past is not None and model.config.hybrid:
-            levels = torch.where(idle_blocks(z), 0, levels)
+        if isinstance(model.encoder, HybridEncoder) and allocations.slope is not None:
+            transform = model.encoder.first if past is None else model.encoder.later
+            wanted = part[:, 0] if past is None else part[:, -1] - past.forecast.frames[:, -1]
+            worth = levels_worth_it(transform, z, wanted, allocations.slope, geometry.level_bits)
+            levels = torch.minimum(levels, worth)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
         displacement = displacements[:, step - 1] if step and displacements is not None else None
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state, displacement)

@@ -14,7 +14,7 @@ MODEL = TokenizerConfig(
     coded_motion=True,
     hybrid=True,
 )
-"""Sizes of the weights `hybrid`: cosines that are bits, three motion maps a step, and a network that decodes."""
+"""Sizes of the weights `base`: cosines that are bits, seven motion maps a step, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(

@@ -1,0 +1,238 @@
+"""Block matching: what an encoder's choice of vectors for overlapped blocks begins with.
+
+Dense inverse search follows slow motion well, and loses what moves further than a few blocks or against what is around
+it. So every shift of a small picture is tried too, and from the better of both each block goes downhill by itself. No
+decoder needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
+from tokcodec.tokenizer.dis import MOTION_UNIT
+from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL
+from tokcodec.tokenizer.overlapped import TAPS
+
+Luma = NDArray[np.uint8]
+Field = NDArray[np.int32]
+Errors = NDArray[np.float32]
+
+SAMPLING = 2
+"""Every second row and column of a block stands for all."""
+COARSE = 8
+"""Pixels along each side of one of the small picture's."""
+COARSE_REACH = 16
+"""Small pixels up to which every shift is tried, in each direction."""
+COARSE_WINDOW = 5
+"""Small pixels along each side of what is compared."""
+COARSE_PENALTY = 0.3
+"""Grey values for the root of a shift's length, in small pixels."""
+STEPS = (4, 2, 1, 1)
+"""Half pixels that blocks go in turn."""
+LENGTH_BITS = 1.0
+"""About what doubling a vector's distance from those around it costs, in bits."""
+WORTH_BITS = 4.0
+"""A block whose error is worth fewer bits than this is left as it is."""
+_MARGIN = 2 * BLOCK
+
+
+class HalfPixels:
+    """Pictures and their values half a pixel to the right, below, and both, to cut blocks from.
+
+    Args:
+        pictures: Luma, uint8 `(N, H, W)`.
+    """
+
+    def __init__(self, pictures: Luma) -> None:
+        import cv2  # late: decoding never needs it
+
+        self.shape = pictures.shape
+        height, width = self.shape[1:]
+        taps: NDArray[np.floating] = np.asarray((*TAPS, *TAPS[::-1]), np.float32) / 64
+        none: NDArray[np.floating] = np.ones(1, np.float32)
+        self._padded = height + 2 * _MARGIN, width + 2 * _MARGIN
+        planes = np.empty((len(pictures), 4, *self._padded), np.uint8)
+        for result, picture in zip(planes, pictures, strict=True):
+            for number, (across, down) in enumerate(((none, none), (taps, none), (none, taps), (taps, taps))):
+                anchor = (3 if len(across) > 1 else 0, 3 if len(down) > 1 else 0)
+                moved = cv2.sepFilter2D(picture, cv2.CV_8U, across, down, None, anchor, 0, cv2.BORDER_REPLICATE)
+                result[number] = cv2.copyMakeBorder(moved, *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
+        self._flat = planes.reshape(-1)
+        side = BLOCK // SAMPLING
+        last = (BLOCK - SAMPLING) * (self._padded[1] + 1)
+        self._blocks = np.lib.stride_tricks.as_strided(
+            self._flat,
+            (self._flat.size - last, side, side),
+            (1, SAMPLING * self._padded[1], SAMPLING),
+            writeable=False,
+        )
+
+    def blocks(self, number: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp], vectors: Field) -> Luma:
+        """Cut blocks, uint8 `(..., 8, 8)`, every second row and column.
+
+        Args:
+            number: Of the picture, `(n,)`.
+            y: Top row of each block before it is moved, `(n,)`.
+            x: Left column.
+            vectors: Half pixels, x before y, `(..., n, 2)`.
+        """
+        height, width = self.shape[1:]
+        across, down = vectors[..., 0], vectors[..., 1]
+        top = np.clip(y + (down >> 1), -_MARGIN, height) + _MARGIN
+        left = np.clip(x + (across >> 1), -_MARGIN, width) + _MARGIN
+        plane = 4 * number + 2 * (down & 1) + (across & 1)
+        found: Luma = self._blocks[(plane * self._padded[0] + top) * self._padded[1] + left]
+        return found
+
+
+class BlockErrors:
+    """Squared errors of blocks, were they moved by one vector or another.
+
+    Args:
+        wanted: Luma, uint8 `(N, H, W)`.
+        reference: What is moved.
+        repeats: How often the errors count.
+    """
+
+    def __init__(self, wanted: Luma, reference: HalfPixels, *, repeats: float) -> None:
+        count, height, width = wanted.shape
+        self._rows, self._columns = -(-height // BLOCK), -(-width // BLOCK)
+        down, right = self._rows * BLOCK - height, self._columns * BLOCK - width
+        padded = np.pad(wanted, ((0, 0), (0, down), (0, right)), mode="edge")[:, ::SAMPLING, ::SAMPLING]
+        side = BLOCK // SAMPLING
+        blocks = padded.reshape(count, self._rows, side, self._columns, side).transpose(0, 1, 3, 2, 4)
+        self._wanted = blocks.reshape(-1, side * side).astype(np.float32)
+        number, y, x = np.indices((count, self._rows, self._columns)).reshape(3, -1)
+        self._places = number, y * BLOCK, x * BLOCK
+        self._reference = reference
+        self._scale = np.float32(repeats * SAMPLING**2)
+
+    def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
+        """Errors of some blocks: float32 `(k, n)`, for half pixels `(k, n, 2)`."""
+        number, y, x = (part[blocks] for part in self._places)
+        moved = self._reference.blocks(number, y, x, vectors).reshape(*vectors.shape[:-1], -1)
+        values = moved.astype(np.float32)
+        values -= self._wanted[blocks]
+        found: Errors = np.einsum("knp,knp->kn", values, values) * self._scale
+        return found
+
+    def errors(self, vectors: NDArray[np.integer]) -> Errors:
+        """Errors of all blocks of a picture: float32 `(..., rows, columns)`, for `(..., rows, columns, 2)`."""
+        flat = vectors.reshape(-1, len(self._wanted), 2).astype(np.int32)
+        return self.of(np.arange(len(self._wanted)), flat).reshape(vectors.shape[:-1])
+
+
+def field_of_motion(motion: Tensor) -> Field:
+    """Motion as vectors of blocks.
+
+    Args:
+        motion: float32 `(N, 2, h, w)`, in units of `MOTION_UNIT` pixels.
+
+    Returns:
+        int32 `(N, rows, columns, 2)`, half pixels, x before y, within `MAX_VECTOR`.
+    """
+    means = F.avg_pool2d(motion, MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
+    vectors = (means * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
+    found: Field = vectors.permute(0, 2, 3, 1).cpu().numpy().astype(np.int32)
+    return found
+
+
+def coarse_field(wanted: Luma, reference: Luma) -> Field:
+    """The best of all shifts of a small picture.
+
+    Args:
+        wanted: Luma, uint8 `(H, W)`.
+        reference: That is moved.
+
+    Returns:
+        int32 `(rows, columns, 2)`, half pixels, x before y, each block by its upper left small pixel.
+    """
+    import cv2
+
+    height, width = wanted.shape
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
+    size = (2 * columns, 2 * rows)
+    edges = (0, rows * BLOCK - height, 0, columns * BLOCK - width)
+    whole = [cv2.copyMakeBorder(part, *edges, cv2.BORDER_REPLICATE) for part in (wanted, reference)]
+    small, other = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in whole)
+    reach = COARSE_REACH
+    framed = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    least = np.full((2 * rows, 2 * columns), np.inf, np.float32)
+    found = np.zeros((2 * rows, 2 * columns), np.int32)
+    shifts = [(right, down) for down in range(-reach, reach + 1) for right in range(-reach, reach + 1)]
+    for number, (right, down) in enumerate(shifts):
+        moved = framed[reach + down :, reach + right :][: 2 * rows, : 2 * columns]
+        away = cv2.boxFilter(
+            cv2.absdiff(small, moved), cv2.CV_32F, (COARSE_WINDOW,) * 2, borderType=cv2.BORDER_REPLICATE
+        )
+        away += COARSE_PENALTY * (abs(down) + abs(right)) ** 0.5
+        better = away < least
+        np.copyto(least, away, where=better)
+        np.copyto(found, number, where=better)
+    return np.asarray(shifts, np.int32)[found[::2, ::2]] * (2 * COARSE)
+
+
+def neighbours(field: NDArray[np.integer]) -> Field:
+    """Those above, below, left and right of each: `(..., rows, columns, 2)` -> int32 `(4, ..., rows, columns, 2)`."""
+    width = ((0, 0),) * (field.ndim - 3) + ((1, 1), (1, 1), (0, 0))
+    framed = np.pad(field.astype(np.int32), width, mode="edge")
+    middle = slice(1, -1)
+    parts = [(slice(-2), middle), (slice(2, None), middle), (middle, slice(-2)), (middle, slice(2, None))]
+    return np.stack([framed[..., down, right, :] for down, right in parts])
+
+
+def descend(
+    errors: BlockErrors, starts: Sequence[NDArray[np.integer]], *, slope: float | NDArray[np.floating]
+) -> Field:
+    """Vectors of least error and price, where a vector costs by how far it is from those around it.
+
+    Args:
+        errors: Of the blocks.
+        starts: Fields to begin with, `(N, rows, columns, 2)`, half pixels.
+        slope: Lambda, squared error that one bit must save; of all, or of each picture, `(N, 1)`.
+
+    Returns:
+        int32 `(N, rows, columns, 2)`, within `MAX_VECTOR`.
+    """
+    shape = starts[0].shape
+    price = np.broadcast_to(slope, (shape[0], shape[1] * shape[2])).reshape(-1).astype(np.float32)
+    field = starts[0].reshape(-1, 2).clip(-MAX_VECTOR, MAX_VECTOR).astype(np.int32)
+    least = np.full(len(field), np.inf, np.float32)
+    everywhere = np.arange(len(field))
+
+    def around() -> Field:
+        return neighbours(field.reshape(shape)).reshape(4, -1, 2)
+
+    def take(blocks: NDArray[np.intp], options: Field, centre: Field) -> None:
+        options = options.clip(-MAX_VECTOR, MAX_VECTOR)
+        away = np.abs(options - centre[blocks]).astype(np.float32)
+        cost = errors.of(blocks, options) + (LENGTH_BITS * price[blocks]) * np.log2(1 + away).sum(axis=-1)
+        best = cost.argmin(axis=0)
+        lowest = cost[best, np.arange(len(blocks))]
+        better = lowest < least[blocks]
+        least[blocks[better]] = lowest[better]
+        field[blocks[better]] = options[best, np.arange(len(blocks))][better]
+
+    take(everywhere, np.stack([start.reshape(-1, 2) for start in starts]).astype(np.int32), _middle(around()))
+    for step in STEPS:
+        blocks = np.flatnonzero(least > WORTH_BITS * price)
+        if not blocks.size:
+            break
+        near = around()
+        centre = _middle(near)
+        least[blocks] = np.inf
+        ways = step * np.asarray(((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)), np.int32)
+        take(blocks, np.concatenate([near[:, blocks], field[blocks] + ways[:, None]]), centre)
+    return field.reshape(shape)
+
+
+def _middle(near: Field) -> Field:
+    """Of four vectors, for each component, the mean of the two in the middle, downwards."""
+    found: Field = (near.sum(axis=0) - near.min(axis=0) - near.max(axis=0)) >> 1
+    return found
