@@ -118,7 +118,7 @@ TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing. With a transform
 a few more of first steps, and of later ones none but 0 at effort 1 (0.015 dB worse than the highest as well, and than
 decoding what was chosen), else the highest too."""
-SLOPES = {1: 45000.0, 2: 20000.0, 3: 10000.0, 4: 6000.0, 5: 3500.0, 6: 1000.0}
+SLOPES = {1: 100000.0, 2: 45000.0, 3: 25000.0, 4: 14000.0, 5: 7000.0, 6: 2500.0}
 """Lambda of each quality."""
 
 
