@@ -540,7 +540,7 @@ def test_training_keeps_what_an_encoder_would_find_worth_its_bits(first: bool):
     transform, table = CellTransform(62, first=first), (0, 4, 8, 12, 16, 24, 36, 62)
     wanted = 0.3 * torch.randn(2, 3, 40, 72, generator=torch.manual_seed(7))
     wanted[:, :, :, :32] = 0.0  # a column of blocks that lacks nothing
-    slopes = torch.tensor([300.0, 3000.0])
+    slopes = torch.tensor([300.0, 30000.0])
     z = transform.bits_of(wanted, slopes)
     levels = levels_worth_it(transform, z, wanted, slopes, table)
     assert levels.shape == (2, 5, 9)
@@ -585,7 +585,7 @@ def test_levels_that_were_not_tried_fall_as_the_transform_does(
         def distortion(self, levels: np.ndarray) -> np.ndarray:
             raise AssertionError("nothing is calm")
 
-    allocator = RateDistortionAllocator(RateDistortionConfig(slope=10.0, tried=tried))
+    allocator = RateDistortionAllocator(RateDistortionConfig(slope=10.0, tried=tried, first_weight_of_transform=12.0))
     np.testing.assert_array_equal(allocator.choose(Trial()), [chosen])
 
 
