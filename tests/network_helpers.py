@@ -35,3 +35,12 @@ def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np
     steps = [step for step in map(encoder.push, frames) if step is not None]
     last = encoder.end_chunk()
     return np.stack([step.indices for step in (steps if last is None else [*steps, last])])
+
+
+def smooth(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    """Pixels in [-1, 1] without much detail, `(1, 3, 8 rows, 8 columns)`."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, rows + 1, columns + 1, generator=generator) * 2 - 1
+    tint = 0.3 * torch.rand(1, 3, 1, 1, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, size=(8 * rows, 8 * columns), mode="bilinear") + tint
+    return fine.clamp(-1, 1)

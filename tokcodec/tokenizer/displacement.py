@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
+from tokcodec.geometry import MAX_VECTOR
 from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_relative, predict_set
-from tokcodec.tokenizer.block_search import neighbours
-from tokcodec.tokenizer.dis import MOTION_UNIT
+from tokcodec.tokenizer.block_search import field_of_motion, neighbours
 from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL, even_displacement
 from tokcodec.tokenizer.search import grey
 
@@ -140,9 +138,7 @@ _WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 def _cheapest(motion: Tensor, trials: Trials, before: Vectors | None, slope: float) -> Vectors:
     """Vectors near a motion `(1, 2, H/8, W/8)`, of least error and bits."""
-    even = F.avg_pool2d(motion, MOTION_TOKENS, ceil_mode=True, count_include_pad=False)
-    scaled = (even[0] * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().clamp(-MAX_VECTOR, MAX_VECTOR)
-    own = scaled.permute(1, 2, 0).cpu().numpy().astype(np.int16)
+    own = field_of_motion(motion)[0].astype(np.int16)
     before = np.zeros_like(own) if before is None else before
     return _of_options(_candidates(own, before), trials, before, slope, predict_set)
 

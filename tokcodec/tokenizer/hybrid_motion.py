@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MOTION_MAPS
+from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR
 from tokcodec.motion_bits import expected_map
 from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, Luma, coarse_field, descend, field_of_motion
 from tokcodec.tokenizer.displacement import choose_map
@@ -97,7 +97,7 @@ class HybridMotion:
         """Displacements of the maps that are known."""
         known = np.concatenate([*maps, *[np.zeros_like(maps[0])] * (MOTION_MAPS - len(maps))])
         vectors = torch.from_numpy(known).to(pixels.device).unsqueeze(0)
-        rows, columns = (side // 8 for side in pixels.shape[-2:])
+        rows, columns = (side // SPATIAL_FACTOR for side in pixels.shape[-2:])
         return displacements_of_maps(vectors, rows, columns, maps=MOTION_MAPS)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokcodec.geometry import BLOCK_TOKENS
 from tokcodec.metrics.lpips_network import Lpips
-from tokcodec.tokenizer.allocation import RateDistortionConfig
+from tokcodec.tokenizer.allocation import SLOPES, RateDistortionConfig
 from tokcodec.tokenizer.hybrid import HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
@@ -26,8 +26,8 @@ from tokcodec.training.losses import latent_terms, perceptual_term, reconstructi
 from tokcodec.training.prior_model import PriorModel
 from tokcodec.training.rate import rate_term
 
-SLOPE_RANGE = (600.0, 45000.0)
-"""Lambdas that training draws from."""
+SLOPE_RANGE = 0.6 * min(SLOPES.values()), 1.2 * max(SLOPES.values())
+"""Lambdas that training draws from: those of all qualities, and a little beyond."""
 SET_BITS = 4.0
 """About what a set bit costs, in bits of information."""
 ERROR_COUNTS = {True: RateDistortionConfig.first_weight_of_transform, False: 6.0}
