@@ -810,6 +810,8 @@ def add_motion(to: Collection) -> None:
 
 HYBRID_MODEL = {
     "motion_maps": MOTION_MAPS,
+    "bits_per_token": 36,
+    "level_bits": (0, 6, 12, 18, 24, 30, 36),
     "tokenizer_digest": tiny_model.HYBRID_SHA256,
     "tokenizer_name": tiny_model.HYBRID_NAME,
 }

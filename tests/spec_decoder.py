@@ -1180,7 +1180,7 @@ class Network:
         """The same of a hybrid (8.5); `vectors` has seven maps, one below the other."""
         trunk = "first" if state is None else "later"
         atoms, values = coefficients_of(signs, kept, first=state is None)
-        known = cosines_of(atoms, values)
+        known = cosines_of(atoms, values, first=state is None)
         cond = x = self.conv(trunk + ".token_in", np.concatenate([np.arcsinh(values / 32), signs, kept]))
         if state is None:
             x = cond + self.column("start")
@@ -1227,9 +1227,9 @@ class Network:
 
 
 FIRST_PAIRS = """
-    4(1,0,0) 4(2,0,0) 4(0,1,0) 4(0,0,1) 2(1,0,0) 2(2,0,0) 2(0,1,0) 2(0,0,1) 2(0,2,0) 2(0,0,2) 2(0,1,1) 1(1,0,0)
-    1(0,1,0) 1(0,0,1) 1(2,0,0) 1(0,1,1) 1(0,2,0) 1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1) 1(0,1,2) 1(0,4,0) 1(0,0,4)
-    1(0,2,2) 1(0,1,3) 1(0,3,1)
+    81(0,0,0) 27(0,0,0) 9(0,0,0) 3(0,0,0) 27(1,0,0) 9(1,0,0) 3(1,0,0) 27(2,0,0) 9(2,0,0) 3(2,0,0) 4(0,1,0) 4(0,0,1)
+    2(0,1,0) 2(0,0,1) 1(1,0,0) 1(2,0,0) 1(0,0,0) 2(0,2,0) 2(0,0,2) 2(0,1,1) 1(0,1,0) 1(0,0,1) 1(0,1,1) 1(0,2,0)
+    1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1) 1(0,1,2) 1(0,4,0)
 """
 LATER_PAIRS = """
     4(0,0,0) 2(0,0,0) 2(0,1,0) 2(0,0,1) 2(1,0,0) 2(0,2,0) 2(0,0,2) 1(0,0,0) 1(0,1,0) 1(0,0,1) 1(1,0,0) 1(2,0,0)
@@ -1241,29 +1241,62 @@ Atom = tuple[int, int, int]
 
 def coefficients_of(signs: Floats, kept: Floats, *, first: bool) -> tuple[list[Atom], Floats]:
     """The atoms of a step, and the coefficient of each at every token (8.5)."""
-    table = [tuple(map(int, re.findall(r"\d", pair))) for pair in (FIRST_PAIRS if first else LATER_PAIRS).split()]
-    unit, start = (32, 8) if first else (48, 2)
-    table = table[: (len(signs) - start) // 2]
+    table = [tuple(map(int, re.findall(r"\d+", pair))) for pair in (FIRST_PAIRS if first else LATER_PAIRS).split()]
+    unit, exponent = (32, 20) if first else (48, 0)
+    ones = ((signs > 0) & (kept > 0)).astype(np.float32)
+    b0, b1 = (ones[exponent + n] if exponent + n < len(ones) else 0 * ones[0] for n in (0, 1))
+    places = [bit for bit in range(2 * len(table) + 2) if bit not in (exponent, exponent + 1)]
+    table = [pair for pair, second in zip(table, places[1::2], strict=True) if second < len(ones)]
     atoms: list[Atom] = sorted({(0, 0, 0), *((c, u, v) for _, c, u, v in table)})
-    ones = (signs > 0) & (kept > 0)
-    scale = np.float32(2) ** (ones[start - 2] + 2 * ones[start - 1])
     values = np.zeros((len(atoms), *signs.shape[1:]), dtype=np.float32)
     for number, (m, *atom) in enumerate(table):
-        plus, minus = ones[start + 2 * number], ones[start + 2 * number + 1]
-        values[atoms.index((atom[0], atom[1], atom[2]))] += m * unit * scale * (plus.astype(np.float32) - minus)
-    if first:
-        sizes = np.array([1024, 512, 256, 128, 64, 32], dtype=np.float32)
-        values[0] = np.tensordot(sizes, signs[:6] * kept[:6], axes=1)
+        plus, minus = ones[places[2 * number]], ones[places[2 * number + 1]]
+        values[atoms.index((atom[0], atom[1], atom[2]))] += m * unit * (plus - minus)
+    for value, (_, u, v) in zip(values, atoms, strict=True):
+        if first and (u, v) == (0, 0):
+            add_neighbours(value)
+        else:
+            value *= 2 ** (b0 + 2 * b1)
     return atoms, values
 
 
-def cosines_of(atoms: list[Atom], values: Floats) -> Floats:
-    """Their sum as pixels (8.5)."""
+def add_neighbours(means: Floats) -> None:
+    """To what is said of the means of a first step, in place, what those around say (8.5)."""
+    rows, columns = means.shape
+    for places, around in motion_sets(rows, columns):
+        found = []
+        for y, x in places:
+            inside = [(y + dy, x + dx) for dy, dx in around if 0 <= y + dy < rows and 0 <= x + dx < columns]
+            found.append(sum(float(means[p]) for p in inside) / max(1, len(inside)))
+        for place, average in zip(places, found, strict=True):
+            means[place] += average
+
+
+def cosines_of(atoms: list[Atom], values: Floats, *, first: bool) -> Floats:
+    """Their sum as pixels, with the transitions of a first step (8.5)."""
     places = np.arange(8) + 0.5
     waves = [np.full(8, 8**-0.5), *(np.cos(np.pi / 8 * places * f) / 2 for f in range(1, 8))]
     colours = [np.array(t) / np.linalg.norm(t) for t in ((1.0, 1, 1), (1.0, 0, -1), (1.0, -2, 1))]
     patterns = np.stack([np.einsum("c,i,j->cij", colours[c], waves[u], waves[v]).reshape(192) for c, u, v in atoms])
-    return shuffle(np.tensordot(patterns.T.astype(np.float32), values, axes=1) / np.float32(127.5), 8)
+    found = shuffle(np.tensordot(patterns.T.astype(np.float32), values, axes=1) / np.float32(127.5), 8)
+    if first:
+        means = [(c, value) for (c, u, v), value in zip(atoms, values, strict=True) if (u, v) == (0, 0)]
+        even = sum(np.multiply.outer(colours[c], value) for c, value in means) / 8 / 127.5
+        smooth = enlarged(enlarged(even, 1), 2)
+        _, height, width = smooth.shape
+        average = smooth.reshape(3, height // 8, 8, width // 8, 8).mean(axis=(2, 4))
+        found = found + smooth - average.repeat(8, axis=1).repeat(8, axis=2)
+    return found.astype(np.float32)
+
+
+def enlarged(values: Floats, axis: int) -> Floats:
+    """8 times as long along an axis, bilinear between the middles (8.5)."""
+    count = values.shape[axis]
+    places = (np.arange(8 * count) + 0.5) / 8 - 0.5
+    low = np.floor(places).astype(int)
+    part = (places - low).reshape(-1, *[1] * (values.ndim - 1 - axis))
+    left, right = (np.take(values, np.clip(low + n, 0, count - 1), axis=axis) for n in (0, 1))
+    return left * (1 - part) + right * part
 
 
 def decode_pixels(

@@ -124,7 +124,8 @@ def test_training_keeps_what_an_encoder_would_find_worth_its_bits(first: bool):
     levels = levels_worth_it(transform, z, wanted, slopes, table)
     assert levels.shape == (2, 5, 9)
     assert torch.equal(levels[:, :4, :4], levels[:, :1, :1].expand(-1, 4, 4)), "one level a block"
-    assert (levels[:, :, :4] == (2 if first else 0)).all() or (first and (levels[:, :, :4] <= 2).all())
+    calm, busy = levels[:, :, :4].float().mean(), levels[:, :, 4:].float().mean()
+    assert calm < busy if first else calm == 0, "means of a first step are predicted by busy ones too"
     assert levels.min() >= int(first), "a first step is all that there is"
     assert levels[0].float().mean() > levels[1].float().mean(), "dearer bits, fewer of them"
     alone = levels_worth_it(transform, z[1:], wanted[1:], slopes[1:], table)

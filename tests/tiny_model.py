@@ -22,13 +22,13 @@ MOTION_CONFIG_JSON = CONFIG_JSON.replace('"decoder_blocks"', '"coded_motion": tr
 MOTION_NAME = "tiny-motion"
 MOTION_SHA256 = "b5bcc3e8b2d718ebc7a2d842b1c5c5e8f18ccc17b5ad11d14ffb77586e4c57d7"
 HYBRID_CONFIG_JSON = (
-    '{"architecture": "causal-recurrent-4", "bits_per_token": 18, "coded_motion": true, "decoder_blocks": 1, '
+    '{"architecture": "causal-recurrent-4", "bits_per_token": 36, "coded_motion": true, "decoder_blocks": 1, '
     '"encoder_blocks": 0, "frame_channels": 4, "hybrid": true, "latent_channels": 8, '
-    '"level_bits": [0, 3, 6, 9, 12, 15, 18], "quantizer": "lfq"}'
+    '"level_bits": [0, 6, 12, 18, 24, 30, 36], "quantizer": "lfq"}'
 )
-"""A hybrid, with seven of them (spec section 8.5)."""
+"""A hybrid, with seven of them (spec section 8.5), and bits enough for all kinds of pairs."""
 HYBRID_NAME = "tiny-hybrid"
-HYBRID_SHA256 = "73607c326d966fdc701671ef0f332f9b47a314e1bf254fa7dc35cb73dd84235f"
+HYBRID_SHA256 = "0e5330f4ec5c627df059f6264776f80e52092a0201110db7ebeadf05b3dc0a30"
 
 
 def _uniform(seed: int) -> Iterator[int]:

@@ -33,7 +33,7 @@ from tokcodec.results import CodecResult, DecodedVideo, result_of
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.stream import choose_device
-from tokcodec.weights import default_entry, find_by_name
+from tokcodec.weights import FAITHFUL, choose_post_filter, default_entry, find_by_name
 
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
@@ -51,6 +51,9 @@ class Codec:
             where a prior comes with the model, or one is named. Decoding takes what the file names.
         prior: Name or path of the weights of a prior, to encode and to decode with, and to conceal by; None takes
             those that are installed.
+        style: How decoded pictures are shown: "faithful" as the decoder has them, "vivid" through the post-filter that
+            comes with the tokenizer, which is sharper and a little farther from the original; or the path of a
+            post-filter's `.safetensors` file. Tokens do not depend on it.
 
     Raises:
         ModelError: No such model, or its weights are damaged.
@@ -65,10 +68,12 @@ class Codec:
         device: str = "auto",
         entropy: str = AUTO,
         prior: str | Path | None = None,
+        style: str | Path = FAITHFUL,
     ) -> None:
-        self.device = choose_device(device)
+        self.device, self._style = choose_device(device), str(style)
         self._entry = default_entry() if model is None else find_by_name(model)
-        self._coders = Coders(self._entry, weights=None if weights is None else Path(weights), device=self.device)
+        extra = None if weights is None else Path(weights)
+        self._coders = Coders(self._entry, weights=extra, device=self.device, style=self._style)
         self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
         self._prior_name = None if prior is None else str(prior)
         self._entropy_name = entropy
@@ -86,6 +91,16 @@ class Codec:
         if self._entropy_name == ADAPTIVE.model:  # a prior may be named for decoding
             return ADAPTIVE
         return choose_entropy(self._entropy_name, self._prior_name, tokenizer=self._entry.sha256)
+
+    @property
+    def post_filter_sha256(self) -> str:
+        """Digest of the post-filter through which files of the model to encode with are shown; "" where there is none.
+
+        Raises:
+            ModelError: There is none of that style.
+        """
+        entry = choose_post_filter(self._style, tokenizer=self._entry.sha256)
+        return "" if entry is None else entry.sha256
 
     @property
     def prior_file(self) -> Path | None:

@@ -14,9 +14,10 @@ from tokcodec.frames import VideoInfo
 from tokcodec.pipeline import EncodeSettings
 from tokcodec.tokenizer.allocation import allocator_for
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import ITERATIONS
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare
-from tokcodec.weights import WeightsEntry, find_by_digest, load_tokenizer
+from tokcodec.weights import WeightsEntry, choose_post_filter, find_by_digest, load_post_filter, load_tokenizer
 
 
 class Coders:
@@ -26,11 +27,13 @@ class Coders:
         entry: The weights to encode with.
         weights: A weights file to decode with, beside those that come with the package.
         device: Where the networks run.
+        style: Through which post-filter pictures are shown, see :func:`tokcodec.weights.choose_post_filter`.
     """
 
-    def __init__(self, entry: WeightsEntry, *, weights: Path | None, device: torch.device) -> None:
-        self._entry, self._weights, self._device = entry, weights, device
+    def __init__(self, entry: WeightsEntry, *, weights: Path | None, device: torch.device, style: str) -> None:
+        self._entry, self._weights, self._device, self._style = entry, weights, device, style
         self._models: dict[str, Tokenizer] = {}
+        self._filters: dict[str, PostFilter] = {}
 
     def encoder(
         self, sink: BinaryIO, info: VideoInfo, settings: EncodeSettings, quality: float
@@ -61,7 +64,8 @@ class Coders:
         """A decoder for the file that has this header.
 
         Raises:
-            ModelError: The weights that the file names are not there, or do not fit the header.
+            ModelError: The weights that the file names are not there, or do not fit the header; or there is no
+                post-filter of that style.
         """
         digest = header.tokenizer_digest.hex()
         entry = self._entry
@@ -76,7 +80,14 @@ class Coders:
                     f"{getattr(ours, name)}",
                     where="header",
                 )
-        return StreamDecoder(model, height=header.height, width=header.width)
+        chosen = choose_post_filter(self._style, tokenizer=digest)
+        shown = None if chosen is None else self._post_filter(chosen)
+        return StreamDecoder(model, height=header.height, width=header.width, post_filter=shown)
+
+    def _post_filter(self, entry: WeightsEntry) -> PostFilter:
+        if entry.sha256 not in self._filters:
+            self._filters[entry.sha256] = prepare(load_post_filter(entry), self._device)
+        return self._filters[entry.sha256]
 
     def _tokenizer(self, entry: WeightsEntry) -> Tokenizer:
         if entry.sha256 not in self._models:

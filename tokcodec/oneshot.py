@@ -10,6 +10,7 @@ from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, Codec
 from tokcodec.pipeline import Progress
 from tokcodec.rate import Rate
 from tokcodec.results import CodecResult
+from tokcodec.weights import FAITHFUL
 
 
 def encode(
@@ -60,6 +61,7 @@ def decode(
     weights: str | Path | None = None,
     device: str = "auto",
     prior: str | Path | None = None,
+    style: str | Path = FAITHFUL,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,
@@ -69,10 +71,10 @@ def decode(
 ) -> CodecResult:
     """Decode one `.tok` file into a media file.
 
-    For the arguments and errors see :class:`Codec` (`weights`, `device`, `prior`) and :meth:`Codec.decode`
+    For the arguments and errors see :class:`Codec` (`weights`, `device`, `prior`, `style`) and :meth:`Codec.decode`
     (the others).
     """
-    return Codec(weights=weights, device=device, prior=prior).decode(
+    return Codec(weights=weights, device=device, prior=prior, style=style).decode(
         source,
         target,
         codec=codec,

@@ -17,8 +17,10 @@ GRID_POINTS = 8
 
 
 def variant_of(record: BenchRecord) -> str:
-    """Which of a codec's curves a record lies on: for VVenC one with QPA and one without; "" for others."""
-    return f"qpa={record.setting['qpa']}" if "qpa" in record.setting else ""
+    """Which of a codec's curves a record lies on: for VVenC one with QPA and one without, for tokcodec one through a
+    post-filter and one without; "" for others."""
+    names = [name for name in ("qpa", "post_filter") if name in record.setting]
+    return " ".join(f"{name}={record.setting[name]}" for name in names)
 
 
 def clip_curves(records: Iterable[BenchRecord], codec: str, metric: str) -> dict[str, dict[str, Points]]:

@@ -17,6 +17,7 @@ from tokcodec.cli import (  # noqa: F401  (they register their commands)
     study,
     tokens,
     train,
+    train_post_filter,
     train_prior,
 )
 from tokcodec.cli.app import app

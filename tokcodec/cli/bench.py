@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokcodec.cli.app import app
-from tokcodec.cli.options import Entropy, Json, LpipsPrecision, Prior, Quiet, Verbose, console_of, precision_of
+from tokcodec.cli.options import Entropy, Json, LpipsPrecision, Prior, Quiet, Style, Verbose, console_of, precision_of
 from tokcodec.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     entropy: Entropy = "auto",
     prior: Prior = None,
+    style: Style = "faithful",
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Tasks at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of every codec.")] = 1,
     engine: Annotated[
@@ -103,7 +104,7 @@ def bench(
     check_bjontegaard()
     check_engine(engine)
     wanted_size = None if size is None else parse_size(size)
-    wanted = make_codecs(names, model=model, device=device, entropy=entropy, prior=prior)
+    wanted = make_codecs(names, model=model, device=device, entropy=entropy, prior=prior, style=style)
     found = find_dataset(dataset, root=root)
     choice = MetricChoice(
         lpips_folder=None if lpips_weights is None else lpips_weights.resolve(),

@@ -21,6 +21,7 @@ from tokcodec.cli.options import (
     Prior,
     Quiet,
     Start,
+    Style,
     Verbose,
     Weights,
     checked_output,
@@ -173,6 +174,7 @@ def decode(
         bool, typer.Option("--conceal", help="Fill in what is lost, from what comes before it.")
     ] = False,
     forecast: Forecast = False,
+    style: Style = "faithful",
     weights: Weights = None,
     prior: Prior = None,
     device: Device = "auto",
@@ -194,7 +196,7 @@ def decode(
     from tokcodec.codec import Codec
 
     place = input_of(source)
-    codec = Codec(weights=weights, device=device, prior=prior)
+    codec = Codec(weights=weights, device=device, prior=prior, style=style)
     console.debug(f"device {codec.device}")
     with console.progress("decode") as update:
         result = codec.decode(

@@ -17,6 +17,7 @@ from tokcodec.cli.options import (
     LpipsPrecision,
     Prior,
     Quiet,
+    Style,
     Verbose,
     console_of,
     precision_of,
@@ -42,6 +43,7 @@ def evaluate(
     entropy: Entropy = "auto",
     prior: Prior = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
+    style: Style = "faithful",
     frames: Annotated[
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
     ] = None,
@@ -105,7 +107,7 @@ def evaluate(
     clips = find_clips(data)
     store = RecordStore(out)
     entry = default_entry() if model is None else find_by_name(model)
-    codec = Codec(model=model, weights=entry.path, device=device, entropy=entropy, prior=prior)
+    codec = Codec(model=model, weights=entry.path, device=device, entropy=entropy, prior=prior, style=style)
     meter = make_meter(
         folder=lpips_weights, download=lpips_download, every=every, device=codec.device, precision=precision
     )

@@ -46,6 +46,14 @@ Prior = Annotated[
     str | None,
     typer.Option("--prior", metavar="FILE", help="Weights of the probability model prior: a name or a file."),
 ]
+Style = Annotated[
+    str,
+    typer.Option(
+        "--style",
+        metavar="faithful|vivid|FILE",
+        help="Pictures as the decoder has them, or sharper and a little farther from the original.",
+    ),
+]
 Forecast = Annotated[
     bool, typer.Option("--forecast", help="Show what the tokenizer expects next, even where there is a prior.")
 ]

@@ -149,6 +149,7 @@ class _Bench:
             by="bpp" if ours and self._settings.rates else "quality",
             entropy=self._codec.entropy.model if ours else "adaptive",
             prior_sha256=self._codec.entropy.sha256 if ours else "",
+            post_filter_sha256=self._codec.post_filter_sha256 if ours else "",
             trimmed_from=self._settings.trimmed_from if ours else 0,
             lpips_precision=self._meter.alex.precision,
         )

@@ -33,6 +33,7 @@ class Key:
         by: What the setting of tokcodec is: "quality" or "bpp".
         entropy: Its probability model.
         prior_sha256: Digest of that one's weights; "" where it has none.
+        post_filter_sha256: Digest of the post-filter that pictures are shown through; "" where there is none.
         trimmed_from: Quality that was coded, and then trimmed to the setting; 0 where nothing was trimmed.
         lpips_precision: "float32" or "bfloat16", of the convolutions of LPIPS.
     """
@@ -48,6 +49,7 @@ class Key:
     by: str = "quality"
     entropy: str = "adaptive"
     prior_sha256: str = ""
+    post_filter_sha256: str = ""
     trimmed_from: int = 0
     lpips_precision: str = "float32"
 

@@ -100,7 +100,8 @@ class Report:
             return ""
         prior = f" {ours.prior_sha256[:12]}" if ours.prior_sha256 else ""
         trimmed = f", encoded at quality {ours.trimmed_from} and trimmed" if ours.trimmed_from else ""
-        return f"effort {ours.effort}, entropy {ours.entropy}{prior}{trimmed}"
+        shown = f", post-filter {ours.post_filter_sha256[:12]}" if ours.post_filter_sha256 else ""
+        return f"effort {ours.effort}, entropy {ours.entropy}{prior}{trimmed}{shown}"
 
     def _conditions(self) -> str:
         crfs = " ".join(f"{point.setting:g}" for point in reversed(self.anchor))

@@ -240,8 +240,10 @@ def _check_source(sources: Mapping[str, ClipSource], record: BenchRecord) -> Non
 
 
 def _check_weights(codec: BenchCodec, records: Sequence[BenchRecord]) -> None:
-    known = [setting.get("weights") for setting in codec.settings()]
-    if any("weights" in record.setting and record.setting["weights"] not in known for record in records):
+    names = ("weights", "post_filter")
+    known = [[setting.get(name) for name in names] for setting in codec.settings()]
+    found = [[record.setting.get(name) for name in names] for record in records if "weights" in record.setting]
+    if any(weights not in known for weights in found):
         raise UsageError(f"{codec.name} was measured with other weights than these", hint="run the bench again first")
 
 

@@ -140,7 +140,7 @@ class RateDistortionConfig:
     tried: tuple[int, ...] = TRIED[1]
     block_bits: float = 2.0
     first_weight: float = 8.0
-    first_weight_of_transform: float = 30.0
+    first_weight_of_transform: float = 60.0
     horizon: int = 6
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.cell_sets import CellSet, cell_sets
 from tokcodec.geometry import MAX_VECTOR
-from tokcodec.motion_bits import CellSet, cell_sets, expected_bits, predict_relative, predict_set
+from tokcodec.motion_bits import expected_bits, predict_relative, predict_set
 from tokcodec.tokenizer.block_search import field_of_motion, neighbours
 from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL, even_displacement
 from tokcodec.tokenizer.search import grey

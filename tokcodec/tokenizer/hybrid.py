@@ -45,6 +45,11 @@ class HybridEncoder(nn.Module):
             z = self.later.bits_of(frames[:, -1] - past.forecast.frames[:, -1], slope)
         return z, EncoderState(before=())
 
+    def settled(self, frames: Tensor, kept: Tensor, slope: Tensor | None = None) -> Tensor:
+        """The bits of a first step, `(N, K, h, w)`, once it is known which are kept: one mean is predicted by others,
+        which must be those that the decoder will have. Arguments as of `step`, and of `CellTransform.bits_of`."""
+        return self.first.bits_of(frames[:, 0], slope, kept)
+
 
 class HybridTrunk(nn.Module):
     """The decoder at latent resolution, of a chunk's first step or of the later ones."""

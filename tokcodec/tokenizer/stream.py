@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
 from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.displacement import choose_vectors
-from tokcodec.tokenizer.hybrid import HybridDecoder
+from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
+from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, DecoderState, EncoderState, Past
@@ -56,8 +58,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def prepare(model: Tokenizer, device: torch.device, dtype: torch.dtype | None = None) -> Tokenizer:
-    """The model on a device, ready for inference: channels last, `dtype` or the fastest."""
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def prepare(model: _Network, device: torch.device, dtype: torch.dtype | None = None) -> _Network:
+    """A network on a device, ready for inference: channels last, `dtype` or the fastest."""
     dtype = fast_dtype(device) if dtype is None else dtype
     model.eval().requires_grad_(False).to(device=device, dtype=dtype)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -197,6 +202,8 @@ class StreamEncoder:
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
         with _memory_errors():
+            if isinstance(self._model.encoder, HybridEncoder) and past is None:
+                z = self._model.encoder.settled(pixels, kept, slope)
             tokens = self._refined(z, kept, pixels)
             self._sent = tokens, kept
             if self._model.config.hybrid:
@@ -274,12 +281,13 @@ class StreamDecoder:
         model: From :func:`prepare`.
         height: Height of the picture in pixels; the padding below it is cut off.
         width: Width of the picture in pixels.
+        post_filter: What pictures are shown through; from :func:`prepare`.
     """
 
-    def __init__(self, model: Tokenizer, *, height: int, width: int) -> None:
+    def __init__(self, model: Tokenizer, *, height: int, width: int, post_filter: PostFilter | None = None) -> None:
         if model.config.quantizer != "lfq":
             raise ModelError("the weights are not those of a tokenizer with tokens")
-        self._model = model
+        self._model, self._post_filter = model, post_filter
         self._parameter = next(model.parameters())
         self._size = height, width
         self._state: DecoderState | None = None
@@ -315,6 +323,7 @@ class StreamDecoder:
             displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
         with _memory_errors():
             pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement)
+            shown = pixels[0] if self._post_filter is None else self._post_filter(pixels[0].clamp(-1.0, 1.0))
         height, width = self._size
-        out: NDArray[np.uint8] = to_uint8(pixels[0, :, :, :height, :width]).cpu().numpy()
+        out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()
         return out

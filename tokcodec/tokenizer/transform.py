@@ -1,9 +1,10 @@
 """Bits as a transform coder would choose them: cosines of a cell at amplitudes that a token scales as a whole.
 
 A network learns slowly what an old transform does at once: to say how large a coefficient is, and to say nothing where
-there is none. So in the variant `hybrid` (spec 8.5) two bits of a token are an exponent and most others are pairs,
-"this cosine is there" and "its negative is"; in a chunk's first step the mean of the cell comes before them. Nothing
-here is learned; the decoder's network does the rest.
+there is none. So in the variant `hybrid` (spec 8.5) two bits of a token are an exponent and the others are pairs,
+"this cosine is there" and "its negative is". In a chunk's first step the lowest cosines, the means of a cell, are said
+by what they differ by from those around it (:mod:`tokcodec.tokenizer.cell_means`), at amplitudes that are not scaled.
+Nothing here is learned; the decoder's network does the rest.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokcodec.tokenizer.cell_means import means_of, residues_of, transitions
+
 CELL = 8
 """Pixels along each side of a token."""
 PEAK = 127.5
 """Amplitudes are in 8-bit values, pixels in [-1, 1]."""
 EXPONENT_BITS = 2
 """Each token doubles its amplitudes as often as these bits say."""
-MEANS = (1024, 512, 256, 128, 64, 32)
-"""The mean of a first picture's cell is always there: one bit halves what is left, without a zero between."""
+EXPONENT_AT = {True: 20, False: 0}
+"""The first of them, in a chunk's first step and in later ones."""
 UNITS = {True: 32.0, False: 48.0}
 """Amplitudes at exponent 0, of a chunk's first step and of later ones, in the orthonormal basis."""
 REPEATS = {True: 24.0, False: 4.0}
@@ -53,10 +56,10 @@ class Atom(NamedTuple):
 _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 _GREY = Atom(0, 0, 0)
 _FIRST = (
-    *((4, 1, 0, 0), (4, 2, 0, 0), (4, 0, 1, 0), (4, 0, 0, 1), (2, 1, 0, 0), (2, 2, 0, 0), (2, 0, 1, 0), (2, 0, 0, 1)),
-    *((2, 0, 2, 0), (2, 0, 0, 2), (2, 0, 1, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1), (1, 2, 0, 0), (1, 0, 1, 1)),
-    *((1, 0, 2, 0), (1, 0, 0, 2), (1, 0, 3, 0), (1, 0, 0, 3), (1, 0, 2, 1), (1, 0, 1, 2), (1, 0, 4, 0), (1, 0, 0, 4)),
-    *((1, 0, 2, 2), (1, 0, 1, 3), (1, 0, 3, 1)),
+    *((81, 0, 0, 0), (27, 0, 0, 0), (9, 0, 0, 0), (3, 0, 0, 0), (27, 1, 0, 0), (9, 1, 0, 0), (3, 1, 0, 0)),
+    *((27, 2, 0, 0), (9, 2, 0, 0), (3, 2, 0, 0), (4, 0, 1, 0), (4, 0, 0, 1), (2, 0, 1, 0), (2, 0, 0, 1), (1, 1, 0, 0)),
+    *((1, 2, 0, 0), (1, 0, 0, 0), (2, 0, 2, 0), (2, 0, 0, 2), (2, 0, 1, 1), (1, 0, 1, 0), (1, 0, 0, 1), (1, 0, 1, 1)),
+    *((1, 0, 2, 0), (1, 0, 0, 2), (1, 0, 3, 0), (1, 0, 0, 3), (1, 0, 2, 1), (1, 0, 1, 2), (1, 0, 4, 0)),
 )
 _LATER = (
     *((4, 0, 0, 0), (2, 0, 0, 0), (2, 0, 1, 0), (2, 0, 0, 1), (2, 1, 0, 0), (2, 0, 2, 0), (2, 0, 0, 2), (1, 0, 0, 0)),
@@ -65,27 +68,38 @@ _LATER = (
     *((1, 0, 5, 0), (1, 0, 0, 5), (1, 0, 2, 3), (1, 0, 3, 2), (1, 0, 1, 4), (1, 0, 4, 1)),
 )
 """Multiples of the unit and atoms, by what they saved in training clips; coarse before fine, so that leaving out the
-last bits is a coarser quantizer."""
+last bits is a coarser quantizer. The means of first steps may be anything, and powers of three reach farthest."""
 
 
 class Pair(NamedTuple):
-    """Two bits: the first adds `multiple` units of the atom, the second takes them away."""
+    """Two bits: the first adds `multiple` units of the atom, the second takes them away.
+
+    Attributes:
+        multiple: Units, of which the exponent makes more where `scaled`.
+        atom: Which.
+        bit: The first of the two.
+        scaled: Whether the exponent counts: not for the means of first steps.
+    """
 
     multiple: int
     atom: Atom
+    bit: int
+    scaled: bool
 
 
 def pairs(*, first: bool) -> tuple[Pair, ...]:
     """All pairs of a chunk's first step or of later ones, in order."""
-    return tuple(Pair(multiple, Atom(*atom)) for multiple, *atom in (_FIRST if first else _LATER))
+    found = []
+    for number, (multiple, *atom) in enumerate(_FIRST if first else _LATER):
+        bit = 2 * number + (EXPONENT_BITS if 2 * number >= EXPONENT_AT[first] else 0)
+        found.append(Pair(multiple, Atom(*atom), bit, scaled=not first or atom[1:] != [0, 0]))
+    return tuple(found)
 
 
-HEAD = {True: len(MEANS) + EXPONENT_BITS, False: EXPONENT_BITS}
-"""Bits before the pairs."""
-MAX_BITS = min(HEAD[first] + 2 * len(pairs(first=first)) for first in (True, False))
+MAX_BITS = min(EXPONENT_BITS + 2 * len(pairs(first=first)) for first in (True, False))
 """Bits of a token that say something."""
-MIN_BITS = max(HEAD.values())
-"""Fewer could not say a mean and an exponent."""
+MIN_BITS = 8
+"""Fewer could not say a mean."""
 
 
 def _cosines() -> Tensor:
@@ -108,7 +122,7 @@ class CellTransform(nn.Module):
     """Bits of tokens to coefficients and pixels, and back. It has no parameters.
 
     Args:
-        bits_per_token: K, from 8 to `MAX_BITS`.
+        bits_per_token: K, from `MIN_BITS` to `MAX_BITS`.
         first: Whether of a chunk's first step.
     """
 
@@ -116,45 +130,64 @@ class CellTransform(nn.Module):
         super().__init__()
         self.first, self.bits = first, bits_per_token
         self.unit, self.repeats = UNITS[first], REPEATS[first]
-        self.pairs = pairs(first=first)[: (bits_per_token - HEAD[first]) // 2]
+        self.pairs = tuple(pair for pair in pairs(first=first) if pair.bit + 2 <= bits_per_token)
         self.atoms = sorted({_GREY, *(pair.atom for pair in self.pairs)})
         self.at = [self.atoms.index(pair.atom) for pair in self.pairs]
-        plus, mean = torch.zeros(len(self.atoms), bits_per_token), torch.zeros(len(self.atoms), bits_per_token)
-        for number, (pair, place) in enumerate(zip(self.pairs, self.at, strict=True)):
-            bit = HEAD[first] + 2 * number
-            plus[place, bit], plus[place, bit + 1] = pair.multiple * self.unit, -pair.multiple * self.unit
-        if first:
-            mean[0, : len(MEANS)] = torch.tensor(MEANS, dtype=torch.float32)
+        # Atoms that say what differs from the cells around, in their order.
+        self.predicted = sorted({place for pair, place in zip(self.pairs, self.at, strict=True) if not pair.scaled})
+        scaled, plain = torch.zeros(2, len(self.atoms), bits_per_token)
+        for pair, place in zip(self.pairs, self.at, strict=True):
+            part = scaled if pair.scaled else plain
+            part[place, pair.bit], part[place, pair.bit + 1] = pair.multiple * self.unit, -pair.multiple * self.unit
+        colours = torch.tensor(_COLOURS)[[self.atoms[place].colour for place in self.predicted]]
+        colours = colours / colours.norm(dim=1, keepdim=True) / (CELL * PEAK)
         # No buffers: they would take on the type of the network.
-        self._cells, self._plus, self._mean = _patterns(self.atoms).float(), plus, mean
+        self._cells, self._scaled, self._plain, self._colours = _patterns(self.atoms).float(), scaled, plain, colours
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the network to a device, not to a type."""
         device = fn(torch.empty(0, device=self._cells.device)).device
-        self._cells, self._plus, self._mean = (part.to(device) for part in (self._cells, self._plus, self._mean))
+        parts = (self._cells, self._scaled, self._plain, self._colours)
+        self._cells, self._scaled, self._plain, self._colours = (part.to(device) for part in parts)
         applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return applied
 
     def _scale(self, set_: Tensor) -> Tensor:
         """Powers of two, `(N, 1, h, w)`."""
-        start = HEAD[self.first] - EXPONENT_BITS
         scale = torch.ones_like(set_[:, :1])
-        for number in range(EXPONENT_BITS):
-            scale = scale * (1 + set_[:, start + number : start + number + 1] * (2.0 ** (1 << number) - 1))
+        for number, bit in enumerate(self._exponent):
+            scale = scale * (1 + set_[:, bit : bit + 1] * (2.0 ** (1 << number) - 1))
         return scale
+
+    @property
+    def _exponent(self) -> range:
+        """The bits of the exponent, as many as there are."""
+        start = EXPONENT_AT[self.first]
+        return range(min(start, self.bits), min(start + EXPONENT_BITS, self.bits))
 
     def coefficients(self, signs: Tensor, kept: Tensor) -> Tensor:
         """What kept bits say: `(N, K, h, w)` signs and 0 or 1 -> float32 `(N, atoms, h, w)`, in 8-bit values."""
         with _exactly(signs):
             signs, kept = signs.float(), kept.float()
             set_ = 0.5 * (signs + 1) * kept
-            scaled = self._scale(set_) * _mixed(self._plus, set_)
-            return scaled + _mixed(self._mean, signs * kept) if self.first else scaled
+            found = self._scale(set_) * _mixed(self._scaled, set_)
+            if self.predicted:
+                found[:, self.predicted] = means_of(self._residues(set_))
+            return found
+
+    def _residues(self, set_: Tensor) -> Tensor:
+        """What is said of means, `(N, predicted, h, w)`."""
+        return _mixed(self._plain[self.predicted], set_)
 
     def pixels(self, coefficients: Tensor) -> Tensor:
         """Their sum: float32 `(N, 3, 8h, 8w)`, in units of [-1, 1]."""
         with _exactly(coefficients):
-            return F.pixel_shuffle(_mixed(self._cells.T / PEAK, coefficients), CELL)
+            picture = F.pixel_shuffle(_mixed(self._cells.T / PEAK, coefficients), CELL)
+            return picture + self._transitions(coefficients[:, self.predicted]) if self.predicted else picture
+
+    def _transitions(self, means: Tensor) -> Tensor:
+        """What makes even cells smooth: `(N, predicted, h, w)` -> `(N, 3, 8h, 8w)`, in units of [-1, 1]."""
+        return transitions(_mixed(self._colours.T, means), CELL)
 
     def _analysed(self, pixels: Tensor) -> Tensor:
         """Coefficients of pixels, `(N, atoms, h, w)`."""
@@ -162,62 +195,96 @@ class CellTransform(nn.Module):
             return _mixed(self._cells * PEAK, F.pixel_unshuffle(pixels.float(), CELL))
 
     @torch.no_grad()
-    def bits_of(self, pixels: Tensor, slope: Tensor | None = None) -> Tensor:
+    def bits_of(self, pixels: Tensor, slope: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """The bits of what is to be added to a picture.
 
-        Each pair decides on what those before it of the same atom have left. A token has the exponent of least squared
-        error and price of set bits.
+        Each pair decides on what those before it of the same atom have left, and those of a first step's means on what
+        known cells around leave. A token has the exponent of least squared error and price of set bits.
 
         Args:
             pixels: float32 `(N, 3, H, W)`, in units of [-1, 1].
             slope: Lambda of each clip, float32 `(N,)`: the squared error (sum over pixels of 8-bit values, mean over
                 colours) that one coded bit must save. Thresholds rise with it; None leaves them at their lowest.
+            kept: Which bits of means the decoder will know, `(N, K, H/8, W/8)`, 0 or 1, for one mean is predicted by
+                others; None is all.
 
         Returns:
             +1 or -1, float32 `(N, K, H/8, W/8)`.
         """
-        left = self._analysed(pixels)
-        price = left.new_zeros(len(left)) if slope is None else slope.to(left) * (3 * PRICED_BITS / self.repeats)
+        wanted = self._analysed(pixels)
+        price = wanted.new_zeros(len(wanted)) if slope is None else slope.to(wanted) * (3 * PRICED_BITS / self.repeats)
+        found = wanted.new_full((len(wanted), self.bits, *wanted.shape[-2:]), -1.0)
+        if self.predicted:
+            means = self._mean_bits(wanted[:, self.predicted], price.view(-1, 1), kept, found)
+            wanted = self._analysed(pixels - self._transitions(means))
+        places = [place for pair, place in zip(self.pairs, self.at, strict=True) if pair.scaled]
+        if not places:
+            return found
         price = price.view(-1, 1, 1)
-        head = []
-        if self.first:
-            for mean in MEANS:
-                head.append(torch.where(left[:, 0] > 0, 1.0, -1.0))
-                left[:, 0] -= mean * head[-1]
-        least, found = None, torch.empty(0)
-        for exponent in range(1 << EXPONENT_BITS):
-            chosen, cost = self._decided(left, exponent, price)
+        least, chosen = None, torch.empty(0)
+        for exponent in range(1 << len(self._exponent)):
+            bits, cost = self._decided(wanted, exponent, price)
             if least is None:
-                least, found = cost, chosen
+                least, chosen = cost, bits
                 power = torch.zeros_like(cost)
             else:
                 better = cost < least
-                least, found = torch.where(better, cost, least), torch.where(better.unsqueeze(1), chosen, found)
+                least, chosen = torch.where(better, cost, least), torch.where(better.unsqueeze(1), bits, chosen)
                 power = torch.where(better, float(exponent), power)
-        for number in range(EXPONENT_BITS):
-            head.append(torch.where((power.long() >> number & 1) > 0, 1.0, -1.0))
-        bits = [*head, *found.unbind(dim=1)]
-        unset = torch.full_like(power, -1.0)
-        return torch.stack([*bits, *[unset] * (self.bits - len(bits))], dim=1)
+        for number, bit in enumerate(self._exponent):
+            found[:, bit] = torch.where((power.long() >> number & 1) > 0, 1.0, -1.0)
+        found[:, [pair.bit + second for pair in self.pairs if pair.scaled for second in (0, 1)]] = chosen
+        return found
+
+    @staticmethod
+    def _threshold(size: float, price: Tensor, least: float = THRESHOLD) -> Tensor:
+        """From where on an amplitude is taken."""
+        return size * (0.5 + price / (2 * size * size)).clamp(min=least)
+
+    def _mean_bits(self, wanted: Tensor, price: Tensor, kept: Tensor | None, found: Tensor) -> Tensor:
+        """Sets the bits of means in `found`, `(N, K, h, w)`; gives the means, `(N, predicted, h, w)`."""
+        flat, known = found.flatten(2), None if kept is None else kept.flatten(2) > 0
+
+        def decide(rest: Tensor, cells: Tensor) -> Tensor:
+            left = rest.clone()
+            for pair, place in zip(self.pairs, self.at, strict=True):
+                if pair.scaled:
+                    continue
+                colour, size = self.predicted.index(place), pair.multiple * self.unit
+                # Finer ones reach half of a power of three, and no farther.
+                threshold = self._threshold(size, price, THRESHOLD if pair.multiple == 1 else 0.5)
+                for sign in (1, -1):
+                    bit = pair.bit + (sign < 0)
+                    there = sign * left[:, colour] > threshold
+                    if known is not None:
+                        there &= known[:, bit, cells]
+                    flat[:, bit, cells] = 2.0 * there.float() - 1.0
+                    left[:, colour] -= sign * size * there.float()
+            return rest - left
+
+        return residues_of(wanted, decide)
 
     def _decided(self, wanted: Tensor, exponent: int, price: Tensor) -> tuple[Tensor, Tensor]:
-        """Bits of the pairs at an exponent, `(N, 2 * pairs, h, w)`, and what they cost, `(N, h, w)`."""
+        """Bits of the scaled pairs at an exponent, `(N, 2 * pairs, h, w)`, and what they cost, `(N, h, w)`."""
         left, unit = wanted.clone(), self.unit * 2.0**exponent
         found, count = [], torch.zeros_like(left[:, 0])
         for pair, place in zip(self.pairs, self.at, strict=True):
+            if not pair.scaled:
+                continue
             size = pair.multiple * unit
-            threshold = size * (0.5 + price / (2 * size * size)).clamp(min=THRESHOLD)
+            threshold = self._threshold(size, price)
             rest = left[:, place]
             above, below = rest > threshold, rest < -threshold
             left[:, place] = rest - size * (above.float() - below.float())
             count += (above | below).float()
             found += [torch.where(above, 1.0, -1.0), torch.where(below, 1.0, -1.0)]
-        bits = torch.stack(found, dim=1) if found else left[:, :0]
-        return bits, left.square().sum(dim=1) + price * count
+        return torch.stack(found, dim=1), left.square().sum(dim=1) + price * count
 
     @torch.no_grad()
     def errors(self, signs: Tensor, wanted: Tensor) -> Tensor:
         """How far the sum of the first bits is from what is wanted, for every number of them.
+
+        Of a first step, cells around are taken to be as with all bits.
 
         Args:
             signs: `(N, K, h, w)`.
@@ -226,24 +293,31 @@ class CellTransform(nn.Module):
         Returns:
             Squared errors, sums over the cell of 8-bit values, mean over colours: float32 `(K + 1, N, h, w)`.
         """
-        coefficients = self._analysed(wanted)
-        outside = F.pixel_unshuffle(wanted.float(), CELL).square().sum(dim=1) * PEAK**2
-        errors = [outside]
         set_ = 0.5 * (signs.float() + 1)
-        scale = self._scale(set_)[:, 0]
+        around = None
+        if self.predicted:
+            residues = self._residues(set_)
+            means = means_of(residues)
+            wanted, around = wanted - self._transitions(means), means - residues
+        left = self._analysed(wanted)
+        error = F.pixel_unshuffle(wanted.float(), CELL).square().sum(dim=1) * PEAK**2
+        if around is not None:
+            rest = left[:, self.predicted] - around
+            error = error + (rest.square() - left[:, self.predicted].square()).sum(dim=1)
+            left[:, self.predicted] = rest
+        errors, scale = [error], self._scale(set_)[:, 0]
+        changes = {
+            pair.bit + second: (place, (-1) ** second * pair.multiple * self.unit * (scale if pair.scaled else 1.0))
+            for pair, place in zip(self.pairs, self.at, strict=True)
+            for second in (0, 1)
+        }
         for bit in range(self.bits):
-            pair = (bit - HEAD[self.first]) // 2
-            if self.first and bit < len(MEANS):
-                place, change = 0, MEANS[bit] * signs[:, bit].float()
-            elif 0 <= pair < len(self.pairs) and bit >= HEAD[self.first]:
-                place = self.at[pair]
-                change = self._plus[place, bit] * scale * set_[:, bit]
-            else:
-                errors.append(errors[-1])
-                continue
-            rest = coefficients[:, place] - change
-            errors.append(errors[-1] + rest.square() - coefficients[:, place].square())
-            coefficients[:, place] = rest
+            if bit in changes:
+                place, change = changes[bit]
+                rest = left[:, place] - change * set_[:, bit]
+                error = error + rest.square() - left[:, place].square()
+                left[:, place] = rest
+            errors.append(error)
         return torch.stack(errors) / 3
 
 

@@ -19,7 +19,7 @@ from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
-from tokcodec.tokenizer.transform import MEANS, CellTransform
+from tokcodec.tokenizer.transform import CellTransform
 from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
@@ -179,8 +179,6 @@ def levels_worth_it(
     table = _table(level_bits, z.device)
     errors = transform.errors(z, wanted)[table]
     bits = (z > 0).float()
-    if transform.first:
-        bits[:, : len(MEANS)] = 1 / SET_BITS  # either way
     count = F.pad(bits.cumsum(dim=1), (0, 0, 0, 0, 1, 0)).transpose(0, 1)[table]
     cost = ERROR_COUNTS[transform.first] * errors + (SET_BITS * slope).view(1, -1, 1, 1) * count
     blocks = F.avg_pool2d(cost, BLOCK_TOKENS, ceil_mode=True, divisor_override=1)
@@ -240,8 +238,6 @@ def clip_losses(
     for step in range(allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past, allocations.slope)
-        continuous = stage == "continuous" and not model.config.hybrid
-        tokens = z if continuous or model.config.quantizer == "none" else straight_through(z)
         levels = allocations.at(step, part, None if past is None else past.forecast)
         if isinstance(model.encoder, HybridEncoder) and allocations.slope is not None:
             transform = model.encoder.first if past is None else model.encoder.later
@@ -249,6 +245,10 @@ def clip_losses(
             worth = levels_worth_it(transform, z, wanted, allocations.slope, geometry.level_bits)
             levels = torch.minimum(levels, worth)
         kept = kept_from_levels(levels, geometry.level_bits, geometry.bits_per_token)
+        if isinstance(model.encoder, HybridEncoder) and past is None:
+            z = model.encoder.settled(part, kept, allocations.slope)
+        continuous = stage == "continuous" and not model.config.hybrid
+        tokens = z if continuous or model.config.quantizer == "none" else straight_through(z)
         displacement = displacements[:, step - 1] if step and displacements is not None else None
         pixels, decoder_state = steps.decode(tokens, kept, decoder_state, displacement)
         latents.append(z)

@@ -1,5 +1,6 @@
 """Weights by name, by SHA-256 and by path: safetensors files, checked before use, loaded strictly."""
 
+from tokcodec.weights.post_filters import FAITHFUL, STYLES, VIVID, choose_post_filter, load_post_filter
 from tokcodec.weights.registry import (
     WeightsEntry,
     default_entry,
@@ -11,11 +12,16 @@ from tokcodec.weights.registry import (
 )
 
 __all__ = [
+    "FAITHFUL",
+    "STYLES",
+    "VIVID",
     "WeightsEntry",
+    "choose_post_filter",
     "default_entry",
     "entries",
     "find_by_digest",
     "find_by_name",
+    "load_post_filter",
     "load_tokenizer",
     "save_tokenizer",
 ]

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from tokcodec.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
-    from tokcodec.tokenizer.config import TokenizerConfig
+    from torch import Tensor
+    from torch.nn import Module
+
     from tokcodec.tokenizer.model import Tokenizer
 
 PACKAGE_FOLDER = Path(__file__).parent
@@ -145,18 +147,15 @@ def read_checked(entry: WeightsEntry) -> bytes:
     return data
 
 
-def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
-    """Check the digest, read the configuration from the file, and load every tensor strictly.
+def read_tensors(entry: WeightsEntry, key: str) -> tuple[dict[str, Tensor], str]:
+    """Check the digest; all tensors of a file, as float32, and what its metadata say under a key ("" for nothing).
 
     Raises:
-        ModelError: Missing file, wrong digest, or tensors that do not fit the configuration.
+        ModelError: Missing file, wrong digest, no safetensors, or tensors that are not bfloat16.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
-
-    from tokcodec.tokenizer.config import TokenizerConfig
-    from tokcodec.tokenizer.model import Tokenizer
 
     data = read_checked(entry)
     try:
@@ -167,21 +166,23 @@ def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
         raise ModelError("not a safetensors file", where=str(entry.path)) from error
     if any(tensor.dtype != torch.bfloat16 for tensor in tensors.values()):
         raise ModelError("the tensors are not bfloat16", where=str(entry.path))
-    model = Tokenizer(TokenizerConfig.from_json(metadata.get(CONFIG_KEY, "")))
+    return {name: tensor.float() for name, tensor in tensors.items()}, str(metadata.get(key, ""))
+
+
+def fill(network: Module, tensors: dict[str, Tensor], entry: WeightsEntry) -> None:
+    """Load every tensor into a network, strictly.
+
+    Raises:
+        ModelError: They do not fit.
+    """
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+        network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise ModelError("the tensors do not fit the configuration", where=str(entry.path)) from error
-    return model
 
 
-def save_tokenizer(model: Tokenizer, folder: Path, *, name: str) -> WeightsEntry:
-    """Write weights as `NAME-DIGEST.safetensors`, bfloat16, with the configuration in the metadata.
-
-    Args:
-        model: The weights; they are rounded to bfloat16, in which the fast path computes.
-        folder: Where to; it must exist.
-        name: Model name.
+def save_network(network: Module, folder: Path, *, name: str, metadata: dict[str, str]) -> WeightsEntry:
+    """Write a network as `NAME-DIGEST.safetensors`, rounded to bfloat16, in which the fast path computes.
 
     Raises:
         OutputError: The file cannot be written.
@@ -189,9 +190,8 @@ def save_tokenizer(model: Tokenizer, folder: Path, *, name: str) -> WeightsEntry
     import torch
     from safetensors.torch import save
 
-    config: TokenizerConfig = model.config
-    tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items()}
-    data = save(tensors, metadata={CONFIG_KEY: config.to_json()})
+    tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in network.state_dict().items()}
+    data = save(tensors, metadata=metadata)
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{name}-{digest[:12]}.safetensors"
     try:
@@ -199,3 +199,32 @@ def save_tokenizer(model: Tokenizer, folder: Path, *, name: str) -> WeightsEntry
     except OSError as error:
         raise OutputError(f"cannot write the weights: {error.strerror or error}", where=str(path)) from error
     return WeightsEntry(name=name, sha256=digest, path=path)
+
+
+def load_tokenizer(entry: WeightsEntry) -> Tokenizer:
+    """Check the digest, read the configuration from the file, and load every tensor strictly.
+
+    Raises:
+        ModelError: Missing file, wrong digest, or tensors that do not fit the configuration.
+    """
+    from tokcodec.tokenizer.config import TokenizerConfig
+    from tokcodec.tokenizer.model import Tokenizer
+
+    tensors, config = read_tensors(entry, CONFIG_KEY)
+    model = Tokenizer(TokenizerConfig.from_json(config))
+    fill(model, tensors, entry)
+    return model
+
+
+def save_tokenizer(model: Tokenizer, folder: Path, *, name: str) -> WeightsEntry:
+    """Write weights as `NAME-DIGEST.safetensors`, bfloat16, with the configuration in the metadata.
+
+    Args:
+        model: The weights.
+        folder: Where to; it must exist.
+        name: Model name.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    return save_network(model, folder, name=name, metadata={CONFIG_KEY: model.config.to_json()})

@@ -42,6 +42,7 @@ def make_codecs(
     device: str = "cpu",
     entropy: str = "auto",
     prior: str | None = None,
+    style: str = "faithful",
 ) -> list[BenchCodec]:
     """The codecs of these names, in this order; all but the names concerns tokcodec alone.
 
@@ -55,6 +56,8 @@ def make_codecs(
         raise UsageError(what, hint=f"there are {', '.join(NAMES)}")
     table = others()
     return [
-        make_tokcodec(model=model, device=device, entropy=entropy, prior=prior) if name == "tokcodec" else table[name]
+        make_tokcodec(model=model, device=device, entropy=entropy, prior=prior, style=style)
+        if name == "tokcodec"
+        else table[name]
         for name in names
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokcodec.bench.codecs.base import INTRA_PERIOD, CodecTask, Quantizer
 from tokcodec.bench.record import Setting
+from tokcodec.weights import FAITHFUL
 
 LEVELS = (1, 2, 3, 4, 5, 6)
 CHUNK_FRAMES = INTRA_PERIOD + 1
@@ -28,6 +29,8 @@ class Tokcodec:
         entropy: Probability model.
         prior: Name or file of its weights; None is the one that is installed.
         prior_sha256: Digest of those weights; "" where there are none.
+        style: How pictures are shown.
+        post_filter_sha256: Digest of the post-filter that they are shown through; "" where there is none.
     """
 
     model: str | None = None
@@ -38,6 +41,8 @@ class Tokcodec:
     entropy: str = "adaptive"
     prior: str | None = None
     prior_sha256: str = ""
+    style: str = FAITHFUL
+    post_filter_sha256: str = ""
     name: str = "tokcodec"
     suffix: str = ".tok"
     quantizer: Quantizer | None = None
@@ -50,6 +55,8 @@ class Tokcodec:
         fixed["entropy"] = self.entropy
         if self.prior_sha256:
             fixed["prior"] = self.prior_sha256[:12]
+        if self.post_filter_sha256:
+            fixed["post_filter"] = self.post_filter_sha256[:12]
         return [{"quality": level, **fixed} for level in self.levels]
 
     def absent(self) -> str:
@@ -78,7 +85,7 @@ class Tokcodec:
         prior = [] if self.prior is None else ["--prior", self.prior]
         return [
             *[sys.executable, "-m", "tokcodec", "decode", str(task.source), str(task.target), *weights, *prior],
-            *["--codec", "ffv1", "--no-audio", "--device", self.device, "--force", "--json"],
+            *["--style", self.style, "--codec", "ffv1", "--no-audio", "--device", self.device, "--force", "--json"],
         ]
 
     def stages(self, values: Mapping[str, Any]) -> dict[str, float] | None:
@@ -93,7 +100,8 @@ class Tokcodec:
         encode = f"tokcodec encode IN OUT.tok{model} --quality {setting['quality']} --chunk-frames {CHUNK_FRAMES}"
         encode += "".join(f" {word}" for word in self._entropy_options())
         return (
-            f"OMP_NUM_THREADS={threads} {encode} --device {self.device}; tokcodec decode OUT.tok OUT.mkv --codec ffv1"
+            f"OMP_NUM_THREADS={threads} {encode} --device {self.device}; "
+            f"tokcodec decode OUT.tok OUT.mkv --style {self.style} --codec ffv1"
         )
 
     def versions(self) -> dict[str, str]:
@@ -110,19 +118,26 @@ class Tokcodec:
 
 
 def make_tokcodec(
-    *, model: str | None = None, device: str = "cpu", entropy: str = "auto", prior: str | None = None
+    *,
+    model: str | None = None,
+    device: str = "cpu",
+    entropy: str = "auto",
+    prior: str | None = None,
+    style: str = FAITHFUL,
 ) -> Tokcodec:
-    """tokcodec with a model of the registry, or a weights file; `entropy` and `prior` as for `tokcodec encode`.
+    """tokcodec with a model of the registry, or a weights file; `entropy` and `prior` as for `tokcodec encode`, `style`
+    as for `tokcodec decode`.
 
     Raises:
         UsageError: There is no such probability model.
-        ModelError: There is no such model.
+        ModelError: There is no such model, or no such post-filter.
     """
     from tokcodec.chunks import choose_entropy
-    from tokcodec.weights import default_entry, find_by_name
+    from tokcodec.weights import choose_post_filter, default_entry, find_by_name
 
     entry = default_entry() if model is None else find_by_name(model)
     chosen = choose_entropy(entropy, prior, tokenizer=entry.sha256)
+    shown = choose_post_filter(style, tokenizer=entry.sha256)
     return Tokcodec(
         model=model,
         model_name=entry.name,
@@ -131,4 +146,6 @@ def make_tokcodec(
         entropy=chosen.model,
         prior=prior,
         prior_sha256=chosen.sha256,
+        style=style,
+        post_filter_sha256="" if shown is None else shown.sha256,
     )

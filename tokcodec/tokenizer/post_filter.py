@@ -1,0 +1,109 @@
+"""A filter behind the decoder that makes its pictures look better: no token depends on it, nor any other picture.
+
+    picture --space to depth 4, 3x3, block--> 1/4 --space to depth 2--> 1/8, blocks --depth to space--> block --> added
+
+The decoder predicts each picture from the last, so it stays near the mean of what may have been there, which is the
+best to predict from and looks blurred. The filter is out of that loop, as the neural-network post-filters of VVC's SEI
+messages are, so it may give up some squared error for what the eye takes for sharp. It is trained on coded pictures
+(:mod:`tokcodec.training.post_filter_loop`), and a file says nothing of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokcodec.errors import ModelError
+from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
+
+ARCHITECTURE = "post-filter-1"
+"""Changes whenever the same weights would mean another function."""
+PATCH = 4
+"""Pixels along each side of a place of the first maps; of the inner ones there are twice as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostFilterConfig:
+    """Sizes of the filter.
+
+    Attributes:
+        channels: At a quarter of the picture's resolution.
+        inner_channels: At an eighth.
+        blocks: Residual blocks at an eighth; there is one before them and one behind at a quarter.
+    """
+
+    channels: int = 32
+    inner_channels: int = 96
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or not 1 <= value <= 1024:
+                raise ModelError(f"{field.name} of a post-filter must be a whole number from 1 to 1024, not {value!r}")
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON with sorted keys."""
+        return json.dumps({"architecture": ARCHITECTURE, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PostFilterConfig:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ModelError: Not JSON, another architecture, other keys, or values that are not possible.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            architecture = fields.pop("architecture")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ModelError("the weights carry no readable configuration of a post-filter") from error
+        if architecture != ARCHITECTURE:
+            raise ModelError(
+                f"the post-filter is of architecture {architecture!r}, this version has {ARCHITECTURE!r}",
+                hint="use the version of tokcodec that it came with, or --style faithful",
+            )
+        if set(fields) != {field.name for field in dataclasses.fields(cls)}:
+            raise ModelError("the configuration of the post-filter has unknown or missing keys")
+        return cls(**fields)
+
+
+class PostFilter(nn.Module):
+    """Pictures to pictures."""
+
+    def __init__(self, config: PostFilterConfig) -> None:
+        super().__init__()
+        self.config = config
+        outer, inner = config.channels, config.inner_channels
+        self.pictures_in = conv(3 * PATCH * PATCH, outer, 3)
+        self.block_in = ResidualBlock(outer)
+        self.narrow = conv(4 * outer, inner, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(inner) for _ in range(config.blocks))
+        self.norm_inner = ChannelNorm(inner)
+        self.widen = conv(inner, 4 * outer, 1)
+        self.block_out = ResidualBlock(outer)
+        self.norm_out = ChannelNorm(outer)
+        # Not zero: then nothing before it would learn at first.
+        self.change_out = conv(outer, 3 * PATCH * PATCH, 3, gain=0.03)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Filtered pictures, about [-1, 1], not clamped.
+
+        Args:
+            pictures: float32 `(N, 3, H, W)` in [-1, 1], H and W multiples of 8.
+        """
+        x = F.pixel_unshuffle(pictures, PATCH).to(self.pictures_in.weight.dtype)
+        x = self.block_in(self.pictures_in(x.contiguous(memory_format=torch.channels_last)))
+        y = self.narrow(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            y = block(y)
+        y = F.pixel_shuffle(self.widen(F.silu(self.norm_inner(y))), 2)
+        x = self.block_out(x + y.contiguous(memory_format=torch.channels_last))
+        change: Tensor = F.pixel_shuffle(self.change_out(F.silu(self.norm_out(x))), PATCH).float()
+        return pictures + change

@@ -1,0 +1,247 @@
+"""The training loop of a post-filter: coded crops in, originals wanted, by distances that see as people do."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tokcodec.errors import ModelError, UsageError
+from tokcodec.metrics.lpips_network import Lpips
+from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig
+from tokcodec.training.adversarial import Adversary
+from tokcodec.training.checkpoint import read_checkpoint, save_checkpoint
+from tokcodec.training.coded_clips import CropSampler
+from tokcodec.training.config import AdversarialConfig, TrainConfig
+from tokcodec.training.distributed import Group
+from tokcodec.training.losses import LossWeights, reconstruction_terms
+from tokcodec.training.optimizer import HybridOptimizer
+
+SAVE_SECONDS = 120.0
+LOG_SECONDS = 20.0
+MAX_SKIPPED = 20
+"""Steps in a row without finite gradients, from which on a run ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostFilterTrainConfig:
+    """All choices of a run.
+
+    Attributes:
+        learning_rate: Peak; after a warm-up it falls to zero as a cosine over the run.
+        batch: Crops an update.
+        side: Pixels along each side of a crop.
+        weights: Of the losses: `l1`, `mse`, `lpips` (all of it) and `adversarial`.
+        alex: Weight of AlexNet's distance in `lpips`, on all crops.
+        vgg: Weight of VGG16's, on the first `vgg_crops`.
+        vgg_crops: How many those are; they take most of the time.
+        adversarial: Choices of the discriminator.
+        ema: Decay of the moving average of the weights, which is what is exported.
+    """
+
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 30
+    gradient_clip: float = 1.0
+    batch: int = 12
+    side: int = 128
+    weights: LossWeights = field(default_factory=lambda: LossWeights(l1=1.0, mse=2.0, lpips=1.0))
+    alex: float = 0.3
+    vgg: float = 0.9
+    vgg_crops: int = 4
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    ema: float = 0.995
+    precision: Literal["bf16", "float32"] = "bf16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.vgg_crops, self.warmup_steps) < 1 or self.side < 64 or self.side % 8:
+            raise UsageError("batch, vgg_crops and warmup_steps are at least 1, side a multiple of 8 from 64 on")
+        if self.precision not in ("bf16", "float32"):
+            raise UsageError(f"precision must be bf16 or float32, not {self.precision!r}")
+
+
+class PostFilterTrainer:
+    """Trains a post-filter; goes on from its checkpoint where there is one.
+
+    Args:
+        config: Sizes of the network.
+        train: Choices of the run.
+        checkpoint: Read if it exists, and written.
+        device: Where to compute.
+        alex: LPIPS by AlexNet; None leaves it out, as its share does.
+        vgg: LPIPS by VGG16; the same.
+        init: Checkpoint of a filter of the same sizes to start from, where there is none.
+
+    Raises:
+        ModelError: A checkpoint is of another network.
+    """
+
+    def __init__(
+        self,
+        config: PostFilterConfig,
+        train: PostFilterTrainConfig,
+        *,
+        checkpoint: Path,
+        device: torch.device,
+        alex: Lpips | None,
+        vgg: Lpips | None,
+        init: Path | None = None,
+    ) -> None:
+        torch.manual_seed(train.seed)
+        self.model = PostFilter(config).to(device=device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train, self.device, self._checkpoint = train, device, checkpoint
+        self._alex, self._vgg = alex, vgg
+        self._optimizer = HybridOptimizer(
+            self.model, learning_rate=train.learning_rate, weight_decay=train.weight_decay
+        )
+        self.step, self.minutes, self._skipped = 0, 0.0, 0
+        self._adversary_of_before: dict[str, Any] | None = None
+        group = Group(rank=0, size=1, device=device)
+        run = TrainConfig(
+            weights=train.weights, adversarial=train.adversarial, precision=train.precision, compile=False
+        )
+        self._adversary = Adversary(run, group) if train.weights.adversarial else None
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if checkpoint.exists():
+            self._load()
+        elif init is not None:
+            self._start_from(init)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        saved = read_checkpoint(path, self.device)
+        if saved.get("post_filter_config") != self.model.config.to_json():
+            raise ModelError("the checkpoint is of another network, or of no post-filter", where=str(path))
+        return saved
+
+    def _start_from(self, path: Path) -> None:
+        saved = self._read(path)
+        try:
+            self.model.load_state_dict(saved["average"])
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"not a checkpoint of a post-filter: {error}", where=str(path)) from error
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def _load(self) -> None:
+        saved = self._read(self._checkpoint)
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.average = saved["average"]
+            self._optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.minutes = saved["step"], saved["minutes"]
+            self._adversary_of_before = saved.get("adversary")  # kept, where this call has none
+            if self._adversary is not None and self._adversary_of_before is not None:
+                self._adversary.load_state_dict(self._adversary_of_before)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelError(f"not a checkpoint of a post-filter: {error}", where=str(self._checkpoint)) from error
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        values = {
+            "post_filter_config": self.model.config.to_json(),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "minutes": self.minutes,
+        }
+        if self._adversary is not None:
+            values["adversary"] = self._adversary.state_dict()
+        elif self._adversary_of_before is not None:
+            values["adversary"] = self._adversary_of_before
+        save_checkpoint(self._checkpoint, values)
+
+    def averaged(self) -> PostFilter:
+        """A filter with the moving average of the weights."""
+        made = PostFilter(self.model.config)
+        made.load_state_dict(self.average)
+        return made
+
+    def run(
+        self, sampler: CropSampler, *, max_minutes: float, total_minutes: float, log: Callable[[str], None]
+    ) -> None:
+        """Train for `max_minutes` of a run of `total_minutes`; log a line of JSON now and then."""
+        end = min(self.minutes + max_minutes, total_minutes)
+        logged = saved = time.monotonic()
+        sums: dict[str, float] = {}
+        steps = 0
+        while self.minutes < end:
+            started = time.monotonic()
+            for name, value in self._update(sampler, total_minutes).items():
+                sums[name] = sums.get(name, 0.0) + value
+            steps += 1
+            now = time.monotonic()
+            self.minutes += (now - started) / 60
+            if now - logged > LOG_SECONDS or self.minutes >= end:
+                means = {name: round(value / steps, 5) for name, value in sums.items()}
+                speed = round(steps * self.train.batch / max(1e-9, now - logged), 2)
+                line = {"step": self.step, "minutes": round(self.minutes, 2), "crops_per_second": speed, **means}
+                log(json.dumps(line))
+                logged, sums, steps = now, {}, 0
+            if now - saved > SAVE_SECONDS:
+                self.save()
+                saved = now
+        self.save()
+
+    def _update(self, sampler: CropSampler, total_minutes: float) -> dict[str, float]:
+        train = self.train
+        coded, original = (part.to(self.device) for part in sampler.draw(train.batch, train.side))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16"):
+            shown = self.model(coded)
+        terms = reconstruction_terms(shown, original)
+        lpips = self._lpips(shown, original)
+        if lpips is not None:
+            terms["lpips"] = lpips
+        factors: dict[str, Tensor | float] = {name: getattr(train.weights, name) for name in terms}
+        adversary = self._adversary
+        if adversary is not None and (judged := adversary.terms(shown.unsqueeze(1))):
+            terms |= judged
+            factors["adversarial"] = train.weights.adversarial * adversary.weight(terms, self.model.change_out.weight)
+        loss = torch.stack([factors[name] * term for name, term in terms.items()]).sum()
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.gradient_clip)
+        self.step += 1
+        found = {name: float(term.detach()) for name, term in terms.items()}
+        if not torch.isfinite(norm):
+            self._skip()
+            return dict.fromkeys(found, 0.0)
+        self._skipped = 0
+        warm = min(1.0, self.step / train.warmup_steps)
+        fall = max(0.01, 0.5 + 0.5 * math.cos(math.pi * min(1.0, self.minutes / total_minutes)))
+        self._optimizer.step(learning_rate=train.learning_rate * warm * fall)
+        self._follow()
+        if adversary is not None:
+            learned = adversary.learn(original.unsqueeze(1), share=warm * fall)
+            found |= {name: float(term) for name, term in learned.items()}
+        return found
+
+    def _skip(self) -> None:
+        self._skipped += 1
+        if self._skipped > MAX_SKIPPED:
+            raise ModelError(
+                f"the gradients of {self._skipped} steps in a row were not finite",
+                hint="go on from the last checkpoint with a lower --learning-rate",
+            )
+
+    def _lpips(self, shown: Tensor, original: Tensor) -> Tensor | None:
+        train, parts = self.train, []
+        if self._alex is not None:
+            parts.append(train.alex * self._alex(shown, original).mean())
+        if self._vgg is not None:
+            parts.append(train.vgg * self._vgg(shown[: train.vgg_crops], original[: train.vgg_crops]).mean())
+        return torch.stack(parts).sum() if parts else None
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        share = 1 - min(self.train.ema, self.step / (self.step + 10))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, share)
