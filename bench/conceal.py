@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--prior", help="name or file; by default what comes with the model")
     parser.add_argument("--frames", type=int, default=2 * CHUNK_FRAMES)
     arguments = parser.parse_args()
-    codec = Codec(device="cpu", prior=arguments.prior)
+    codec = Codec(device="cpu", prior=arguments.prior, style="faithful")
     found: dict[str, list[NDArray[np.float64]]] = {"last picture held": [], "forecast": [], "prior": []}
     for video in arguments.videos:
         source = read_clip(video, max_frames=arguments.frames).frames

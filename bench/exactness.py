@@ -167,7 +167,7 @@ def of_file(data: bytes) -> dict[str, Any]:
 def clips(keep: Path | None) -> dict[str, Any]:
     """The clip encoded on each device, each file decoded on each; and how far the devices are apart."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    codecs = {device: Codec(device=device) for device in devices}
+    codecs = {device: Codec(device=device, style="faithful") for device in devices}
     files = {device: codec.encode_frames(fixed_clip(), effort=0) for device, codec in codecs.items()}
     if keep is not None:
         keep.write_bytes(files["cpu"])

@@ -206,6 +206,7 @@ def main() -> int:
     parser.add_argument("--bpp", type=float, default=WORKING_RATE, help="bits per pixel of all codecs")
     parser.add_argument("--codecs", default="x265,vvenc", help="columns between the original and tokcodec")
     parser.add_argument("--model", help="model name or weights file")
+    parser.add_argument("--style", default="auto", help="auto, faithful, vivid or a file; of tokcodec's decoder")
     parser.add_argument("--frames", type=int, help="only the first so many frames")
     parser.add_argument("--size", metavar="WxH", help="size to measure at; else that of each video")
     parser.add_argument("--width", type=int, default=480, help="wider pictures are scaled down for the sheet")
@@ -221,7 +222,7 @@ def main() -> int:
         print(text, file=sys.stderr, flush=True)
 
     try:
-        own, *others = make_codecs([OWN, *arguments.codecs.split(",")], model=arguments.model)
+        own, *others = make_codecs([OWN, *arguments.codecs.split(",")], model=arguments.model, style=arguments.style)
         absent = {codec.name: reason for codec in others if (reason := codec.absent())}
         for name, reason in absent.items():
             say(f"{name} is absent: {reason}")

@@ -75,10 +75,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", help="name or weights file; the default if not given")
+    parser.add_argument("--style", default="auto", help="auto, faithful, vivid or a file; of decoding")
     parser.add_argument("--effort", type=int, choices=range(4), default=DEFAULT_EFFORT, help="of encoding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    codec = Codec(model=arguments.model, device=arguments.device)
+    codec = Codec(model=arguments.model, device=arguments.device, style=arguments.style)
     print(f"tokcodec {__version__}, torch {torch.__version__}, {arguments.threads} threads, {codec.device}")
     print(f"{platform.processor() or platform.machine()}, {platform.system()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as folder:

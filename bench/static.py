@@ -333,6 +333,7 @@ def main() -> int:
     parser.add_argument("--model", help="model name or weights file")
     parser.add_argument("--entropy", default="auto")
     parser.add_argument("--prior", help="name or file; by default what comes with the model")
+    parser.add_argument("--style", default="auto", help="auto, faithful, vivid or a file; of tokcodec's decoder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     arguments = parser.parse_args()
@@ -340,7 +341,13 @@ def main() -> int:
     try:
         if arguments.plot is not None:
             check_matplotlib()
-        codec = Codec(model=arguments.model, device=arguments.device, entropy=arguments.entropy, prior=arguments.prior)
+        codec = Codec(
+            model=arguments.model,
+            device=arguments.device,
+            entropy=arguments.entropy,
+            prior=arguments.prior,
+            style=arguments.style,
+        )
         for path in arguments.sources:
             frames = read_clip(path, max_frames=arguments.frames if arguments.moving else 1).frames
             if not arguments.moving:

@@ -1227,9 +1227,9 @@ class Network:
 
 
 FIRST_PAIRS = """
-    81(0,0,0) 27(0,0,0) 9(0,0,0) 3(0,0,0) 27(1,0,0) 9(1,0,0) 3(1,0,0) 27(2,0,0) 9(2,0,0) 3(2,0,0) 4(0,1,0) 4(0,0,1)
-    2(0,1,0) 2(0,0,1) 1(1,0,0) 1(2,0,0) 1(0,0,0) 2(0,2,0) 2(0,0,2) 2(0,1,1) 1(0,1,0) 1(0,0,1) 1(0,1,1) 1(0,2,0)
-    1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1) 1(0,1,2) 1(0,4,0)
+    81(0,0,0) 27(0,0,0) 9(0,0,0) 3(0,0,0) 81(1,0,0) 27(1,0,0) 9(1,0,0) 3(1,0,0) 81(2,0,0) 27(2,0,0) 9(2,0,0) 3(2,0,0)
+    4(0,1,0) 4(0,0,1) 2(0,1,0) 2(0,0,1) 1(1,0,0) 1(2,0,0) 1(0,0,0) 2(0,2,0) 2(0,0,2) 2(0,1,1) 1(0,1,0) 1(0,0,1)
+    1(0,1,1) 1(0,2,0) 1(0,0,2) 1(0,3,0) 1(0,0,3) 1(0,2,1)
 """
 LATER_PAIRS = """
     4(0,0,0) 2(0,0,0) 2(0,1,0) 2(0,0,1) 2(1,0,0) 2(0,2,0) 2(0,0,2) 1(0,0,0) 1(0,1,0) 1(0,0,1) 1(1,0,0) 1(2,0,0)
@@ -1242,7 +1242,7 @@ Atom = tuple[int, int, int]
 def coefficients_of(signs: Floats, kept: Floats, *, first: bool) -> tuple[list[Atom], Floats]:
     """The atoms of a step, and the coefficient of each at every token (8.5)."""
     table = [tuple(map(int, re.findall(r"\d+", pair))) for pair in (FIRST_PAIRS if first else LATER_PAIRS).split()]
-    unit, exponent = (32, 20) if first else (48, 0)
+    unit, exponent = (32, 24) if first else (48, 0)
     ones = ((signs > 0) & (kept > 0)).astype(np.float32)
     b0, b1 = (ones[exponent + n] if exponent + n < len(ones) else 0 * ones[0] for n in (0, 1))
     places = [bit for bit in range(2 * len(table) + 2) if bit not in (exponent, exponent + 1)]

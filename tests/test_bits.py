@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokcodec.bits import decode_tokens, encode_tokens, tokens_crc32
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
-from tokcodec.probability import create_model
+from tokcodec.probability import create_model, mixing
 from tokcodec.probability.adaptive import AdaptiveModel
 from tokcodec.probability.interface import BitGroup, Checkerboard
 from tokcodec.probability.logistic import COUNT_MAX, LOG, SQUASH, STRETCH_MAX
@@ -393,6 +393,29 @@ def test_state_stays_bounded(pattern: str) -> None:
             assert counts.min() >= 1
             assert counts.sum(axis=0).max() <= COUNT_LIMIT + 1
         assert np.abs(mixer._weights).max() <= WEIGHT_LIMIT
+
+
+def test_it_does_not_matter_when_bits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def learned(most: int) -> list[np.ndarray]:
+        monkeypatch.setattr(mixing, "MOST_WAITING", most)
+        random = np.random.default_rng(5)
+        tables = [np.full((2, 3, 4), 8, dtype=np.int64), np.full((2, 1, 5), 8, dtype=np.int64)]
+        mixer = ContextMixer(
+            3,
+            [ContextTable(initial=tables[0]), ContextTable(initial=tables[1], slots_per_row=3)],
+            weights=np.full((3, 3), 20000),
+        )
+        for _ in range(4):
+            for slot in (0, 1, 2, 0, 2):
+                size = int(random.integers(0, 40))
+                contexts = [random.integers(0, cells, size) for cells in (4, 5)]
+                given, bits = random.integers(-900, 900, size, np.int32), random.integers(0, 2, size, np.uint8)
+                mixer.observe(slot, contexts, bits, mixer.probabilities(slot, contexts, given), given)
+            mixer.adapt()
+        return [*mixer._counts, mixer.weights]
+
+    for one, other in zip(learned(0), learned(1 << 18), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_a_model_is_frozen_within_a_step() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from variants import HYBRID
 
 from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS
 from tokcodec.motion_bits import expected_map
+from tokcodec.tokenizer import stream
 from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator
 from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, field_of_motion
+from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.hybrid import (
     EARLY,
@@ -30,12 +34,14 @@ from tokcodec.tokenizer.hybrid import (
     HybridEncoder,
 )
 from tokcodec.tokenizer.hybrid_motion import HybridMotion
+from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import displacements_of_maps
 from tokcodec.tokenizer.search import grey, search
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Past
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare, to_signed_unit
 from tokcodec.tokenizer.transform import MAX_BITS
+from tokcodec.tokenizer.trial import StepTrial
 from tokcodec.tokens import spread_levels
 from tokcodec.training.coded_motion import hybrid_displacements
 
@@ -301,3 +307,42 @@ def test_the_encoder_codes_the_last_frame_alone():
     changed = frames.clone()
     changed[:, :3] = 0
     assert torch.equal(encoder.step(changed, past)[0], z)
+
+
+def test_levels_of_first_steps_are_tried_with_the_bits_that_they_would_have(monkeypatch: pytest.MonkeyPatch):
+    model = prepare(small_model(replace(HYBRID, bits_per_token=MAX_BITS, level_bits=(0, 8, 24, MAX_BITS))), CPU)
+    frames = torch.from_numpy(clip(1, 64, 64))
+    pixels, slope = to_signed_unit(frames).unsqueeze(0), torch.tensor([2500.0])
+    encoder = model.encoder
+    assert isinstance(encoder, HybridEncoder)
+    tokens = signs(encoder.step(pixels, None, slope)[0])
+
+    def settled(kept: Tensor) -> Tensor:
+        return signs(encoder.settled(pixels, kept, slope))
+
+    def trial(settle: Callable[[Tensor], Tensor] | None) -> StepTrial:
+        cost = CodingCost(MAX_BITS, seldom=True)
+        return StepTrial(
+            model, tokens, None, frames, pixels=pixels, forecast=None, cost=cost, displacement=None, settle=settle
+        )
+
+    levels = np.array([[1, 3], [3, 1]], np.uint8)
+    with torch.inference_mode():
+        kept = trial(None).kept(levels)
+        shown = model.decoder.step(settled(kept), kept, None)[0][0, 0].clamp(-1, 1)
+        error = ((shown - pixels[0, 0]) * 127.5).square().mean(dim=0).sum()
+        found, blind = trial(settled).distortion(levels).sum(), trial(None).distortion(levels).sum()
+    assert found == pytest.approx(float(error), rel=1e-4)
+    assert blind != pytest.approx(found, rel=1e-3)
+    given: list[bool] = []
+
+    class Spy(StepTrial):
+        def __init__(self, *words: Any, **named: Any) -> None:
+            given.append(named["settle"] is not None)
+            super().__init__(*words, **named)
+
+    monkeypatch.setattr(stream, "StepTrial", Spy)
+    coder = StreamEncoder(model, RateDistortionAllocator(RateDistortionConfig(slope=2500.0)))
+    for frame in clip(5, 64, 64):
+        coder.push(frame)
+    assert given == [True, False]

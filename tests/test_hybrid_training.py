@@ -169,6 +169,38 @@ def test_levels_that_were_not_tried_fall_as_the_transform_does(
     np.testing.assert_array_equal(allocator.choose(Trial()), [chosen])
 
 
+@pytest.mark.parametrize(("gain", "chosen"), [(27.0, 0), (29.0, 1)])
+def test_bits_of_later_steps_count_less_than_is_expected_of_them(gain: float, chosen: int):
+    """A block of 2 bits and a token of 0.8 for 1 are worth 28 at a lambda of 10; first steps ask for other levels."""
+
+    class Trial:
+        geometry = HYBRID.geometry
+        frames, transform = 4, True
+        tokens = np.full((1, 1), 16)
+
+        def __init__(self, *, first: bool) -> None:
+            self.first, self.asked = first, [0]
+
+        def coded_bits(self, levels: int) -> np.ndarray:
+            return np.arange(levels, dtype=float)[:, None, None]
+
+        def linear(self, levels: int) -> np.ndarray:
+            return np.array([100.0, *[100 - gain] * (levels - 1)])[:, None, None]
+
+        def distortions(self, levels: list[int]) -> np.ndarray:
+            self.asked = list(levels)
+            return np.array([5e4 - gain * (level > 0) for level in levels])[:, None, None]
+
+        def distortion(self, levels: np.ndarray) -> np.ndarray:
+            raise AssertionError("nothing is calm")
+
+    config = RateDistortionConfig(slope=10.0, first_weight_of_transform=1.0)
+    assert RateDistortionAllocator(config).choose(Trial(first=False)).tolist() == [[chosen]]
+    first = Trial(first=True)
+    assert RateDistortionAllocator(config).choose(first).tolist() == [[1]], "all there is to go on from"
+    assert first.asked == [1, 6]
+
+
 def run(tmp_path: Path, *, adversarial: float = 0.0, frames: int = 1) -> Trainer:
     phase = Phase(share=1.0, frames=frames, side=32, batch=1, stage="nested")
     config = TrainConfig(

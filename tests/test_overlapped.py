@@ -60,6 +60,14 @@ def test_blocks_and_pixels_give_the_same(rows: int, columns: int, reach: int):
         torch.testing.assert_close(moved(picture[one], vectors[one]), by_blocks[one], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("band", [2, 4])
+def test_bands_of_blocks_fit_together(band: int, monkeypatch: pytest.MonkeyPatch):
+    picture, vectors = noise(19, 6), vectors_of(19, 6, 60)
+    at_once = moved(picture, vectors)
+    monkeypatch.setattr(overlapped, "BAND", band)
+    torch.testing.assert_close(moved(picture, vectors), at_once, atol=1e-6, rtol=0)
+
+
 @SIZES
 @REACHES
 def test_the_decoder_of_the_specification_moves_alike(rows: int, columns: int, reach: int):
@@ -183,7 +191,7 @@ def test_several_pictures_of_one_add_their_gradients():
 
 def test_what_decoding_leaves_behind_serves_in_training():
     """Tensors that are made in inference mode cannot be saved for a backward pass; those that are kept need not be."""
-    for cache in (overlapped._window, overlapped._share):
+    for cache in (overlapped._window, overlapped._edge):
         cache.cache_clear()
     picture, vectors = noise(3, 4), vectors_of(3, 4, 9)
     displacement = displacement_of_map(vectors, 3, 4)

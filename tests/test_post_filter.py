@@ -116,13 +116,13 @@ def test_weights_round_trip_and_refusals(tmp_path: Path):
 
 
 def test_styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Faithful by default; the filter of the file's tokenizer, by name or as a file, changes pictures."""
+    """By default and as vivid, by name or as a file, through the filter; faithful as the decoder has it."""
     path = install(tmp_path, monkeypatch)
     data = encoded()
     faithful, vivid = decoded(data, "faithful"), decoded(data, "vivid")
     assert faithful.shape == vivid.shape == FRAMES.shape
     assert (faithful != vivid).any()
-    assert np.array_equal(Codec(device="cpu").decode_frames(data).frames, faithful)
+    assert np.array_equal(Codec(device="cpu").decode_frames(data).frames, vivid)
     for style in ("tiny-vivid", str(path)):
         assert np.array_equal(decoded(data, style), vivid), style
     with pytest.raises(ModelError, match="no style 'garish'"):
@@ -137,6 +137,7 @@ def test_a_filter_of_another_tokenizer_is_not_taken(tmp_path: Path, monkeypatch:
     data = encoded()
     with pytest.raises(ModelError, match="no post-filter for this file's tokenizer"):
         decoded(data, "vivid")
+    assert np.array_equal(decoded(data, "auto"), decoded(data, "faithful"))
     assert choose_post_filter("faithful", tokenizer=tiny_model.SHA256) is None
 
 
@@ -165,7 +166,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_benchmark_tells_styles_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     install(tmp_path, monkeypatch)
-    faithful, vivid = make_tokcodec(entropy="adaptive"), make_tokcodec(entropy="adaptive", style="vivid")
+    faithful, vivid = (make_tokcodec(entropy="adaptive", style=style) for style in ("faithful", "vivid"))
     assert (faithful.style, vivid.style) == ("faithful", "vivid")
     assert vivid.settings() != faithful.settings()
     assert "post_filter" not in faithful.settings()[0]
@@ -188,12 +189,13 @@ def clips(count: int = 2, size: tuple[int, int] = (72, 80)) -> list[CodedClip]:
 def test_crops_of_both_lie_in_the_same_place():
     ramp = np.arange(72 * 80).reshape(1, 72, 80, 1) % 251 + np.zeros((2, 1, 1, 3), int)
     clip = CodedClip(ramp.astype(np.uint8), (ramp + 4).astype(np.uint8), 1)
-    coded, original = CropSampler([clip], seed=0).draw(8, 64)
+    coded, original, quality = CropSampler([clip], seed=0).draw(8, 64)
     assert coded.shape == original.shape == (8, 3, 64, 64)
     torch.testing.assert_close(original - coded, torch.full_like(coded, 4 / 127.5), atol=1e-5, rtol=0)
-    small, _ = CropSampler(clips(1, (70, 90)), seed=0).draw(2, 128)
+    assert quality.tolist() == [1] * 8
+    small, _, _ = CropSampler(clips(1, (70, 90)), seed=0).draw(2, 128)
     assert small.shape == (2, 3, 64, 64), "no larger than the clip, and a multiple of 8"
-    again, _ = CropSampler([clip], seed=0).draw(8, 64)
+    again, _, _ = CropSampler([clip], seed=0).draw(8, 64)
     assert torch.equal(again, coded)
     with pytest.raises(MediaError):
         CropSampler([], seed=0)
@@ -212,7 +214,7 @@ def test_it_learns_what_was_lost(tmp_path: Path):
     for _ in range(120):  # and not minutes, of which a busy machine makes less
         trainer._update(sampler, 100.0)
     trainer.run(sampler, max_minutes=0.001, total_minutes=100.0, log=lines.append)
-    coded, original = CropSampler(clips(), seed=9).draw(8, 64)
+    coded, original, _ = CropSampler(clips(), seed=9).draw(8, 64)
     with torch.inference_mode():
         shown = trainer.averaged()(coded)
     assert (shown - original).square().mean() < 0.7 * (coded - original).square().mean()
@@ -263,11 +265,34 @@ def test_a_discriminator_may_learn_alongside(tmp_path: Path):
     assert again._adversary.updates == trainer.step
 
 
-def test_choices_that_cannot_be():
+def test_choices_that_cannot_be(tmp_path: Path):
     with pytest.raises(UsageError):
         PostFilterTrainConfig(side=60)
     with pytest.raises(UsageError):
         PostFilterTrainConfig(batch=0)
+    for factors in ((1.0,) * 5, (1.0,) * 5 + (-0.1,), (1.0,) * 5 + (float("nan"),)):
+        with pytest.raises(UsageError, match="by_quality"):
+            PostFilterTrainConfig(by_quality=factors)
+    run = called("train-post-filter", "--out", tmp_path, "--lpips-by-quality", "1,2,three")
+    assert run.returncode == 2
+    assert b"1,2,three" in run.stderr
+
+
+def test_distances_count_by_the_quality_of_their_crop(tmp_path: Path):
+    torch.manual_seed(0)
+    alex = Lpips(ALEX).requires_grad_(False)
+    parts, shown = [], smooth(8, 8).expand(3, -1, -1, -1)
+    for factors in ((1.0,) * 6, (0.5, 2.0, 0.0, 1.0, 1.0, 1.0)):
+        train = PostFilterTrainConfig(alex=0.7, vgg=0.0, by_quality=factors)
+        trainer = PostFilterTrainer(
+            SMALL, train, checkpoint=tmp_path / "none.pt", device=torch.device("cpu"), alex=alex, vgg=None
+        )
+        quality = torch.tensor([1, 2, 3])
+        found = trainer._lpips(shown, torch.zeros_like(shown), torch.tensor(factors)[quality - 1])
+        assert found is not None
+        parts.append(float(found))
+    each = float(alex(shown[:1], torch.zeros_like(shown[:1])))
+    assert parts == pytest.approx([0.7 * each, 0.7 * each * 2.5 / 3])
 
 
 def test_gradients_that_are_not_finite_change_nothing(tmp_path: Path):
@@ -277,9 +302,9 @@ def test_gradients_that_are_not_finite_change_nothing(tmp_path: Path):
     )
 
     class Broken(CropSampler):
-        def draw(self, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-            coded, original = super().draw(count, side)
-            return coded, original * float("nan")
+        def draw(self, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            coded, original, quality = super().draw(count, side)
+            return coded, original * float("nan"), quality
 
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     broken = Broken(clips(), seed=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -87,8 +89,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *codecs: FakeCodec) -> None:
-    monkeypatch.setattr(rerun, "make_codecs", lambda names: [one for one in codecs if one.name in names])
+def use(monkeypatch: pytest.MonkeyPatch, *codecs: FakeCodec) -> list[str]:
+    """Gives the styles that are asked for."""
+    styles: list[str] = []
+
+    def make(names: Sequence[str], *, style: str) -> list[FakeCodec]:
+        styles.append(style)
+        return [one for one in codecs if one.name in names]
+
+    monkeypatch.setattr(rerun, "make_codecs", make)
+    return styles
 
 
 def wanted(place: Path, *rates: float) -> Rerun:
@@ -154,3 +164,19 @@ def test_what_cannot_be_compared_is_refused(place: Path, monkeypatch: pytest.Mon
     make_video(place / "clips" / "apple.mp4", size=SIZE, count=FRAMES + 1)
     with pytest.raises(MediaError, match="not the clip that was measured"):
         plan_rerun(place / "results", wanted(place, rate))
+
+
+@pytest.mark.parametrize(("post_filter", "style"), [(None, "faithful"), ("0123456789ab", "auto")])
+def test_pictures_are_shown_as_they_were_measured(
+    place: Path, monkeypatch: pytest.MonkeyPatch, post_filter: str | None, style: str
+):
+    results = place / "results" / "results.jsonl"
+    records = [json.loads(line) for line in results.read_text().splitlines()]
+    for line in records:
+        if line["codec"] == "tokcodec" and post_filter:
+            line["setting"]["post_filter"] = post_filter
+    results.write_text("".join(json.dumps(line) + "\n" for line in records))
+    styles = use(monkeypatch, FIXED, SEARCHED)
+    with contextlib.suppress(UsageError):  # these codecs know of no filter
+        plan_rerun(place / "results", wanted(place, 8 * FIXED.size({"quality": -2}) / PIXELS))
+    assert styles == [style]

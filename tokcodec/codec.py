@@ -33,7 +33,7 @@ from tokcodec.results import CodecResult, DecodedVideo, result_of
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.stream import choose_device
-from tokcodec.weights import FAITHFUL, choose_post_filter, default_entry, find_by_name
+from tokcodec.weights import AUTO_STYLE, choose_post_filter, default_entry, find_by_name
 
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
@@ -52,8 +52,8 @@ class Codec:
         prior: Name or path of the weights of a prior, to encode and to decode with, and to conceal by; None takes
             those that are installed.
         style: How decoded pictures are shown: "faithful" as the decoder has them, "vivid" through the post-filter that
-            comes with the tokenizer, which is sharper and a little farther from the original; or the path of a
-            post-filter's `.safetensors` file. Tokens do not depend on it.
+            comes with the tokenizer, which is sharper and a little farther from the original, "auto" as "vivid" where
+            there is one; or the path of a post-filter's `.safetensors` file. Tokens do not depend on it.
 
     Raises:
         ModelError: No such model, or its weights are damaged.
@@ -68,7 +68,7 @@ class Codec:
         device: str = "auto",
         entropy: str = AUTO,
         prior: str | Path | None = None,
-        style: str | Path = FAITHFUL,
+        style: str | Path = AUTO_STYLE,
     ) -> None:
         self.device, self._style = choose_device(device), str(style)
         self._entry = default_entry() if model is None else find_by_name(model)

@@ -243,13 +243,8 @@ class MotionTraversal:
             if not open_.size:
                 break
             length[open_] += 1
-        magnitude = np.ones(at.size, np.int32)
-        for bit in range(int(length.max(initial=0))):
-            open_ = np.flatnonzero(length > bit)
-            wanted = (size[open_] >> (length[open_] - bit - 1)) & 1
-            bits = coder.code(wanted.astype(np.uint8), np.full(open_.size, HALF, np.int32))
-            magnitude[open_] = 2 * magnitude[open_] + bits
         result = np.zeros(differs.size, np.int32)
+        magnitude = _code_magnitudes(coder, size, length)
         result[at] = np.where(positive, magnitude, -magnitude)
         return result
 
@@ -267,3 +262,17 @@ class MotionTraversal:
         found = coder.code(bits.astype(np.uint8), probabilities)
         mixer.observe(slot, contexts, found, probabilities)
         return found
+
+
+def _code_magnitudes(coder: _Coder, size: NDArray[np.int32], length: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Codes the bits of magnitudes that follow their first one, from above, those of one place after the other."""
+    magnitude = np.ones(size.size, np.int32)
+    longer = [np.flatnonzero(length > place) for place in range(int(length.max(initial=0)))]
+    if not longer:
+        return magnitude
+    wanted = [size[cells] >> (length[cells] - place - 1) & 1 for place, cells in enumerate(longer)]
+    every = np.concatenate(wanted).astype(np.uint8)
+    bits = coder.code(every, np.full(every.size, HALF, np.int32))
+    for cells, part in zip(longer, np.split(bits, np.cumsum([cells.size for cells in longer[:-1]])), strict=True):
+        magnitude[cells] = 2 * magnitude[cells] + part
+    return magnitude

@@ -10,7 +10,7 @@ from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT, Codec
 from tokcodec.pipeline import Progress
 from tokcodec.rate import Rate
 from tokcodec.results import CodecResult
-from tokcodec.weights import FAITHFUL
+from tokcodec.weights import AUTO_STYLE
 
 
 def encode(
@@ -61,7 +61,7 @@ def decode(
     weights: str | Path | None = None,
     device: str = "auto",
     prior: str | Path | None = None,
-    style: str | Path = FAITHFUL,
+    style: str | Path = AUTO_STYLE,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,

@@ -44,7 +44,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     entropy: Entropy = "auto",
     prior: Prior = None,
-    style: Style = "faithful",
+    style: Style = "auto",
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Tasks at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of every codec.")] = 1,
     engine: Annotated[

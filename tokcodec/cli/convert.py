@@ -174,7 +174,7 @@ def decode(
         bool, typer.Option("--conceal", help="Fill in what is lost, from what comes before it.")
     ] = False,
     forecast: Forecast = False,
-    style: Style = "faithful",
+    style: Style = "auto",
     weights: Weights = None,
     prior: Prior = None,
     device: Device = "auto",
@@ -247,6 +247,7 @@ def demo(
         typer.Option("--out", metavar="DIR", help="Where the files go; tokcodec-demo, or -2, -3 ... beside it."),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.2, max=60.0, help="Length of the clip.")] = 3.0,
+    style: Style = "auto",
     device: Device = "auto",
     json_results: Json = False,
     quiet: Quiet = False,
@@ -257,7 +258,7 @@ def demo(
     from tokcodec.codec import Codec
     from tokcodec.demo import free_folder, run_demo
 
-    result = run_demo(folder or free_folder(), Codec(device=device), seconds=seconds)
+    result = run_demo(folder or free_folder(), Codec(device=device, style=style), seconds=seconds)
     encoded, decoded = result.encoded, result.decoded_result
     raw_bytes = 3 * encoded.frames * encoded.width * encoded.height
     values = {

@@ -43,7 +43,7 @@ def evaluate(
     entropy: Entropy = "auto",
     prior: Prior = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
-    style: Style = "faithful",
+    style: Style = "auto",
     frames: Annotated[
         int | None, typer.Option("--frames", metavar="N", min=1, help="Only the first N frames of each clip.")
     ] = None,

@@ -50,8 +50,9 @@ Style = Annotated[
     str,
     typer.Option(
         "--style",
-        metavar="faithful|vivid|FILE",
-        help="Pictures as the decoder has them, or sharper and a little farther from the original.",
+        metavar="auto|faithful|vivid|FILE",
+        help="Pictures as the decoder has them (faithful), or sharper and a little farther from the original (vivid, "
+        "and auto where the model has a filter for that).",
     ),
 ]
 Forecast = Annotated[

@@ -17,6 +17,7 @@ from tokcodec.cli.options import (
     Json,
     Prior,
     Quiet,
+    Style,
     Verbose,
     Weights,
     checked_output,
@@ -44,6 +45,7 @@ def predict(
     forecast: Forecast = False,
     prior: Prior = None,
     weights: Weights = None,
+    style: Style = "auto",
     device: Device = "auto",
     force: Force = False,
     json_results: Json = False,
@@ -98,7 +100,7 @@ def predict(
             from tokcodec.codec import Codec
 
             place.seek(0)
-            decoded = Codec(weights=weights, device=device, prior=prior).decode(
+            decoded = Codec(weights=weights, device=device, prior=prior, style=style).decode(
                 place, sink, start_seconds=result.start_seconds if only else 0.0, audio=not only, force=force
             )
             notes += decoded.notes

@@ -17,6 +17,7 @@ from tokcodec.cli.options import (
     Json,
     Prior,
     Quiet,
+    Style,
     Verbose,
     Weights,
     checked_output,
@@ -94,6 +95,7 @@ def tokens(
     entropy: Entropy = "auto",
     prior: Prior = None,
     weights: Weights = None,
+    style: Style = "auto",
     device: Device = "auto",
     force: Force = False,
     json_results: Json = False,
@@ -135,7 +137,7 @@ def tokens(
         else:
             from tokcodec.codec import Codec
 
-            Codec(weights=weights, device=device, prior=prior).decode(data, target, force=force)
+            Codec(weights=weights, device=device, prior=prior, style=style).decode(data, target, force=force)
     shape = tuple(int(size) for size in arrays["indices"].shape)
     values = {"steps": shape[0], "rows": shape[1], "columns": shape[2], "chunks": len(arrays["chunk_frames"])}
     line = f"{shape[0]} steps of {shape[1]} x {shape[2]}, in {values['chunks']} chunks"

@@ -9,6 +9,7 @@ import typer
 
 from tokcodec.cli.app import app
 from tokcodec.cli.options import Device, Json, Quiet, Verbose, console_of
+from tokcodec.errors import UsageError
 
 
 @app.command(name="train-post-filter", short_help="Train what makes decoded pictures sharper.")
@@ -49,6 +50,9 @@ def train_post_filter(
     lpips: Annotated[float, typer.Option("--lpips", min=0.0, help="Weight of LPIPS; 0 needs no backbones.")] = 1.0,
     alex: Annotated[float, typer.Option("--alex", min=0.0, help="Weight of AlexNet in LPIPS.")] = 0.3,
     vgg: Annotated[float, typer.Option("--vgg", min=0.0, help="Weight of VGG16 in LPIPS.")] = 0.9,
+    by_quality: Annotated[
+        str, typer.Option("--lpips-by-quality", metavar="F,F,F,F,F,F", help="Factors of LPIPS at quality 1 to 6.")
+    ] = "1,1,1,1,1,1",
     adversarial: Annotated[
         float, typer.Option("--adversarial", min=0.0, help="Weight of a discriminator that learns alongside.")
     ] = 0.0,
@@ -87,6 +91,7 @@ def train_post_filter(
             weights=LossWeights(l1=l1, mse=mse, lpips=lpips, adversarial=adversarial),
             alex=alex,
             vgg=vgg,
+            by_quality=_factors(by_quality),
         ),
         model=model,
         exclude=exclude or [],
@@ -96,3 +101,10 @@ def train_post_filter(
         log=console.note,
     )
     console.result({"post_filter": str(entry.path), "sha256": entry.sha256}, [("post-filter", str(entry.path))])
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(factor) for factor in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--lpips-by-quality takes numbers with commas between them, not {text!r}") from error

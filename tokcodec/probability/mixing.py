@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,11 @@ RATE_BIAS = 8
 """Added to the number of bits over which a gradient is averaged, so that few bits move little."""
 
 
+MOST_WAITING = 1 << 18
+"""Bits that wait to be counted, at most, beside one group, which itself counts as some."""
+GROUP_SIZE = 32
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContextTable:
     """One table of counts that a mixer reads.
@@ -39,6 +45,16 @@ class ContextTable:
 
     initial: NDArray[np.int64]
     slots_per_row: int = 1
+
+
+class _Group(NamedTuple):
+    """Bits that were coded together."""
+
+    slot: int
+    contexts: Sequence[NDArray[np.int64]]
+    bits: NDArray[np.uint8]
+    errors: NDArray[np.float64]
+    given: NDArray[np.int32] | None
 
 
 class ContextMixer:
@@ -64,12 +80,14 @@ class ContextMixer:
         self._centre = 2 * STRETCH_MAX * self._weights.shape[1] + 1
         reach = np.arange(-self._centre, self._centre + 1)
         self._squash = SQUASH[reach.clip(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX]
-        # What was seen since the last adaptation: bits and prediction errors of each slot and cell.
+        # What was seen since the last adaptation: numbers of bits, and prediction errors, of each slot and cell.
         cells = [table.initial.shape[2] for table in tables]
         self._bits_seen = np.zeros(slots, dtype=np.int64)
-        self._seen = [np.zeros((slots, 2, size), dtype=np.int64) for size in cells]
+        self._seen = [np.zeros((slots, size, 2), dtype=np.int64) for size in cells]
         self._errors = [np.zeros((slots, size), dtype=np.float64) for size in cells]
-        self._given_gradient = np.zeros(slots, dtype=np.int64)
+        self._given_gradient = np.zeros(slots, dtype=np.float64)
+        self._waiting: list[_Group] = []
+        self._bits_waiting = 0
         self._refresh()
 
     @property
@@ -116,37 +134,54 @@ class ContextMixer:
         given: NDArray[np.int32] | None = None,
     ) -> None:
         """Takes in coded bits; the tables follow at the next `adapt`."""
-        self._bits_seen[slot] += bits.size
-        errors = bits * 65536.0
+        if not bits.size:
+            return
+        errors = bits.astype(np.float64)
+        errors *= 65536.0
         errors -= probabilities
-        ones = bits.astype(np.intp)
-        for context, seen, sums in zip(contexts, self._seen, self._errors, strict=True):
-            cells = sums.shape[1]
+        self._waiting.append(_Group(slot, contexts, bits, errors, given))
+        self._bits_waiting += bits.size + GROUP_SIZE
+        if self._bits_waiting > MOST_WAITING:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what waits, all groups at once: most are small, and there are many."""
+        if not self._waiting:
+            return
+        sizes = [group.bits.size for group in self._waiting]
+        slots = np.repeat([group.slot for group in self._waiting], sizes)
+        errors = np.concatenate([group.errors for group in self._waiting])
+        bits = np.concatenate([group.bits for group in self._waiting])
+        self._bits_seen += np.bincount(slots, minlength=self._slots)
+        for k, (seen, sums) in enumerate(zip(self._seen, self._errors, strict=True)):
+            places = slots * sums.shape[1] + np.concatenate([group.contexts[k] for group in self._waiting])
             # Sums of integers below 2**53: exact in float64, in any order.
-            sums[slot] += np.bincount(context, weights=errors, minlength=cells)
-            both = np.bincount(context + cells * ones, minlength=2 * cells)
-            seen[slot] += both.reshape(2, cells)
-        if given is not None:
-            self._given_gradient[slot] += int((errors * given).sum())  # below 2**53, so exact in any order
+            sums += np.bincount(places, weights=errors, minlength=sums.size).reshape(sums.shape)
+            seen += np.bincount(2 * places + bits, minlength=seen.size).reshape(seen.shape)
+        given = [group.given for group in self._waiting if group.given is not None]
+        if given:
+            errors *= np.concatenate(given)
+            self._given_gradient += np.bincount(slots, weights=errors, minlength=self._slots)
+        self._waiting, self._bits_waiting = [], 0
 
     def adapt(self) -> None:
         """Updates weights, then counts, from all the bits since the last call (spec section 7.6)."""
+        self._count()
         if not self._bits_seen.any():
             return
         divisors = RATE_DIVISOR * (self._bits_seen + RATE_BIAS)
         tables = zip(self._counts, self._sharing, self._seen, self._errors, self._stretch, strict=True)
         for k, (counts, sharing, seen, errors, stretch) in enumerate(tables):
             self._weights[:, k] += (errors.astype(np.int64) * stretch).sum(axis=1) // divisors
-            shape = (-1, sharing, *seen.shape[1:])
-            counts += COUNT_STEP * seen.reshape(shape).sum(axis=1).swapaxes(0, 1)
+            counts += COUNT_STEP * seen.reshape(-1, sharing, *seen.shape[1:]).sum(axis=1).transpose(2, 0, 1)
             total = counts[0] + counts[1]
             over = total > COUNT_LIMIT
             counts[:, over] = np.maximum(counts[:, over] * COUNT_LIMIT // total[over], 1)
             seen.fill(0)
             errors.fill(0.0)
         if self._weights.shape[1] > len(self._counts):
-            self._weights[:, -1] += self._given_gradient // divisors
-            self._given_gradient.fill(0)
+            self._weights[:, -1] += self._given_gradient.astype(np.int64) // divisors
+            self._given_gradient.fill(0.0)
         self._weights.clip(-WEIGHT_LIMIT, WEIGHT_LIMIT, out=self._weights)
         self._bits_seen.fill(0)
         self._refresh()

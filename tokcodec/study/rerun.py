@@ -18,6 +18,7 @@ from tokcodec.bench.tracks import MOST_FAILURES
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.study.make import MakeSettings, Source, study_maker
 from tokcodec.study.plan import Study
+from tokcodec.weights import AUTO_STYLE, FAITHFUL
 
 FARTHEST = 1.5
 """A codec with a few fixed rates takes part where one of them is within this factor of the rate asked for."""
@@ -202,7 +203,9 @@ def plan_rerun(folder: Path, rerun: Rerun) -> RerunPlan:
         MediaError: The results or the dataset cannot be read, or are not of one another.
     """
     records = load_results(folder).records
-    codecs = {codec.name: codec for codec in make_codecs(rerun.codecs)}
+    filtered = any(record.setting.get("post_filter") for record in records)
+    made = make_codecs(rerun.codecs, style=AUTO_STYLE if filtered else FAITHFUL)
+    codecs = {codec.name: codec for codec in made}
     for name, codec in codecs.items():
         if reason := codec.absent():
             raise UsageError(f"{name} is not on this machine: {reason}")

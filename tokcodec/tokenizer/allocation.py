@@ -114,6 +114,8 @@ CALM = 0.8
 """A block is calm whose error without bits was there a step before, but for a fifth."""
 CALM_SHARE = 0.2
 """Of the blocks of a step, from which on it is worth the time to decode it as it was decided."""
+CODED_SHARE = 0.8
+"""Of what bits of a transform are expected to cost in later steps, what the prior makes of it: by measurement."""
 TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 """Levels that are decoded at each effort, of first steps the highest one too; effort 0 tries nothing. With a transform
 a few more of first steps, and of later ones none but 0 at effort 1 (0.015 dB worse than the highest as well, and than
@@ -175,7 +177,7 @@ class RateDistortionAllocator:
             wanted = {*config.tried, top} if trial.first else set(config.tried)
         else:
             more = set(config.tried) if thorough else set()
-            wanted = (more - {0}) | {1, 4, 8, top} if trial.first else more | {top} if more else {0}
+            wanted = (more - {0}) | {1, 6, 9, top} if trial.first else more | {top} if more else {0}
         tried = sorted({min(level, top) for level in wanted})
         error = np.maximum(trial.distortions(tried), 1.0)
         bits = table[: tried[-1] + 1] if linear is None else table
@@ -191,6 +193,8 @@ class RateDistortionAllocator:
             stays = np.clip(self._left * trial.frames / expected[0], 0.0, 0.95)
             weight = (1 - stays**config.horizon) / (1 - stays)
         coded = trial.coded_bits(len(bits))
+        if linear is not None and not trial.first:
+            coded *= CODED_SHARE
         coded[1:] += config.block_bits
         cost = weight * expected + config.slope * coded
         if trial.first:

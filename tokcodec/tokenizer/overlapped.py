@@ -128,45 +128,47 @@ def _plane(vectors: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _window(device: torch.device) -> Tensor:
-    """Weights of a block's pixels, three colours each: `(32, 96)`."""
+    """Weights of a block's pixels, three colours each: `(32, 1, 96)`."""
     up = (torch.arange(2 * OVERLAP, device=device) + 0.5) / (2 * OVERLAP)
     ramp = torch.cat([up, up.flip(0)])
-    return (ramp.view(-1, 1) * ramp).repeat_interleave(3, dim=1)
+    return (ramp.view(-1, 1) * ramp).repeat_interleave(3, dim=1).unsqueeze(1)
 
 
 @functools.lru_cache(maxsize=8)
-def _share(length: int, blocks: int, device: torch.device) -> Tensor:
-    """One over the sum of the weights that blocks have at each place: more than 1 at the ends only."""
-    place = torch.arange(length, device=device)
-    found = torch.ones(length, device=device)
-    outside = (place < OVERLAP) | (place >= blocks * BLOCK - OVERLAP)
-    edge = torch.minimum(place, blocks * BLOCK - 1 - place)
-    return torch.where(outside, 1 / (0.5 + (edge + 0.5) / BLOCK), found)
+def _edge(device: torch.device) -> Tensor:
+    """One over the sum of the weights at the first places of a picture, up to the middle of a block: `(8,)`."""
+    return 1 / (0.5 + (torch.arange(OVERLAP, device=device) + 0.5) / BLOCK)
 
 
 def _by_blocks(framed: Tensor, vectors: Tensor, height: int, width: int) -> Tensor:
-    """Block by block, which is fast."""
-    batch, _, tall, wide, colours = framed.shape
+    """Block by block, which is fast: every second block of every second row at once, for these touch and do not
+    overlap."""
+    batch, _, framed_height, framed_width, colours = framed.shape
     rows, columns = vectors.shape[2:]
-    line = wide * colours
+    line = framed_width * colours
     lines = framed.as_strided(
-        (batch, 4, tall, wide - _SIDE + 1, _SIDE * colours), (4 * tall * line, tall * line, line, colours, 1)
+        (batch, 4, framed_height, framed_width - _SIDE + 1, _SIDE * colours),
+        (4 * framed_height * line, framed_height * line, line, colours, 1),
     )
     device = framed.device
     y = torch.arange(rows, device=device).view(-1, 1) * BLOCK - OVERLAP + (vectors[:, 1] >> 1)
     x = torch.arange(columns, device=device) * BLOCK - OVERLAP + (vectors[:, 0] >> 1)
     y, x = y.clamp(-_SIDE, height) + _SIDE, x.clamp(-_SIDE, width) + _SIDE
     number = torch.arange(batch, device=device).view(-1, 1, 1, 1)
-    down, plane = torch.arange(_SIDE, device=device), _plane(vectors)
-    total = framed.new_zeros(batch, rows + 1, columns + 1, BLOCK, BLOCK * colours)
+    down, plane = torch.arange(_SIDE, device=device).view(-1, 1), _plane(vectors)
+    total = framed.new_zeros(batch, (rows + 1) * BLOCK, (columns + 1) * BLOCK * colours)
     for top in range(0, rows, BAND):  # or large pictures would take gigabytes
-        band = slice(top, min(top + BAND, rows))
-        places = number, plane[:, band, :, None], y[:, band, :, None] + down, x[:, band, :, None]
-        parts = lines[places].mul_(_window(device)).view(batch, -1, columns, 2, BLOCK, 2, BLOCK * colours)
-        for below in (0, 1):
-            for after in (0, 1):
-                rows_of = slice(band.start + below, band.stop + below)
-                total[:, rows_of, after : after + columns] += parts[:, :, :, below, :, after]
-    whole = total.permute(0, 1, 3, 2, 4).reshape(batch, (rows + 1) * BLOCK, (columns + 1) * BLOCK, colours)
-    cut = whole[:, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width].permute(0, 3, 1, 2)
-    return cut * (_share(height, rows, device).view(-1, 1) * _share(width, columns, device))
+        for row in range(top, min(top + 2, rows)):
+            for column in range(min(2, columns)):
+                rows_of, columns_of = slice(row, min(top + BAND, rows), 2), slice(column, None, 2)
+                at = [values[:, rows_of, None, columns_of] for values in (plane, y, x)]
+                taken = lines[number, at[0], at[1] + down, at[2]]  # (N, rows, 32, columns, 96)
+                tall, wide = taken.shape[1] * _SIDE, taken.shape[3] * _SIDE * colours
+                there = total.narrow(1, row * BLOCK, tall).narrow(2, column * BLOCK * colours, wide)
+                there.unflatten(1, (-1, _SIDE)).unflatten(3, (-1, _SIDE * colours)).addcmul_(taken, _window(device))
+    whole = total.unflatten(2, (-1, colours))
+    for dim, blocks in ((1, rows), (2, columns)):
+        whole.narrow(dim, OVERLAP, OVERLAP).mul_(_edge(device).view(-1, *[1] * (3 - dim)))
+        whole.narrow(dim, blocks * BLOCK, OVERLAP).mul_(_edge(device).flip(0).view(-1, *[1] * (3 - dim)))
+    cut: Tensor = whole[:, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width].permute(0, 3, 1, 2)
+    return cut

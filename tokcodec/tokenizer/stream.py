@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -188,6 +188,7 @@ class StreamEncoder:
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
             z, self._state = self._model.encoder.step(pixels, past, slope)
             forecast = None if past is None else past.forecast
+            settle = self._settling(pixels, slope) if past is None else None
             trial = StepTrial(
                 self._model,
                 signs(z),
@@ -197,14 +198,13 @@ class StreamEncoder:
                 forecast=forecast,
                 cost=self._cost,
                 displacement=self._displacement,
+                settle=settle,
             )
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
         with _memory_errors():
-            if isinstance(self._model.encoder, HybridEncoder) and past is None:
-                z = self._model.encoder.settled(pixels, kept, slope)
-            tokens = self._refined(z, kept, pixels)
+            tokens = self._refined(z, kept, pixels) if settle is None else settle(kept)
             self._sent = tokens, kept
             if self._model.config.hybrid:
                 self._finish_hybrid(tokens, kept, pixels)
@@ -214,6 +214,13 @@ class StreamEncoder:
         if self._vectors is None:
             self._vectors = np.zeros((*self.geometry.motion_blocks(*indices.shape), 2), np.int16)
         return TokenStep(indices=indices, levels=levels, vectors=self._vectors)
+
+    def _settling(self, pixels: Tensor, slope: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Of a hybrid's first step, the tokens for a mask of kept bits."""
+        encoder = self._model.encoder
+        if not isinstance(encoder, HybridEncoder):
+            return None
+        return lambda kept: signs(encoder.settled(pixels, kept, slope))
 
     def _refined(self, z: Tensor, kept: Tensor, pixels: Tensor) -> Tensor:
         decoder = self._model.decoder

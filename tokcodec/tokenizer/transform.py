@@ -26,7 +26,7 @@ PEAK = 127.5
 """Amplitudes are in 8-bit values, pixels in [-1, 1]."""
 EXPONENT_BITS = 2
 """Each token doubles its amplitudes as often as these bits say."""
-EXPONENT_AT = {True: 20, False: 0}
+EXPONENT_AT = {True: 24, False: 0}
 """The first of them, in a chunk's first step and in later ones."""
 UNITS = {True: 32.0, False: 48.0}
 """Amplitudes at exponent 0, of a chunk's first step and of later ones, in the orthonormal basis."""
@@ -56,10 +56,10 @@ class Atom(NamedTuple):
 _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 _GREY = Atom(0, 0, 0)
 _FIRST = (
-    *((81, 0, 0, 0), (27, 0, 0, 0), (9, 0, 0, 0), (3, 0, 0, 0), (27, 1, 0, 0), (9, 1, 0, 0), (3, 1, 0, 0)),
-    *((27, 2, 0, 0), (9, 2, 0, 0), (3, 2, 0, 0), (4, 0, 1, 0), (4, 0, 0, 1), (2, 0, 1, 0), (2, 0, 0, 1), (1, 1, 0, 0)),
-    *((1, 2, 0, 0), (1, 0, 0, 0), (2, 0, 2, 0), (2, 0, 0, 2), (2, 0, 1, 1), (1, 0, 1, 0), (1, 0, 0, 1), (1, 0, 1, 1)),
-    *((1, 0, 2, 0), (1, 0, 0, 2), (1, 0, 3, 0), (1, 0, 0, 3), (1, 0, 2, 1), (1, 0, 1, 2), (1, 0, 4, 0)),
+    *((81, 0, 0, 0), (27, 0, 0, 0), (9, 0, 0, 0), (3, 0, 0, 0), (81, 1, 0, 0), (27, 1, 0, 0), (9, 1, 0, 0)),
+    *((3, 1, 0, 0), (81, 2, 0, 0), (27, 2, 0, 0), (9, 2, 0, 0), (3, 2, 0, 0), (4, 0, 1, 0), (4, 0, 0, 1)),
+    *((2, 0, 1, 0), (2, 0, 0, 1), (1, 1, 0, 0), (1, 2, 0, 0), (1, 0, 0, 0), (2, 0, 2, 0), (2, 0, 0, 2), (2, 0, 1, 1)),
+    *((1, 0, 1, 0), (1, 0, 0, 1), (1, 0, 1, 1), (1, 0, 2, 0), (1, 0, 0, 2), (1, 0, 3, 0), (1, 0, 0, 3), (1, 0, 2, 1)),
 )
 _LATER = (
     *((4, 0, 0, 0), (2, 0, 0, 0), (2, 0, 1, 0), (2, 0, 0, 1), (2, 1, 0, 0), (2, 0, 2, 0), (2, 0, 0, 2), (1, 0, 0, 0)),
@@ -68,8 +68,7 @@ _LATER = (
     *((1, 0, 5, 0), (1, 0, 0, 5), (1, 0, 2, 3), (1, 0, 3, 2), (1, 0, 1, 4), (1, 0, 4, 1)),
 )
 """Multiples of the unit and atoms, by what they saved in training clips; coarse before fine, so that leaving out the
-last bits is a coarser quantizer. Of the means of first steps grey ones reach anything by their powers of three; those
-of colours reach 1280 from what is around them, which pure ones exceed."""
+last bits is a coarser quantizer. Means of first steps reach anything by their powers of three."""
 
 
 class Pair(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class StepTrial:
         forecast: Of the step; None for a chunk's first.
         cost: What bits have cost in the steps before.
         displacement: Of the step, where motion is coded.
+        settle: Decides tokens anew for a mask of kept bits, both `(1, K, rows, columns)`, where tokens depend on it.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class StepTrial:
         forecast: Forecast | None,
         cost: CodingCost,
         displacement: Tensor | None,
+        settle: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._displacement, self._pixels = displacement, pixels
+        self._displacement, self._pixels, self._settle = displacement, pixels, settle
         self._model, self._tokens, self._decoded, self._source = model, tokens, decoded, source
         self._forecast, self._cost = forecast, cost
         self.was_priced, self.transform = False, model.config.hybrid
@@ -99,9 +101,9 @@ class StepTrial:
 
     def distortion(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Squared error of each block at these levels, of a step of four by every second frame, or by its last."""
-        pixels, _ = self._model.decoder.step(
-            self._tokens, self.kept(levels), self._decoded, self._displacement, shown=self._shown
-        )
+        kept = self.kept(levels)
+        tokens = self._tokens if self._settle is None else self._settle(kept)
+        pixels, _ = self._model.decoder.step(tokens, kept, self._decoded, self._displacement, shown=self._shown)
         return self._errors(pixels)
 
     def _errors(self, pixels: Tensor) -> NDArray[np.float64]:

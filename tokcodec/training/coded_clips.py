@@ -141,8 +141,9 @@ class CropSampler:
             raise MediaError("there are no coded clips to learn from", hint="give videos with --data")
         self._clips, self._random = clips, np.random.default_rng(seed)
 
-    def draw(self, count: int, side: int) -> tuple[Tensor, Tensor]:
-        """Crops as coded and as they were, some mirrored: float32 `(N, 3, S, S)` in [-1, 1] each.
+    def draw(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Crops as coded and as they were, some mirrored, float32 `(N, 3, S, S)` in [-1, 1] each, and the quality of
+        each, int64 `(N,)`.
 
         `side` is a multiple of 8; where a clip is smaller its own size bounds the crops, all of one batch alike.
         """
@@ -157,7 +158,7 @@ class CropSampler:
             part = (frame, slice(top, top + side), slice(left, left + side))
             coded.append(clip.coded[part][:, ::flip])
             original.append(clip.original[part][:, ::flip])
-        return to_batch(coded), to_batch(original)
+        return to_batch(coded), to_batch(original), torch.tensor([clip.quality for clip in chosen])
 
 
 def to_batch(pictures: Sequence[Pixels]) -> Tensor:

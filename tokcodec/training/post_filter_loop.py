@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import Lpips
+from tokcodec.tokenizer.allocation import SLOPES
 from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig
 from tokcodec.training.adversarial import Adversary
 from tokcodec.training.checkpoint import read_checkpoint, save_checkpoint
@@ -42,6 +43,8 @@ class PostFilterTrainConfig:
         alex: Weight of AlexNet's distance in `lpips`, on all crops.
         vgg: Weight of VGG16's, on the first `vgg_crops`.
         vgg_crops: How many those are; they take most of the time.
+        by_quality: What the distances of crops of quality 1 to 6 are multiplied by: where little is lost, little need
+            be changed.
         adversarial: Choices of the discriminator.
         ema: Decay of the moving average of the weights, which is what is exported.
     """
@@ -56,6 +59,7 @@ class PostFilterTrainConfig:
     alex: float = 0.3
     vgg: float = 0.9
     vgg_crops: int = 4
+    by_quality: tuple[float, ...] = (1.0,) * len(SLOPES)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     ema: float = 0.995
     precision: Literal["bf16", "float32"] = "bf16"
@@ -64,6 +68,8 @@ class PostFilterTrainConfig:
     def __post_init__(self) -> None:
         if min(self.batch, self.vgg_crops, self.warmup_steps) < 1 or self.side < 64 or self.side % 8:
             raise UsageError("batch, vgg_crops and warmup_steps are at least 1, side a multiple of 8 from 64 on")
+        if len(self.by_quality) != len(SLOPES) or not all(0 <= factor < math.inf for factor in self.by_quality):
+            raise UsageError(f"by_quality has {len(SLOPES)} factors, none below zero, one for each quality")
         if self.precision not in ("bf16", "float32"):
             raise UsageError(f"precision must be bf16 or float32, not {self.precision!r}")
 
@@ -193,11 +199,11 @@ class PostFilterTrainer:
 
     def _update(self, sampler: CropSampler, total_minutes: float) -> dict[str, float]:
         train = self.train
-        coded, original = (part.to(self.device) for part in sampler.draw(train.batch, train.side))
+        coded, original, quality = (part.to(self.device) for part in sampler.draw(train.batch, train.side))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16"):
             shown = self.model(coded)
         terms = reconstruction_terms(shown, original)
-        lpips = self._lpips(shown, original)
+        lpips = self._lpips(shown, original, coded.new_tensor(train.by_quality)[quality - min(SLOPES)])
         if lpips is not None:
             terms["lpips"] = lpips
         factors: dict[str, Tensor | float] = {name: getattr(train.weights, name) for name in terms}
@@ -232,12 +238,14 @@ class PostFilterTrainer:
                 hint="go on from the last checkpoint with a lower --learning-rate",
             )
 
-    def _lpips(self, shown: Tensor, original: Tensor) -> Tensor | None:
+    def _lpips(self, shown: Tensor, original: Tensor, factors: Tensor) -> Tensor | None:
         train, parts = self.train, []
-        if self._alex is not None:
-            parts.append(train.alex * self._alex(shown, original).mean())
-        if self._vgg is not None:
-            parts.append(train.vgg * self._vgg(shown[: train.vgg_crops], original[: train.vgg_crops]).mean())
+        for network, weight, count in (
+            (self._alex, train.alex, len(shown)),
+            (self._vgg, train.vgg, train.vgg_crops),
+        ):
+            if network is not None:
+                parts.append(weight * (factors[:count] * network(shown[:count], original[:count]).flatten()).mean())
         return torch.stack(parts).sum() if parts else None
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Weights by name, by SHA-256 and by path: safetensors files, checked before use, loaded strictly."""
 
-from tokcodec.weights.post_filters import FAITHFUL, STYLES, VIVID, choose_post_filter, load_post_filter
+from tokcodec.weights.post_filters import AUTO_STYLE, FAITHFUL, STYLES, VIVID, choose_post_filter, load_post_filter
 from tokcodec.weights.registry import (
     WeightsEntry,
     default_entry,
@@ -12,6 +12,7 @@ from tokcodec.weights.registry import (
 )
 
 __all__ = [
+    "AUTO_STYLE",
     "FAITHFUL",
     "STYLES",
     "VIVID",

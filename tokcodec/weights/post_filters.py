@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 CONFIG_KEY = "tokcodec.post_filter"
 """Key of the configuration in the safetensors metadata."""
-FAITHFUL, VIVID = "faithful", "vivid"
-STYLES = (FAITHFUL, VIVID)
-"""How a file is shown: as the decoder has it, or through the post-filter of its tokenizer."""
+FAITHFUL, VIVID, AUTO_STYLE = "faithful", "vivid", "auto"
+STYLES = (AUTO_STYLE, FAITHFUL, VIVID)
+"""How a file is shown: as the decoder has it, or through the post-filter of its tokenizer; `auto` is `vivid` where
+there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,10 @@ def choose_post_filter(style: str, *, tokenizer: str) -> WeightsEntry | None:
         return None
     known = post_filter_entries()
     for entry in known:
-        if entry.tokenizer == tokenizer if style == VIVID else entry.name == style:
+        if entry.tokenizer == tokenizer if style in (VIVID, AUTO_STYLE) else entry.name == style:
             return entry
+    if style == AUTO_STYLE:
+        return None
     if style.endswith(".safetensors"):
         return entry_of_file(Path(style))
     if style == VIVID:

@@ -42,7 +42,7 @@ def make_codecs(
     device: str = "cpu",
     entropy: str = "auto",
     prior: str | None = None,
-    style: str = "faithful",
+    style: str = "auto",
 ) -> list[BenchCodec]:
     """The codecs of these names, in this order; all but the names concerns tokcodec alone.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokcodec.bench.codecs.base import INTRA_PERIOD, CodecTask, Quantizer
 from tokcodec.bench.record import Setting
-from tokcodec.weights import FAITHFUL
+from tokcodec.weights import AUTO_STYLE
 
 LEVELS = (1, 2, 3, 4, 5, 6)
 CHUNK_FRAMES = INTRA_PERIOD + 1
@@ -41,7 +41,7 @@ class Tokcodec:
     entropy: str = "adaptive"
     prior: str | None = None
     prior_sha256: str = ""
-    style: str = FAITHFUL
+    style: str = AUTO_STYLE
     post_filter_sha256: str = ""
     name: str = "tokcodec"
     suffix: str = ".tok"
@@ -123,7 +123,7 @@ def make_tokcodec(
     device: str = "cpu",
     entropy: str = "auto",
     prior: str | None = None,
-    style: str = FAITHFUL,
+    style: str = AUTO_STYLE,
 ) -> Tokcodec:
     """tokcodec with a model of the registry, or a weights file; `entropy` and `prior` as for `tokcodec encode`, `style`
     as for `tokcodec decode`.
