@@ -295,6 +295,19 @@ def test_distances_count_by_the_quality_of_their_crop(tmp_path: Path):
     assert parts == pytest.approx([0.7 * each, 0.7 * each * 2.5 / 3])
 
 
+def test_a_crop_has_the_factor_of_its_own_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train = PostFilterTrainConfig(batch=6, side=64, precision="float32", by_quality=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    trainer = PostFilterTrainer(
+        SMALL, train, checkpoint=tmp_path / "none.pt", device=torch.device("cpu"), alex=None, vgg=None
+    )
+    given: list[torch.Tensor] = []
+    monkeypatch.setattr(trainer, "_lpips", lambda shown, original, factors: given.append(factors))
+    for quality in (1, 6):
+        (clip,) = clips(1)
+        trainer._update(CropSampler([clip._replace(quality=quality)], seed=0), 100.0)
+    torch.testing.assert_close(torch.stack(given), torch.tensor([[0.1] * 6, [0.6] * 6]))
+
+
 def test_gradients_that_are_not_finite_change_nothing(tmp_path: Path):
     train = PostFilterTrainConfig(batch=2, side=64, precision="float32", weights=LossWeights(l1=1.0, lpips=0.0))
     trainer = PostFilterTrainer(

@@ -30,8 +30,9 @@ RATE_BIAS = 8
 
 
 MOST_WAITING = 1 << 18
-"""Bits that wait to be counted, at most, beside one group, which itself counts as some."""
+"""Bits that wait to be counted, at most, beside one group."""
 GROUP_SIZE = 32
+"""Bits that a group counts for beside its own: many of one bit take memory too."""
 
 
 @dataclass(frozen=True, kw_only=True)
