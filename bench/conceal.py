@@ -54,7 +54,8 @@ def main() -> None:
         source = read_clip(video, max_frames=arguments.frames).frames
         lost = slice(CHUNK_FRAMES, min(2 * CHUNK_FRAMES, len(source)))
         for quality in (int(text) for text in arguments.qualities.split(",")):
-            data = damaged(codec.encode_frames(source, quality=quality, frame_rate=24, chunk_frames=CHUNK_FRAMES))
+            options = {"frame_rate": 24, "chunk_frames": CHUNK_FRAMES, "scene_cuts": False}
+            data = damaged(codec.encode_frames(source, quality=quality, **options))
             forecast = codec.decode_frames(data, conceal=True, forecast=True).frames
             held = np.broadcast_to(forecast[CHUNK_FRAMES - 1], source[lost].shape)
             found["last picture held"].append(psnr(held, source[lost]))

@@ -1,9 +1,11 @@
 """Frames side by side: the middle frame of each video, original and by each codec, all at one rate.
 
     python bench/sheet.py VIDEO... --out sheet.jpg [--bpp 0.03] [--frames N] [--lpips-weights DIR]
+    python bench/sheet.py --results FOLDER CLIP... --out sheet.jpg
 
 tokcodec encodes at the rate asked for, the quantizers of the others are searched until theirs is the same, as for the
-report of `tokcodec bench`. Over each picture: codec, bits per pixel of the whole clip, LPIPS (AlexNet) of the frame
+report of `tokcodec bench`; the second takes the example frames of a folder of results, each clip at a rate of its own.
+Over each picture: codec, bits per pixel of the whole clip, LPIPS (AlexNet) of the frame
 shown.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -181,11 +184,42 @@ class Sheet:
         return EncodeJob(codec=codec, setting=whole, clip=clip, target=target, facts=facts, threads=self._threads)
 
     def _distance(self, first: Pixels, second: Pixels) -> float | None:
-        if self._lpips is None or min(first.shape[:2]) < SMALLEST_SIDE:
-            return None
-        pair = torch.from_numpy(np.stack([first, second])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.inference_mode():
-            return float(self._lpips(pair[:1], pair[1:]))
+        return distance_of(first, second, self._lpips)
+
+
+def distance_of(first: Pixels, second: Pixels, lpips: Lpips | None) -> float | None:
+    """LPIPS of two pictures; None without the network, and of pictures that are too small for it."""
+    if lpips is None or min(first.shape[:2]) < SMALLEST_SIDE:
+        return None
+    pair = torch.from_numpy(np.stack([first, second])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        return float(lpips(pair[:1], pair[1:]))
+
+
+def row_of_results(folder: Path, clip: str, codecs: Sequence[str], lpips: Lpips | None) -> list[Shown]:
+    """The example frames of a clip in a folder of results, the original first; codecs that have none are left out.
+
+    Raises:
+        MediaError: There are none of this clip.
+    """
+    frames = folder / "frames"
+    listed = json.loads((frames / "index.json").read_text()) if (frames / "index.json").exists() else []
+    known = {entry["codec"]: entry for entry in listed if entry["clip"] == clip}
+    if ORIGINAL not in known:
+        raise MediaError(f"has no example frames of {clip}", where=str(folder), hint="run tokcodec bench to its end")
+    pixels = {}
+    for name in (ORIGINAL, *codecs):
+        if name in known:
+            with Image.open(frames / known[name]["file"]) as picture:
+                pixels[name] = np.asarray(picture.convert("RGB"))
+    original = pixels[ORIGINAL]
+    return [
+        Shown(
+            pixels=picture,
+            label=label_of(name, clip, rate=known[name]["bits_per_pixel"], lpips=distance_of(original, picture, lpips)),
+        )
+        for name, picture in pixels.items()
+    ]
 
 
 def _rate(coded_bytes: int, facts: ClipFacts) -> float:
@@ -201,7 +235,8 @@ def _picture(job: ExampleJob) -> Pixels:
 def main() -> int:
     """Encode, and write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="with --results names of clips")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="of tokcodec bench: show its example frames")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG or JPEG; it is replaced")
     parser.add_argument("--bpp", type=float, default=WORKING_RATE, help="bits per pixel of all codecs")
     parser.add_argument("--codecs", default="x265,vvenc", help="columns between the original and tokcodec")
@@ -237,6 +272,9 @@ def main() -> int:
         columns = [ORIGINAL, *(codec.name for codec in others), OWN]
         rows = []
         for video in arguments.videos:
+            if arguments.results is not None:
+                rows.append(row_of_results(arguments.results, str(video), columns[1:], lpips.network))
+                continue
             found = sheet.row(video, size=size, max_frames=arguments.frames)
             rows.append([found[name] for name in columns if name in found])
     except TokcodecError as error:

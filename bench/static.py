@@ -17,7 +17,7 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class CodedChunk:
         tokens: Its tokens.
         coded_bits: Of all of them.
         step_bits: Coded bits of each step; None where that was not asked for.
+        listed: Frames that each later step shows, where the file lists them.
     """
 
     start: int
@@ -60,12 +61,15 @@ class CodedChunk:
     tokens: TokenChunk
     coded_bits: int
     step_bits: list[int] | None = None
+    listed: tuple[int, ...] = ()
 
     def step_frames(self) -> list[range]:
         """Numbers of the frames of each step."""
-        factor = self.tokens.geometry.temporal_factor
-        starts = [0, *range(1, self.frames, factor)]
-        ends = [*starts[1:], self.frames]
+        geometry = self.tokens.geometry
+        steps = geometry.steps(self.frames, self.listed)
+        ends = list(accumulate(geometry.frames_of_step(step, self.listed) for step in range(steps)))
+        ends[-1] = self.frames
+        starts = [0, *ends[:-1]]
         return [range(self.start + first, self.start + end) for first, end in zip(starts, ends, strict=True)]
 
 
@@ -226,7 +230,15 @@ def run(
     for _, record, tokens in read_chunk_records(io.BytesIO(data), prior=codec.prior_file):
         steps = bits_by_step(tokens, codec.entropy) if coded else None
         bits = 8 * len(record.token_data)
-        chunks.append(CodedChunk(start=start, frames=record.frames, tokens=tokens, coded_bits=bits, step_bits=steps))
+        chunk = CodedChunk(
+            start=start,
+            frames=record.frames,
+            tokens=tokens,
+            coded_bits=bits,
+            step_bits=steps,
+            listed=record.step_frames,
+        )
+        chunks.append(chunk)
         start += record.frames
     return Course(
         name=name,

@@ -179,13 +179,21 @@ def chunk_fields(chunk: Chunk) -> Fields:
         ("first_pts", i64(chunk.pts[0])),
         ("tokens_crc", u32(chunk.tokens_crc)),
         ("timing_mode", u8(listed)),
-        ("reserved", bytes(3)),
+        ("step_mode", u8(bool(chunk.step_frames))),
+        ("reserved", bytes(2)),
         ("token_data_size", u32(len(chunk.token_data))),
         ("steps", b"".join(map(varint, steps)) if listed else b""),
         ("duration", varint(chunk.duration)),
+        ("step_list", step_list(chunk.step_frames) if chunk.step_frames else b""),
         ("token_data", chunk.token_data),
         ("rest", b""),
     ]
+
+
+def step_list(step_frames: Sequence[int]) -> bytes:
+    """The list of a chunk's later steps (spec section 5.4)."""
+    number = sum({4: 0, 2: 1, 1: 2}[frames] << 2 * step for step, frames in enumerate(step_frames))
+    return varint(len(step_frames)) + number.to_bytes(-(-len(step_frames) // 4), "little")
 
 
 def packets_fields(packets: Sequence[Mapping[str, Any]]) -> Fields:
@@ -242,8 +250,10 @@ class Chunk:
     tokens: TokenChunk
     token_data: bytes
     tokens_crc: int
+    step_frames: tuple[int, ...] = ()
 
     def expected(self, number: int) -> dict[str, Any]:
+        listed = {"step_frames": list(self.step_frames)} if self.step_frames else {}
         return {
             "number": number,
             "frames": len(self.pts),
@@ -251,6 +261,7 @@ class Chunk:
             "duration": self.duration,
             "tokens_crc": self.tokens_crc,
             "tokens_sha256": hashlib.sha256(token_bytes(self.tokens)).hexdigest(),
+            **listed,
         }
 
 
@@ -278,6 +289,7 @@ def make_tokens(
     seed: int,
     still: bool = False,
     motion: Sequence[str] = (),
+    step_frames: tuple[int, ...] = (),
 ) -> TokenChunk:
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
@@ -286,7 +298,7 @@ def make_tokens(
     """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
-    steps = geometry.steps(frames)
+    steps = geometry.steps(frames, step_frames)
     mask = np.uint64((1 << geometry.bits_per_token) - 1)
     indices = noise(seed, (steps, rows, columns)) & mask
     change = indices & noise(seed + 1, indices.shape) & noise(seed + 2, indices.shape)
@@ -428,6 +440,7 @@ class File:
         seed: int | None = None,
         still: bool = False,
         motion: Sequence[str] = (),
+        step_frames: tuple[int, ...] = (),
         tokens: TokenChunk | None = None,
         token_data: bytes | None = None,
     ) -> None:
@@ -438,13 +451,15 @@ class File:
             pts = [first + i * duration for i in range(frames)]
         if tokens is None:
             seed = 100 * (number + 1) if seed is None else seed
-            tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, still=still, motion=motion)
+            options = {"still": still, "motion": motion, "step_frames": step_frames}
+            tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, **options)  # type: ignore[arg-type]
         chunk = Chunk(
             pts=list(pts),
             duration=duration,
             tokens=tokens,
             token_data=bits.encode_tokens(tokens) if token_data is None else token_data,
             tokens_crc=crc32(token_bytes(tokens)),
+            step_frames=step_frames,
         )
         self._entries.append((len(self.data), chunk.pts[0], len(chunk.pts)))
         self._frames += len(chunk.pts)
@@ -623,7 +638,7 @@ SUBTITLE = {
 
 def one_chunk(**options: Any) -> File:
     """A file of one chunk; options of :meth:`File.add_chunk`, the rest are header fields."""
-    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion")
+    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion", "step_frames")
     made = File(**{key: value for key, value in options.items() if key not in names})
     made.add_chunk(**{key: value for key, value in options.items() if key in names})
     return made.close()
@@ -849,6 +864,39 @@ def add_seven_maps(to: Collection) -> None:
         **sides(35, 19),
     )
     to.good("pixels_hybrid", "cosines and frames between to the pixel", made, pixels=decode_pixels(made))
+    add_listed_steps(to)
+
+
+def add_listed_steps(to: Collection) -> None:
+    def listed(name: str, shows: str, *step_frames: int, frames: int | None = None, **options: Any) -> None:
+        maps = ["slow/sparse", "smooth", "none", "slow/even/sparse", "slow"]
+        motion = [maps[step % len(maps)] for step in range(len(step_frames))]
+        count = 1 + sum(step_frames) if frames is None else frames
+        made = one_chunk(
+            frames=count, motion=motion, step_frames=step_frames, **{"levels": 0, **HYBRID_MODEL, **options}
+        )
+        to.good(f"steps_{name}", shows, made)
+
+    listed("mixed", "steps of four frames, of two and of one, more than a byte of their list holds", 4, 2, 1, 1, 2, 4)
+    listed("single", "a step for each frame, in four bytes of the list", *[1] * 14, levels=2)
+    listed("one", "a chunk of two frames whose second step shows one", 1)
+    listed("two_of_four", "the last step shows two frames, of which one is beyond the chunk", 1, 2, frames=3)
+    listed("cut", "the last step shows four frames, of which one is left", 2, 4, frames=4)
+    listed("as_many_as_usual", "a list of as many steps as the chunk would have without it", 4, 2)
+    listed("many", "64 steps of one frame", *[1] * 64)
+    made = File(**HYBRID_MODEL)
+    made.add_chunk(frames=4, motion=("slow", "slow"), step_frames=(2, 1), pts=[0, 1, 3, 9], duration=2)
+    made.add_chunk(pts=range(20, 25), motion=("slow",))
+    to.good("steps_two_chunks", "a list behind listed timestamps, and a chunk without any", made.close())
+    made = one_chunk(
+        frames=7,
+        motion=("slow/even/sparse/slow/even/extreme/slow", "slow/sparse", "sparse"),
+        step_frames=(2, 1, 4),
+        levels=np.array([[[6, 6]], [[4, 0]], [[0, 2]], [[3, 0]]]),
+        **HYBRID_MODEL,
+        **sides(35, 19),
+    )
+    to.good("pixels_steps", "steps of two frames, of one and of four to the pixel", made, pixels=decode_pixels(made))
 
 
 def decode_pixels(made: File) -> NDArray[np.uint8]:
@@ -865,7 +913,9 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     decoder = StreamDecoder(model, height=made.header["height"], width=made.header["width"])
     chunk = made.chunks[0]
     steps = zip(chunk.tokens.indices, chunk.tokens.kept_bits(), chunk.tokens.vectors, strict=True)
-    return np.concatenate([decoder.step(*step) for step in steps])[: len(chunk.pts)]
+    shown = [None, *chunk.step_frames] if chunk.step_frames else [None] * len(chunk.tokens.indices)
+    pictures = [decoder.step(*step, frames=frames) for step, frames in zip(steps, shown, strict=True)]
+    return np.concatenate(pictures)[: len(chunk.pts)]
 
 
 # --- grease ---
@@ -1227,7 +1277,8 @@ CHUNK_FAULTS: list[tuple[str, str, dict[str, bytes]]] = [
     ("first_pts_too_low", "a first timestamp below -2^60", {"first_pts": i64(-MAX_TICKS - 1)}),
     ("last_pts_too_high", "a last timestamp above 2^60", {"first_pts": i64(MAX_TICKS - 3)}),
     ("timing_mode_two", "a timing mode of the future", {"timing_mode": u8(2)}),
-    ("chunk_reserved", "a reserved byte of a chunk is not 0", {"reserved": b"\0\0\1"}),
+    ("chunk_reserved", "a reserved byte of a chunk is not 0", {"reserved": b"\0\1"}),
+    ("step_mode_two", "a step mode of the future", {"step_mode": u8(2)}),
     ("token_data_too_long", "more token data than the payload has", {"token_data_size": u32(5000)}),
     ("token_data_too_short", "bytes are left after the token data", {"token_data_size": u32(4)}),
     ("duration_zero", "frames that are not shown", {"duration": varint(0)}),
@@ -1262,6 +1313,20 @@ CHUNK_FAULTS: list[tuple[str, str, dict[str, bytes]]] = [
 ]
 
 
+STEP_FAULTS: list[tuple[str, str, int, bytes]] = [
+    ("steps_none", "a list of no steps", 5, b"\0"),
+    ("steps_of_one_frame", "a list of steps in a chunk of one frame", 1, b"\1\2"),
+    ("steps_too_many", "a list of more steps than frames", 5, b"\5\xaa\2"),
+    ("steps_usual", "a list of steps of four frames", 5, b"\1\0"),
+    ("steps_too_few", "steps of three frames after the first, for four", 5, b"\2\11"),
+    ("steps_left_over", "a step of which no frame is left", 5, b"\3\45"),
+    ("steps_of_the_future", "a step of a kind that there is not", 5, b"\2\15"),
+    ("steps_rest", "bits behind the last step of a list", 5, b"\2\25"),
+    ("steps_not_shortest", "a length of a list in two bytes", 5, b"\x82\0\5"),
+]
+"""Of a chunk of so many frames: what its list is."""
+
+
 def add_bad_chunks(to: Collection) -> None:
     for name, shows, raw in CHUNK_FAULTS:
         made = two_chunks(edits={"chunk1": Edit(raw=raw)})
@@ -1282,6 +1347,16 @@ def add_bad_chunks(to: Collection) -> None:
         at="chunk1.frame_count",
         good=(0,),
     )
+    for name, shows, frames, step_list in STEP_FAULTS:
+        made = File(**HYBRID_MODEL, edits={"chunk1": Edit(raw={"step_mode": u8(1), "step_list": step_list})})
+        made.add_chunk(motion=("slow",))
+        made.add_chunk(frames=frames, motion=("slow",) * (frames > 1))
+        to.bad(name, shows, "C", made.close(), at="chunk1.step_list", good=(0,))
+    for name, changes in (("no_maps", {}), ("one_map", MOTION_MODEL), ("factor_two", {"temporal_factor": 2})):
+        header = {**HYBRID_MODEL, **changes} if name == "factor_two" else changes
+        made = two_chunks(edits={"chunk1": Edit(raw={"step_mode": u8(1), "step_list": b"\2\5"})}, **header)
+        shows = "a list of steps where there can be none"
+        to.bad(f"steps_{name}", shows, "C", made, at="chunk1.step_list", good=(0,))
     huge = {**sides(1024, 1024), "spatial_factor": 1, "temporal_factor": 1, "max_chunk_frames": 300}
     made = File(**huge)
     small = make_tokens(DEFAULT_HEADER, 1, levels=0, seed=1)

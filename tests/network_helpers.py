@@ -34,7 +34,7 @@ def encode_stream(model: Tokenizer, frames: np.ndarray, *, level: int = 6) -> np
     encoder = StreamEncoder(model, UniformAllocator(level=level))
     steps = [step for step in map(encoder.push, frames) if step is not None]
     last = encoder.end_chunk()
-    return np.stack([step.indices for step in (steps if last is None else [*steps, last])])
+    return np.stack([step.indices for step in [*steps, *last]])
 
 
 def smooth(rows: int, columns: int, seed: int = 0) -> torch.Tensor:

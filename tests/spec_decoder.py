@@ -79,8 +79,8 @@ class Geometry(NamedTuple):
     def maps(self) -> int:
         return 7 if self.seven else 1
 
-    def steps(self, frames: int) -> int:
-        return 1 + -(-(frames - 1) // self.temporal_factor)
+    def steps(self, frames: int, listed: tuple[int, ...] = ()) -> int:
+        return 1 + (len(listed) or -(-(frames - 1) // self.temporal_factor))
 
 
 Ratio = tuple[int, int]
@@ -110,6 +110,7 @@ class Chunk(NamedTuple):
     tokens_crc: int
     timing_mode: int
     token_data: bytes
+    listed: tuple[int, ...] = ()  # frames that later steps show (5.4)
 
 
 class Packet(NamedTuple):
@@ -296,17 +297,37 @@ def parse_chunk(payload: bytes, offset: int, number: int, header: Header) -> Chu
     check(tokens <= LIMITS["tokens"], offset + 24, f"{tokens} tokens in a chunk", "L")
     first_pts = c.number(8, "first_pts", -MAX_TIME, MAX_TIME, signed=True)
     crc, mode = c.number(4, "tokens_crc"), c.number(1, "timing_mode", 0, 1)
-    c.number(3, "reserved", 0, 0)
+    step_mode = c.number(1, "step_mode", 0, 1)
+    c.number(2, "reserved", 0, 0)
     size = c.number(4, "token_data_size")
     steps = [c.varint("step", 1, 2**61) for _ in range(frames - 1)] if mode == 1 else []
     duration = c.varint("duration", 1, MAX_TIME)
-    listed = any(step != duration for step in steps)
-    check(mode == 0 or listed, offset + 48, "listed timing that is regular")
-    pts = list(itertools.accumulate(steps if listed else [duration] * (frames - 1), initial=first_pts))
+    uneven = any(step != duration for step in steps)
+    check(mode == 0 or uneven, offset + 48, "listed timing that is regular")
+    pts = list(itertools.accumulate(steps if uneven else [duration] * (frames - 1), initial=first_pts))
     check(pts[-1] <= MAX_TIME, offset + 48, f"the last timestamp is {pts[-1]}")
+    listed = parse_steps(c, frames, header) if step_mode == 1 else ()
+    tokens = header.geometry.steps(frames, listed) * math.prod(header.grid)
+    check(tokens <= 2**28, offset + 24, f"{tokens} tokens in a chunk")
+    check(tokens <= LIMITS["tokens"], offset + 24, f"{tokens} tokens in a chunk", "L")
     token_data = c.take(size, "token_data")
     c.end()
-    return Chunk(offset, number, pts, duration, crc, mode, token_data)
+    return Chunk(offset, number, pts, duration, crc, mode, token_data, listed)
+
+
+def parse_steps(c: Cursor, frames: int, header: Header) -> tuple[int, ...]:
+    """The frames that each later step shows (5.4)."""
+    start = c.offset
+    check(header.geometry.seven and header.geometry.temporal_factor == 4, start, "a list of steps")
+    check(frames > 1, start, "a list of no steps")
+    count = c.varint("count of steps", 1, frames - 1)
+    packed = int.from_bytes(c.take(-(-count // 4), "steps"), "little")
+    numbers = [packed >> 2 * step & 3 for step in range(count)]
+    check(packed >> 2 * count == 0 and 3 not in numbers, start, "bits of the list")
+    check(any(numbers), start, "a list of usual steps")
+    shows = [4 >> number for number in numbers]
+    check(sum(shows[:-1]) < frames - 1 <= sum(shows), start, f"steps of {sum(shows)} frames for {frames}")
+    return tuple(shows)
 
 
 def parse_packets(payload: bytes, offset: int, header: Header) -> list[Packet]:
@@ -966,7 +987,7 @@ def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> tu
     if header.geometry.probability_model == 1:
         suits = prior is not None and hashlib.sha256(prior).digest() == header.probability_digest
         check(suits, 0, "the weights of the prior are missing, or others", "M")
-    steps = header.geometry.steps(len(chunk.pts))
+    steps = header.geometry.steps(len(chunk.pts), chunk.listed)
     tokens = decode_tokens(chunk.token_data, steps, *header.grid, header.geometry, chunk.offset, prior)
     check(tokens_crc(*tokens) == chunk.tokens_crc, chunk.offset + 36, "tokens_crc differs")
     return tokens
@@ -1300,9 +1321,13 @@ def enlarged(values: Floats, axis: int) -> Floats:
 
 
 def decode_pixels(
-    weights: bytes, tokens: tuple[Indices, Levels, Vectors], header: Header, frame_count: int
+    weights: bytes,
+    tokens: tuple[Indices, Levels, Vectors],
+    header: Header,
+    frame_count: int,
+    listed: tuple[int, ...] = (),
 ) -> NDArray[np.uint8]:
-    """The frames (frame_count, height, width, 3) of one chunk (8)."""
+    """The frames (frame_count, height, width, 3) of one chunk (8), of the steps that are listed where they are."""
     check(hashlib.sha256(weights).digest() == header.tokenizer_digest, 0, "these are other weights", "M")
     config, tensors = read_weights(weights)
     geometry, K = header.geometry, header.geometry.bits_per_token
@@ -1313,11 +1338,11 @@ def decode_pixels(
     check(same, 0, "weights and header differ about motion maps", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
-    for index, level, vectors in zip(*tokens, strict=True):
+    for step, (index, level, vectors) in enumerate(zip(*tokens, strict=True)):
         kept = (planes < spread(level, geometry, *header.grid)).astype(np.float32)
         ones = ((index >> planes.astype(np.uint64)) & np.uint64(1)).astype(np.float32)
         frames, state = network.step(kept * (2 * ones - 1), kept, state, vectors)
-        pictures += frames
+        pictures += frames[3 :: -4 // listed[step - 1]][::-1] if step and listed else frames
     cut = np.stack(pictures)[:frame_count, :, : header.height, : header.width].transpose(0, 2, 3, 1)
     return np.clip(np.round((cut + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
 

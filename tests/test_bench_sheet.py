@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from bench_helpers import bench_script
+from PIL import Image
 
 from tokcodec.bench.codecs import CodecTask, Tokcodec
+from tokcodec.errors import MediaError
 
 SHEET = bench_script("sheet")
 
@@ -45,3 +49,20 @@ def test_labels_and_rates_of_a_sheet():
     assert "--quality" not in command
     own = Tokcodec().encode_command(CodecTask(**{**vars(task), "setting": {"quality": 3}}))
     assert len(own) == len(command)
+
+
+def test_a_row_of_example_frames(tmp_path: Path):
+    frames = tmp_path / "frames"
+    (frames / "camel").mkdir(parents=True)
+    entries = []
+    for number, (codec, rate) in enumerate([("original", None), ("tokcodec", 0.02), ("x265", 0.021)]):
+        Image.new("RGB", (8, 6), (40 * number, 0, 0)).save(frames / "camel" / f"{codec}.png")
+        entries.append({"clip": "camel", "codec": codec, "bits_per_pixel": rate, "file": f"camel/{codec}.png"})
+    (frames / "index.json").write_text(json.dumps(entries))
+    row = SHEET.row_of_results(tmp_path, "camel", ["x265", "vvenc", "tokcodec"], None)
+    assert [shown.label for shown in row] == ["camel, original", "x265, 0.0210 bpp", "tokcodec, 0.0200 bpp"]
+    assert [int(shown.pixels[0, 0, 0]) for shown in row] == [0, 80, 40]
+    with pytest.raises(MediaError, match="no example frames of dog"):
+        SHEET.row_of_results(tmp_path, "dog", [], None)
+    with pytest.raises(MediaError, match="no example frames"):
+        SHEET.row_of_results(tmp_path / "frames", "camel", [], None)

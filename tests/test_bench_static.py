@@ -43,6 +43,8 @@ def test_steps_of_a_chunk():
     assert chunk.step_frames() == [range(1), range(1, 5), range(5, 9)]
     later = STATIC.CodedChunk(start=20, frames=7, tokens=chunk.tokens, coded_bits=0)
     assert later.step_frames() == [range(20, 21), range(21, 25), range(25, 27)]
+    listed = STATIC.CodedChunk(start=20, frames=7, tokens=chunk.tokens, coded_bits=0, listed=(1, 2, 4))
+    assert listed.step_frames() == [range(20, 21), range(21, 22), range(22, 24), range(24, 27)]
     change = STATIC.changes(frames)
     assert change[0] == 0
     assert change[1:] == pytest.approx([10 * 32 * 32 / (40 * 72)] * 4 + [0] * 4)

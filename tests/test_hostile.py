@@ -52,12 +52,17 @@ class RememberingDecoder(StreamDecoder):
         self.past = ()
 
     def step(
-        self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8], vectors: NDArray[np.int16]
+        self,
+        indices: NDArray[np.uint64],
+        kept_bits: NDArray[np.uint8],
+        vectors: NDArray[np.int16],
+        *,
+        frames: int | None = None,
     ) -> NDArray[np.uint8]:
-        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr(self._size).encode())
+        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr((self._size, frames)).encode())
         self.past = (*self.past, *given)
         if self.past not in self.known:
-            self.known[self.past] = super().step(indices, kept_bits, vectors), self._state
+            self.known[self.past] = super().step(indices, kept_bits, vectors, frames=frames), self._state
         pixels, self._state = self.known[self.past]
         return pixels
 

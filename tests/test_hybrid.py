@@ -158,7 +158,7 @@ def test_a_decoder_shows_what_the_encoder_saw(length: int):
     steps = [step for step in map(encoder.push, frames) if step is not None]
     expected = None if encoder._decoded is None else encoder._decoded.picture
     last = encoder.end_chunk()
-    steps += [] if last is None else [last]
+    steps += last
     assert len(steps) == model.config.geometry.steps(length)
     decoder = StreamDecoder(model, height=60, width=90)
     decoder.start_chunk()
@@ -170,7 +170,7 @@ def test_a_decoder_shows_what_the_encoder_saw(length: int):
     error = np.square(np.stack(pictures)[:length].astype(float) - frames).mean()
     assert error < 100, "even without its networks it is a codec"
     assert decoder._state is not None
-    if last is None:
+    if not last:
         assert expected is not None
         torch.testing.assert_close(decoder._state.picture, expected)
 

@@ -237,6 +237,21 @@ def test_it_learns_what_was_lost(tmp_path: Path):
         )
 
 
+def test_a_run_may_start_from_exported_weights(tmp_path: Path):
+    torch.manual_seed(5)
+    entry = save_post_filter(PostFilter(SMALL), tmp_path, name="vivid")
+    train = PostFilterTrainConfig(batch=2, side=64)
+    options = {"checkpoint": tmp_path / "checkpoint.pt", "device": torch.device("cpu"), "alex": None, "vgg": None}
+    trainer = PostFilterTrainer(SMALL, train, init=entry.path, **options)  # type: ignore[arg-type]
+    wanted = load_post_filter(entry).state_dict()
+    for found in (trainer.model.state_dict(), trainer.average):
+        for name, value in wanted.items():
+            assert torch.equal(found[name], value)
+    other = PostFilterConfig(channels=4, inner_channels=8, blocks=2)
+    with pytest.raises(ModelError, match="other sizes"):
+        PostFilterTrainer(other, train, init=entry.path, **options)  # type: ignore[arg-type]
+
+
 def test_a_discriminator_may_learn_alongside(tmp_path: Path):
     from tokcodec.training.config import AdversarialConfig
 

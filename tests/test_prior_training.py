@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,32 @@ def test_a_run_may_start_from_another(tmp_path: Path) -> None:
     torch.save({"model": {}}, whole)
     with pytest.raises(ModelError, match="no prior in the checkpoint"):
         PriorTrainer(SMALL, train, level_bits=LEVELS, checkpoint=checkpoint, device=torch.device("cpu"), init=whole)
+
+
+def test_a_run_may_start_from_exported_weights(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    model = PriorModel(SMALL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    entry = export_prior(model, tmp_path, name="other")
+    train = PriorTrainConfig(batch=2, steps=3, rows=8, columns=8)
+    options = {"level_bits": LEVELS, "checkpoint": tmp_path / "checkpoint.pt", "device": torch.device("cpu")}
+    trainer = PriorTrainer(SMALL, train, init=entry.path, **options)  # type: ignore[arg-type]
+    before, after = to_integers(model), to_integers(trainer.model)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name], tensor)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(trainer.model.get_parameter(name), parameter, atol=0.01, rtol=0)
+    other = replace(SMALL, head_channels=SMALL.head_channels + 4)
+    with pytest.raises(ModelError, match="other sizes"):
+        PriorTrainer(other, train, init=entry.path, **options)  # type: ignore[arg-type]
+    (tmp_path / "no.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        PriorTrainer(SMALL, train, init=tmp_path / "no.safetensors", **options)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="cannot be read"):
+        PriorTrainer(SMALL, train, init=tmp_path / "none.safetensors", **options)  # type: ignore[arg-type]
 
 
 def test_scales_fall_until_sums_are_exact() -> None:

@@ -43,7 +43,7 @@ from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
 FOLDER = make_vectors.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-MAX_TOTAL_BYTES = 310_000
+MAX_TOTAL_BYTES = 350_000
 FORGERIES = 300
 """Files that are made up in each of the last tests."""
 
@@ -150,6 +150,7 @@ def chunk_entry(
     indices: NDArray[np.uint64],
     levels: NDArray[np.uint8],
     vectors: NDArray[np.int16],
+    step_frames: tuple[int, ...],
 ) -> dict[str, Any]:
     tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
     assert crc32(tokens) == tokens_crc
@@ -160,6 +161,7 @@ def chunk_entry(
         "duration": duration,
         "tokens_crc": tokens_crc,
         "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
+        **({"step_frames": list(step_frames)} if step_frames else {}),
     }
 
 
@@ -173,12 +175,13 @@ def chunk_of_tokcodec(record: ChunkRecord, header: StreamHeader) -> dict[str, An
         tokens.indices,
         tokens.levels,
         tokens.vectors,
+        record.step_frames,
     )
 
 
 def chunk_of_spec(chunk: spec_decoder.Chunk, header: spec_decoder.Header) -> dict[str, Any]:
     tokens = spec_decoder.decode_chunk(chunk, header)
-    return chunk_entry(chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, *tokens)
+    return chunk_entry(chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, *tokens, chunk.listed)
 
 
 @dataclass(kw_only=True)
@@ -318,12 +321,16 @@ def test_pixels(entry: dict[str, Any], weights: Path) -> None:
     found = spec_decoder.parse(data_of(entry))
     header = found.header
     decoded = spec_decoder.decode_chunk(found.chunks[0], header)
-    by_spec = spec_decoder.decode_pixels(weights.read_bytes(), decoded, header, entry["frames"])
+    count, listed = entry["frames"], found.chunks[0].listed
+    by_spec = spec_decoder.decode_pixels(weights.read_bytes(), decoded, header, count, listed)
     model = prepare(load_tokenizer(entry_of_file(weights)), torch.device("cpu"), torch.float32)
     decoder = StreamDecoder(model, height=header.height, width=header.width)
     reader = read_stream(io.BytesIO(data_of(entry)))
     tokens = decode_chunk(next(item for item in reader if isinstance(item, ChunkRecord)), reader.header)
-    steps = [decoder.step(*step) for step in zip(tokens.indices, tokens.kept_bits(), tokens.vectors, strict=True)]
+    listed = entry["chunks"][0].get("step_frames")
+    shown = [None, *listed] if listed else [None] * len(tokens.indices)
+    parts = zip(tokens.indices, tokens.kept_bits(), tokens.vectors, shown, strict=True)
+    steps = [decoder.step(*step, frames=frames) for *step, frames in parts]
     by_tokcodec = np.concatenate(steps)[: entry["frames"]]
     for pixels in (by_spec, by_tokcodec):
         assert pixels.shape == wanted.shape
@@ -421,10 +428,11 @@ def compare(data: bytes) -> None:
     ours, theirs = read_by_tokcodec(data), read_by_spec(data)
     assert (ours.kind, ours.damages, ours.complete) == (theirs.kind, theirs.damages, theirs.complete)
     assert [
-        (chunk.number, list(chunk.pts), chunk.last_duration, chunk.tokens_crc32, chunk.token_data)
+        (chunk.number, list(chunk.pts), chunk.last_duration, chunk.tokens_crc32, chunk.token_data, chunk.step_frames)
         for chunk in ours.chunks()
     ] == [
-        (chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, chunk.token_data) for chunk in theirs.chunks()
+        (chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, chunk.token_data, chunk.listed)
+        for chunk in theirs.chunks()
     ]
 
 
@@ -443,6 +451,7 @@ def sealed(data: bytes) -> bytes:
 WHOLE = {entry.id: data_of(entry.values[0]) for entry in of_folder("good", "grease")}
 SUBJECTS = [WHOLE[f"good/{name}"] for name in ("side_streams", "two_chunks", "variable_timestamps", "still_image")]
 SUBJECTS += [WHOLE["grease/private_records"], WHOLE["grease/header_extensions"]]
+SUBJECTS += [WHOLE[f"good/steps_{name}"] for name in ("mixed", "two_chunks", "cut")]
 VALUES = st.sampled_from([0, 1, 2, 3, 5, 0x7F, 0x80, 0x81, 0xFE, 0xFF])
 
 

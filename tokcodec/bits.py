@@ -39,6 +39,11 @@ SAME_MODE_PROBABILITY = 61440
 _HINT = "the file is damaged; decode the other chunks, or fetch the file again"
 
 
+def looks(steps: int, rows: int, columns: int, *, bits: int) -> int:
+    """How often the network looks at a chunk in the autoregressive order (spec 7.3)."""
+    return steps * (columns + 3 * (rows - 1)) * bits
+
+
 def tokens_crc32(chunk: TokenChunk) -> int:
     """CRC-32 of the tokens themselves, to be compared after decoding (spec section 5.3).
 
@@ -242,11 +247,10 @@ class _Traversal:
             bit = np.asarray([self._model == AUTOREGRESSIVE], dtype=np.uint8)
             found = coder.code(bit, np.asarray([AUTOREGRESSIVE_PROBABILITY], dtype=np.int32))
             self._model = AUTOREGRESSIVE if found[0] else PRIOR
-        waves = self._grid.columns + 3 * (self._grid.rows - 1)
-        looks = steps * waves * self._geometry.bits_per_token
-        if self._model == AUTOREGRESSIVE and looks > MAX_LOOKS:
+        times = looks(steps, self._grid.rows, self._grid.columns, bits=self._geometry.bits_per_token)
+        if self._model == AUTOREGRESSIVE and times > MAX_LOOKS:
             raise LimitError(
-                f"the autoregressive order would look {looks} times at this chunk, the limit is {MAX_LOOKS}",
+                f"the autoregressive order would look {times} times at this chunk, the limit is {MAX_LOOKS}",
                 hint="use shorter chunks, or the order of `prior`",
             )
         self._schedule = schedule_of(self._model)

@@ -162,6 +162,7 @@ def encode_chunk(
     number: int,
     pts: tuple[int, ...],
     last_duration: int,
+    step_frames: tuple[int, ...] = (),
     entropy: Entropy = ADAPTIVE,
 ) -> ChunkRecord:
     """Code the tokens of a chunk.
@@ -171,6 +172,7 @@ def encode_chunk(
         number: Position among the file's chunks.
         pts: Timestamp of each frame, in ticks.
         last_duration: Ticks for which the last frame is shown.
+        step_frames: Frames that each later step shows; empty where all show four.
         entropy: The probability model.
     """
     from tokcodec.bits import encode_tokens, tokens_crc32
@@ -181,6 +183,7 @@ def encode_chunk(
         last_duration=last_duration,
         tokens_crc32=tokens_crc32(tokens),
         token_data=encode_tokens(tokens, model=entropy.model, network=entropy.network()),
+        step_frames=step_frames,
     )
 
 
@@ -204,7 +207,7 @@ def decode_chunk(record: ChunkRecord, header: StreamHeader, *, prior: Path | Non
     try:
         tokens = decode_tokens(
             record.token_data,
-            steps=header.geometry.steps(record.frames),
+            steps=header.geometry.steps(record.frames, record.step_frames),
             rows=rows,
             columns=columns,
             geometry=header.geometry,

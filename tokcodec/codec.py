@@ -116,6 +116,7 @@ class Codec:
         rate: Rate | None = None,
         effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        scene_cuts: bool = True,
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         audio: bool = True,
@@ -131,7 +132,8 @@ class Codec:
             rate: How large the file shall be, instead of a quality; the result's `rate` says what became of it.
             effort: 0 keeps the same number of bits everywhere (level `quality`); 1 tries where bits do most good; 2 and
                 3 also refine the tokens, and take about 3 and 6 times as long.
-            chunk_frames: Frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
+            chunk_frames: Most frames of a chunk, 1 + 4t; a chunk is the unit of seeking and of damage.
+            scene_cuts: Begin a chunk where another scene begins, too.
             start_seconds: Leave out what comes before.
             duration_seconds: Leave out what comes so long after the start.
             audio: Carry audio and subtitles along, unchanged.
@@ -145,7 +147,12 @@ class Codec:
                 would have to be read again.
         """
         settings = EncodeSettings(
-            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self.entropy, rate=rate
+            quality=quality,
+            chunk_frames=chunk_frames,
+            effort=effort,
+            entropy=self.entropy,
+            rate=rate,
+            scene_cuts=scene_cuts,
         )
         if rate is not None and rate.is_whole and not can_open_again(source):
             raise UsageError(
@@ -188,6 +195,7 @@ class Codec:
         frame_rate: Fraction | float = 25,
         effort: int = DEFAULT_EFFORT,
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        scene_cuts: bool = True,
     ) -> bytes:
         """Encode an array into the bytes of a `.tok` file.
 
@@ -198,6 +206,7 @@ class Codec:
             effort: As for :meth:`encode`.
             frame_rate: Frames a second.
             chunk_frames: As for :meth:`encode`.
+            scene_cuts: As for :meth:`encode`.
 
         Raises:
             UsageError: Another shape or type, or a value out of range.
@@ -207,7 +216,12 @@ class Codec:
         if frames.shape[3] != 3 or 0 in frames.shape:
             raise UsageError(f"frames must be (T, H, W, 3) and not empty, not {frames.shape}")
         settings = EncodeSettings(
-            quality=quality, chunk_frames=chunk_frames, effort=effort, entropy=self.entropy, rate=rate
+            quality=quality,
+            chunk_frames=chunk_frames,
+            effort=effort,
+            entropy=self.entropy,
+            rate=rate,
+            scene_cuts=scene_cuts,
         )
         sink = io.BytesIO()
         array = ArraySource(frames, frame_rate=_rate(frame_rate))

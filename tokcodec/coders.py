@@ -8,16 +8,30 @@ from typing import BinaryIO
 import torch
 
 from tokcodec import mapping
-from tokcodec.container import ContainerWriter, StreamHeader
+from tokcodec.bits import MAX_LOOKS, looks
+from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.errors import ModelError
 from tokcodec.frames import VideoInfo
+from tokcodec.geometry import TokenGeometry
 from tokcodec.pipeline import EncodeSettings
+from tokcodec.probability import AUTOREGRESSIVE
 from tokcodec.tokenizer.allocation import allocator_for
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import ITERATIONS
 from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare
 from tokcodec.weights import WeightsEntry, choose_post_filter, find_by_digest, load_post_filter, load_tokenizer
+
+
+def _step_frames(settings: EncodeSettings, geometry: TokenGeometry, info: VideoInfo) -> tuple[int, ...]:
+    """Frames that steps may show: fewer than all only where the encoder looks, and where any reader takes a chunk of
+    one step a frame."""
+    rows, columns = geometry.grid(info.height, info.width)
+    steps = settings.chunk_frames
+    takes = steps * rows * columns <= DEFAULT_LIMITS.chunk_tokens
+    if settings.entropy.model == AUTOREGRESSIVE:
+        takes &= looks(steps, rows, columns, bits=geometry.bits_per_token) <= MAX_LOOKS
+    return settings.step_frames if takes and settings.effort else (geometry.temporal_factor,)
 
 
 class Coders:
@@ -43,10 +57,12 @@ class Coders:
         Raises:
             ModelError: The prior of the settings is not there, or for other tokens.
         """
+        model = self._tokenizer(self._entry)
         encoder = StreamEncoder(
-            self._tokenizer(self._entry),
+            model,
             allocator_for(quality=quality, effort=settings.effort),
             iterations=ITERATIONS[settings.effort],
+            step_frames=_step_frames(settings, model.config.geometry, info),
         )
         settings.entropy.check(encoder.geometry.bits_per_token)
         header = mapping.header_of(

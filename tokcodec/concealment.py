@@ -158,7 +158,8 @@ class Concealer:
                 return False
             self._decoder.start_chunk()
             for number, indices in enumerate(self._tokens.indices):
-                self._decoder.step(indices, self._tokens.kept_bits_of(number), self._tokens.vectors[number])
+                # The state alone is wanted, which is that of the last frame.
+                self._decoder.step(indices, self._tokens.kept_bits_of(number), self._tokens.vectors[number], frames=1)
         return True
 
     def _generated(self, times: tuple[int, ...]) -> Iterator[Frame]:
@@ -172,10 +173,12 @@ class Concealer:
             kept = spread_levels(drawing.levels, past.geometry, rows=rows, columns=columns)
         nothing = np.zeros((rows, columns), dtype=np.uint64)
         vectors = expected_vectors(past)
+        frames = None if self._before is None or not self._before.step_frames else self._before.step_frames[-1]
         waiting = iter(times)
         left = len(times)
         while left > 0:
-            pictures = self._decoder.step(nothing if drawing is None else drawing.step(), kept, vectors)
+            tokens = nothing if drawing is None else drawing.step()
+            pictures = self._decoder.step(tokens, kept, vectors, frames=frames)
             left -= len(pictures)
             for pixels, pts in zip(pictures, waiting, strict=False):
                 if self._place(pts) > 0:

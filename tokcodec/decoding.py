@@ -110,7 +110,12 @@ class StreamDecoding:
         times = iter(record.pts)
         for number, indices in enumerate(tokens.indices):
             with self._watch.measure("tokenizer"):
-                pictures = self._decoder.step(indices, tokens.kept_bits_of(number), tokens.vectors[number])
+                pictures = self._decoder.step(
+                    indices,
+                    tokens.kept_bits_of(number),
+                    tokens.vectors[number],
+                    frames=record.step_frames[number - 1] if number and record.step_frames else None,
+                )
             if self._concealer is not None and number == 0:
                 for pts in self._concealer.hold():
                     self._frames += 1

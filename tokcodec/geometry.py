@@ -14,6 +14,8 @@ MOTION_TOKENS = 2
 """Tokens along each side of a block of a motion map, where there is one (16 pixels)."""
 MOTION_MAPS = 7
 """Motion maps of a step, where there are several: one of its last frame, two of each other."""
+STEP_FRAMES = (4, 2, 1)
+"""Frames that a later step can show where there are seven maps: all of them; the middle and the last; the last."""
 MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
 BITS_PER_TOKEN = 18
@@ -25,6 +27,11 @@ MAX_SIDE_PIXELS = 16384
 MAX_PICTURE_PIXELS = 1 << 25
 """Width x height beyond which pictures are refused, by the encoder and by a reader's default limits
 (spec section 10.2); 7680x4320 is within."""
+
+
+def usual_steps(step_frames: tuple[int, ...]) -> tuple[int, ...]:
+    """Frames of a chunk's later steps, as they are listed: nothing where each shows all four."""
+    return () if set(step_frames) <= {TEMPORAL_FACTOR} else step_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +70,25 @@ class TokenGeometry:
             return 0, 0
         return self.motion_maps * -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
 
-    def steps(self, frames: int) -> int:
-        """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four."""
-        return 1 + -(-(frames - 1) // self.temporal_factor)
+    def steps(self, frames: int, step_frames: tuple[int, ...] = ()) -> int:
+        """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four, or as listed.
+
+        Args:
+            frames: Of the chunk.
+            step_frames: Frames that each later step shows, where they are listed (spec section 3.2).
+        """
+        return 1 + (len(step_frames) or -(-(frames - 1) // self.temporal_factor))
+
+    def frames_of_step(self, step: int, step_frames: tuple[int, ...] = ()) -> int:
+        """Frames that a step shows, those beyond the chunk's last among them: 1 of the first.
+
+        Args:
+            step: Its number in the chunk.
+            step_frames: As for :meth:`steps`.
+        """
+        if step == 0:
+            return 1
+        return step_frames[step - 1] if step_frames else self.temporal_factor
 
 
 DEFAULT_GEOMETRY = TokenGeometry()

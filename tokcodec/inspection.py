@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from tokcodec.chunks import PROBABILITY_NAMES, decode_chunk, token_damage
 from tokcodec.container import ChunkRecord, Damage, SidePacketBatch, StreamHeader, read_stream
 from tokcodec.errors import CorruptStreamError, ModelError
+from tokcodec.geometry import MOTION_MAPS, TEMPORAL_FACTOR, TokenGeometry
 from tokcodec.sources import CountingSource, open_tok
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class ChunkBits:
     Attributes:
         number: Position among the file's chunks.
         frames: Frames.
+        steps: Later steps by the frames that they show, in a file that may list them; empty elsewhere.
         tokens: Tokens, those that keep no bit among them.
         coded_bits: Bits of the coded tokens, with their maps of levels and of motion.
         motion_bits: Of these, about as many are motion maps; None unless tokens were decoded.
@@ -33,6 +36,7 @@ class ChunkBits:
 
     number: int
     frames: int
+    steps: dict[int, int]
     tokens: int
     coded_bits: int
     motion_bits: int | None
@@ -43,6 +47,7 @@ class ChunkBits:
         return {
             "number": self.number,
             "frames": self.frames,
+            "steps_by_frames": {str(frames): count for frames, count in self.steps.items()},
             "tokens": self.tokens,
             "coded_bits": self.coded_bits,
             "motion_bits": self.motion_bits,
@@ -100,6 +105,14 @@ class Inspection:
     def tokens(self) -> int:
         """Tokens of all whole chunks."""
         return sum(chunk.tokens for chunk in self.chunk_bits)
+
+    @property
+    def step_counts(self) -> dict[int, int]:
+        """Later steps by the frames that they show, the most frames first; nothing in a file that cannot list them."""
+        counts: Counter[int] = Counter()
+        for chunk in self.chunk_bits:
+            counts.update(chunk.steps)
+        return dict(sorted(counts.items(), reverse=True))
 
     @property
     def bits_per_pixel(self) -> float | None:
@@ -193,7 +206,6 @@ def survey(
     reader = read_stream(counting)
     header = reader.header
     reason = None if check_tokens else NOT_DECODED
-    rows, columns = header.geometry.grid(header.height, header.width)
     found: list[ChunkBits] = []
     frames = token_bytes = side_bytes = 0
     damages: list[Damage] = []
@@ -218,7 +230,8 @@ def survey(
                 ChunkBits(
                     number=item.number,
                     frames=item.frames,
-                    tokens=header.geometry.steps(item.frames) * rows * columns,
+                    steps=_steps_of(item, header.geometry),
+                    tokens=header.chunk_tokens(item.frames, item.step_frames),
                     coded_bits=8 * len(item.token_data),
                     motion_bits=motion_bits,
                     raw_bits=raw_bits,
@@ -256,6 +269,14 @@ def survey(
         complete=reader.summary.complete and not damages,
         tokens_checked=reason is None,
     )
+
+
+def _steps_of(chunk: ChunkRecord, geometry: TokenGeometry) -> dict[int, int]:
+    if geometry.motion_maps != MOTION_MAPS or geometry.temporal_factor != TEMPORAL_FACTOR or chunk.frames == 1:
+        return {}
+    if not chunk.step_frames:
+        return {TEMPORAL_FACTOR: geometry.steps(chunk.frames) - 1}
+    return dict(sorted(Counter(chunk.step_frames).items(), reverse=True))
 
 
 def _bits_of(tokens: TokenChunk) -> tuple[int, int]:

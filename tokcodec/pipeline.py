@@ -20,7 +20,9 @@ from tokcodec.counts import Stopwatch, StreamCounts
 from tokcodec.errors import UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo
 from tokcodec.frames.info import Pixels
+from tokcodec.geometry import STEP_FRAMES, usual_steps
 from tokcodec.rate import Rate, first_quality
+from tokcodec.scene_cuts import SceneCuts
 from tokcodec.steering import KeptFrames, Steering
 from tokcodec.tokenizer.allocation import QUALITY_LIMITS, allocator_for
 from tokcodec.tokenizer.stream import StreamEncoder, TokenStep
@@ -29,6 +31,9 @@ from tokcodec.tokens import TokenChunk
 DEFAULT_QUALITY = 6
 PACKET_BATCH_BYTES = 1 << 22
 """Side-stream packets are written at each chunk's end, or when so many bytes wait."""
+
+SHORT = 4
+"""A chunk that has less than one part in so many of the frames that a chunk may have is short."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of frames done, and of all frames where that is known; the latter may be wrong."""
@@ -40,10 +45,13 @@ class EncodeSettings:
 
     Attributes:
         quality: 1 (fewest bits) to 6 (nearly all bits); None where there is a rate, else 6.
-        chunk_frames: Frames of a chunk, 1 + 4t.
+        chunk_frames: Most frames of a chunk, 1 + 4t.
         effort: 0 keeps the same number of bits everywhere, 1 looks for the best places, 2 and 3 for the best bits too.
         entropy: The probability model of the entropy coder.
         rate: How large the file shall be.
+        scene_cuts: Whether a chunk begins where another scene does, too.
+        step_frames: How many frames a later step of a hybrid may show, of 4, 2 and 1: fewer where things move fast. Not
+            on the command line.
     """
 
     quality: int | None
@@ -51,6 +59,8 @@ class EncodeSettings:
     effort: int
     entropy: Entropy = ADAPTIVE
     rate: Rate | None = None
+    scene_cuts: bool = True
+    step_frames: tuple[int, ...] = STEP_FRAMES
 
     def __post_init__(self) -> None:
         if self.quality is not None and self.rate is not None:
@@ -59,6 +69,8 @@ class EncodeSettings:
             raise UsageError(f"quality is a whole number from 1 to 6, not {self.quality!r}")
         if type(self.effort) is not int or not 0 <= self.effort <= 3:
             raise UsageError(f"effort is a whole number from 0 to 3, not {self.effort!r}")
+        if not self.step_frames or not set(self.step_frames) <= set(STEP_FRAMES):
+            raise UsageError(f"a step shows 4, 2 or 1 frames, not {self.step_frames!r}")
         frames = self.chunk_frames
         if type(frames) is not int or not 1 <= frames <= MAX_CHUNK_FRAMES or (frames - 1) % 4:
             raise UsageError(f"a chunk has 1 + 4t frames, not {frames!r}", hint="try 17, 33 or 65")
@@ -94,6 +106,7 @@ class _ChunkBuilder:
         self._writer, self._encoder = writer, encoder
         self._info, self._settings, self._watch = info, settings, watch
         self._steering, self._kept = steering, KeptFrames()
+        self._cuts = SceneCuts() if settings.scene_cuts else None
         self._steps: list[TokenStep] = []
         self._pts: list[int] = []
         self._packets: list[Packet] = []
@@ -103,10 +116,10 @@ class _ChunkBuilder:
         self.side_bytes = self.chunk_bytes = 0
         self.seconds = Fraction(0)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next frame begins another chunk."""
-        return len(self._pts) == self._settings.chunk_frames
+    def ends_before(self, frame: Frame) -> bool:
+        """Whether the next frame, which is this one, begins another chunk; to be asked once."""
+        is_cut = self._cuts is not None and self._cuts.is_cut(frame.pixels)
+        return is_cut or len(self._pts) == self._settings.chunk_frames
 
     def add_frame(self, frame: Frame) -> None:
         """Tokenize a frame; its chunk stays open."""
@@ -149,7 +162,7 @@ class _ChunkBuilder:
         self.seconds = (self._pts[-1] + last - self._first_pts) * self._info.time_base
         record = self._coded(last)
         if self._steering is not None:
-            record = self._steered(record, last, self._steering)
+            record = self._steered(record, last, self._steering, is_last=next_pts is None)
         self.chunk_bytes += self._writer.cost_of(record)
         self._writer.write_chunk(record)
         self._pts = []
@@ -158,21 +171,25 @@ class _ChunkBuilder:
     def _coded(self, last_duration: int) -> ChunkRecord:
         """The open chunk's tokens, coded; they are forgotten."""
         with self._watch.measure("tokenizer"):
-            step = self._encoder.end_chunk()
-        if step is not None:
-            self._steps.append(step)
+            self._steps += self._encoder.end_chunk()
         with self._watch.measure("entropy_coding"):
             record = encode_chunk(
                 self._tokens(),
                 number=self._writer.chunks_written,
                 pts=tuple(self._pts),
                 last_duration=last_duration,
+                step_frames=usual_steps(tuple(step.frames for step in self._steps[1:])),
                 entropy=self._settings.entropy,
             )
         self._steps = []
         return record
 
-    def _steered(self, record: ChunkRecord, last_duration: int, steering: Steering) -> ChunkRecord:
+    def _is_short(self, is_last: bool) -> bool:
+        """Whether a chunk is too short to meet a rate by itself, for its first picture takes most of its bits: those
+        that follow make up for it."""
+        return not is_last and SHORT * len(self._pts) < self._settings.chunk_frames
+
+    def _steered(self, record: ChunkRecord, last_duration: int, steering: Steering, *, is_last: bool) -> ChunkRecord:
         """The chunk at the quality that the rate needs, coded again where the first try was another one."""
         if self._settings.rate is None:
             raise UsageError("steering without a rate")
@@ -187,7 +204,7 @@ class _ChunkBuilder:
         while True:
             tried[quality] = record
             wanted = search.add(quality, self._writer.cost_of(record))
-            if wanted is None:
+            if wanted is None or self._is_short(is_last):
                 break
             quality = wanted
             self._place_bits(quality)
@@ -242,7 +259,7 @@ def encode_items(
             if isinstance(item, Packet):
                 builder.add_packet(item)
                 continue
-            if builder.is_full:
+            if builder.ends_before(item):
                 builder.end_chunk(next_pts=item.pts)
             builder.add_frame(item)
             if progress is not None:

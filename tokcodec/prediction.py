@@ -29,6 +29,7 @@ from tokcodec.container import (
 )
 from tokcodec.continuation import Continuation, expected_vectors
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
+from tokcodec.geometry import usual_steps
 from tokcodec.tokens import TokenChunk
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ def predict(
     if record is None:
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
-    longer, first = _longer(header, record, seconds)
+    longer, whole, first = _longer(header, record, seconds)
     tokens = _continued(
         decode_chunk(record, header, prior=own),
-        header.geometry.steps(longer.frames),
-        whole=_whole_steps(header, record),
+        header.geometry.steps(longer.frames, longer.step_frames),
+        whole=whole,
         network=network,
         seed=seed,
         temperature=temperature,
@@ -114,6 +115,7 @@ def predict(
         number=record.number,
         pts=longer.pts,
         last_duration=longer.last_duration,
+        step_frames=longer.step_frames,
         entropy=entropy_of(header, prior=own),
     )
     source.seek(start)
@@ -130,18 +132,30 @@ def predict(
     )
 
 
-def _whole_steps(header: StreamHeader, record: ChunkRecord) -> int:
-    """Steps of a chunk that hold no repeated frames."""
-    return 1 + (record.frames - 1) // header.geometry.temporal_factor
+def _whole_steps(header: StreamHeader, record: ChunkRecord) -> tuple[int, int]:
+    """Steps of a chunk that hold no repeated frames, and the frames of these."""
+    if not record.step_frames:
+        factor = header.geometry.temporal_factor
+        whole = (record.frames - 1) // factor
+        return 1 + whole, 1 + factor * whole
+    later = record.step_frames
+    if sum(later) > record.frames - 1:
+        later = later[:-1]
+    return 1 + len(later), 1 + sum(later)
 
 
-def _longer(header: StreamHeader, record: ChunkRecord, seconds: float) -> tuple[ChunkRecord, int]:
-    """A chunk's record with the timestamps of its continuation, and its number of frames in whole steps."""
+def _longer(header: StreamHeader, record: ChunkRecord, seconds: float) -> tuple[ChunkRecord, int, int]:
+    """A chunk's record with timestamps and steps of its continuation, its whole steps, and the frames of these.
+
+    Steps go on as long as the last ones were: their motion is what is known of how things move.
+    """
     period = frame_period(header, record)
     count = max(1, round(Fraction(seconds) / (period * header.time_base)))
     frames = record.frames + count
     room = DEFAULT_LIMITS.chunk_tokens // header.chunk_tokens(1)
-    most = min(MAX_CHUNK_FRAMES, 1 + header.geometry.temporal_factor * (room - 1))
+    whole, shown = _whole_steps(header, record)
+    each = record.step_frames[whole - 2] if record.step_frames and whole > 1 else header.geometry.temporal_factor
+    most = min(MAX_CHUNK_FRAMES, shown + each * (room - whole))
     if frames > most:
         left = max(0.0, float((most - record.frames) * period * header.time_base))
         raise LimitError(
@@ -150,8 +164,12 @@ def _longer(header: StreamHeader, record: ChunkRecord, seconds: float) -> tuple[
         )
     begin = record.pts[-1] + record.last_duration
     news = tuple(begin + round(number * period) for number in range(count + 1))
-    longer = replace(record, pts=(*record.pts, *news[:-1]), last_duration=news[-1] - news[-2])
-    return longer, 1 + header.geometry.temporal_factor * (_whole_steps(header, record) - 1)
+    step_frames: tuple[int, ...] = ()
+    if record.step_frames[: whole - 1]:
+        more = -(-(frames - shown) // each)
+        step_frames = usual_steps((*record.step_frames[: whole - 1], *[each] * more))
+    longer = replace(record, pts=(*record.pts, *news[:-1]), last_duration=news[-1] - news[-2], step_frames=step_frames)
+    return longer, whole, shown
 
 
 def _continued(

@@ -7,19 +7,22 @@ Keys of such a file:
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
     vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); seven of them
                  lie one below the other
-    chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2)
+    chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2) but where there are
+    chunk_steps  int64 (chunks), steps of each chunk, and
+    step_frames  uint8 (T'), frames that each step shows, where a step shows fewer than four: 1 for the first of a chunk
     pts          int64 (frames), timestamps in ticks
     durations    int64 (chunks), ticks of the last frame of each chunk
     header       uint8, the header of the file, without side streams (spec section 4.1)
 
 On the way back only `indices` or `subtokens`, `chunk_frames` and `header` are needed, and where there are both of the
 former they must agree; where there are no `levels`, all bits are kept, and without `vectors` nothing moves.
+`chunk_steps` and `step_frames` go together.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +34,7 @@ from tokcodec.chunks import Entropy, encode_chunk
 from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
-from tokcodec.geometry import MAX_VECTOR
+from tokcodec.geometry import MAX_VECTOR, usual_steps
 from tokcodec.tokens import TokenChunk, TokenGeometry, masks
 from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
@@ -57,14 +60,20 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
     frames: list[int] = []
     pts: list[int] = []
     durations: list[int] = []
+    steps: list[int] = []
+    step_frames: list[int] = []
+    listed = False
     header: StreamHeader | None = None
-    for header, record, chunk in read_chunk_records(source, prior=prior):  # noqa: B007  (all have the same header)
+    for header, record, chunk in read_chunk_records(source, prior=prior):
         indices.append(chunk.indices)
         levels.append(chunk.levels)
         vectors.append(chunk.vectors)
         frames.append(record.frames)
         pts.extend(record.pts)
         durations.append(record.last_duration)
+        steps.append(len(chunk.indices))
+        geometry, listed = header.geometry, listed or bool(record.step_frames)
+        step_frames += [geometry.frames_of_step(step, record.step_frames) for step in range(len(chunk.indices))]
     if header is None:
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     bits = header.geometry.bits_per_token
@@ -76,6 +85,11 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
         "levels": np.concatenate(levels),
         **({"vectors": moved} if header.geometry.motion_tokens else {}),
         "chunk_frames": np.asarray(frames, dtype=np.int64),
+        **(
+            {"chunk_steps": np.asarray(steps, np.int64), "step_frames": np.asarray(step_frames, np.uint8)}
+            if listed
+            else {}
+        ),
         "pts": np.asarray(pts, dtype=np.int64),
         "durations": np.asarray(durations, dtype=np.int64),
         "header": np.frombuffer(pack_header(plain), dtype=np.uint8),
@@ -139,7 +153,8 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     geometry, frames = header.geometry, [int(count) for count in arrays["chunk_frames"]]
     if not frames or min(frames) < 1:
         raise UsageError("chunk_frames must be counts of at least 1")
-    steps = [geometry.steps(count) for count in frames]
+    listed = _steps(arrays, frames, geometry)
+    steps = [geometry.steps(count, later) for count, later in zip(frames, listed, strict=True)]
     shape = (sum(steps), *geometry.grid(header.height, header.width))
     indices, levels = _tokens(arrays, geometry, shape)
     vectors = _vectors(arrays, (shape[0], *geometry.motion_blocks(*shape[1:]), 2))
@@ -159,6 +174,7 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
                 number=number,
                 pts=tuple(int(value) for value in pts[frame : frame + count]),
                 last_duration=int(durations[number]),
+                step_frames=listed[number],
                 entropy=entropy,
             )
         )
@@ -219,6 +235,25 @@ def _tokens(
     for number in range(shape[0]):
         chunk.indices[number] &= masks(chunk.kept_bits_of(number))
     return chunk.indices, chunk.levels
+
+
+def _steps(arrays: Arrays, frames: Sequence[int], geometry: TokenGeometry) -> list[tuple[int, ...]]:
+    """Frames of the later steps of each chunk, as they are listed; sums are checked where they are written."""
+    chunks = len(frames)
+    if ("chunk_steps" in arrays) != ("step_frames" in arrays):
+        raise UsageError("chunk_steps and step_frames go together")
+    if "chunk_steps" not in arrays:
+        return [()] * chunks
+    counts, each = arrays["chunk_steps"], arrays["step_frames"]
+    kinds = counts.dtype.kind + each.dtype.kind
+    if counts.shape != (chunks,) or int(counts.min()) < 1 or each.shape != (int(counts.sum()),) or set(kinds) - {*"iu"}:
+        raise UsageError("chunk_steps must be counts of at least 1, one for each chunk, and step_frames one each step")
+    parts = [tuple(map(int, part)) for part in np.split(each, np.cumsum(counts)[:-1])]
+    found = [usual_steps(part[1:]) for part in parts]
+    for number, (part, count, listed) in enumerate(zip(parts, frames, found, strict=True)):
+        if part[0] != 1 or len(part) != geometry.steps(count, listed):
+            raise UsageError(f"steps of chunk {number}: {part[0]} and {len(part) - 1} more, for {count} frames")
+    return found
 
 
 def _vectors(arrays: Arrays, shape: tuple[int, ...]) -> NDArray[np.int16]:

@@ -162,7 +162,7 @@ class TokenDataset:
                 kinds.add(reader.header.geometry)
                 for item in reader:
                     if isinstance(item, ChunkRecord):
-                        count = reader.header.geometry.steps(item.frames)
+                        count = reader.header.geometry.steps(item.frames, item.step_frames)
                         pieces = 1 if steps is None else count // steps
                         place = _Place(path=path, chunk=item.number)
                         self._places.extend((place, piece) for piece in range(pieces))

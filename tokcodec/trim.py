@@ -128,7 +128,14 @@ def trim(
 
 
 def _coded(tokens: TokenChunk, like: ChunkRecord, number: int, entropy: Entropy) -> ChunkRecord:
-    return encode_chunk(tokens, number=number, pts=like.pts, last_duration=like.last_duration, entropy=entropy)
+    return encode_chunk(
+        tokens,
+        number=number,
+        pts=like.pts,
+        last_duration=like.last_duration,
+        step_frames=like.step_frames,
+        entropy=entropy,
+    )
 
 
 def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: float) -> ChunkRecord:

@@ -92,8 +92,11 @@ def encode(
     effort: Effort = 1,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model name or weights file.")] = None,
     chunk_frames: Annotated[
-        int, typer.Option("--chunk-frames", metavar="1+4t", help="Frames of a chunk, the unit of seeking.")
+        int, typer.Option("--chunk-frames", metavar="1+4t", help="Most frames of a chunk, the unit of seeking.")
     ] = 65,
+    scene_cuts: Annotated[
+        bool, typer.Option("--scene-cuts/--no-scene-cuts", help="Begin a chunk where a scene begins, too.")
+    ] = True,
     entropy: Entropy = "auto",
     prior: Prior = None,
     start: Start = 0.0,
@@ -122,6 +125,7 @@ def encode(
             rate=rate,
             effort=effort,
             chunk_frames=chunk_frames,
+            scene_cuts=scene_cuts,
             start_seconds=start,
             duration_seconds=duration,
             audio=not no_audio,

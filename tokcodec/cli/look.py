@@ -37,6 +37,9 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
     ]
     if found.bits_per_pixel is not None:
         lines[-1] = ("size", f"{found.file_bytes} bytes, {found.bits_per_pixel:.4f} bits per pixel")
+    if found.step_counts:
+        shown = ", ".join(f"{count} of {frames}" for frames, count in found.step_counts.items())
+        lines.append(("steps", f"{found.chunks} first ones, then by frames that they show: {shown}"))
     if found.tokens:
         motion = found.motion_bits or 0
         bits = 8 * found.token_bytes - motion
@@ -125,7 +128,7 @@ def _describe_model(console: Console, name: str | None) -> None:
             "decoder",
             f"{cost.decoder_flops_per_pixel / 1e3:.1f} kFLOPs/pixel, {cost.decoder_parameters:,} parameters",
         ),
-        ("tokens", f"{loaded.config.bits_per_token} bits for each 8x8 pixels of four frames"),
+        ("tokens", f"{loaded.config.bits_per_token} bits for each 8x8 pixels of a step"),
     ]
     console.result(values, lines)
 

@@ -104,8 +104,9 @@ def tokens(
 ) -> None:
     """Write the tokens of a .tok file as arrays, or make a .tok file or a video of such arrays.
 
-    The arrays: indices (T', H', W'), subtokens (T', H', W', parts), levels of the blocks, chunk_frames, pts, durations
-    and the header; docs/tokens.md explains them.
+    The arrays: indices (T', H', W'), subtokens (T', H', W', parts), levels of the blocks, vectors of motion,
+    chunk_frames, pts, durations, the header, and chunk_steps and step_frames where steps are listed; docs/tokens.md
+    explains them.
     """
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results)
     checked_output(str(target), source=str(source), force=force)

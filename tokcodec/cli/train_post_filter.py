@@ -37,7 +37,7 @@ def train_post_filter(
         list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Leave out what matches, as dev/*.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="FILE", help="Checkpoint of a filter of these sizes.")
+        Path | None, typer.Option("--init", metavar="FILE", help="Checkpoint or weights of a filter of these sizes.")
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported filter.")] = "vivid",
     channels: Annotated[int, typer.Option("--channels", min=1, max=1024, help="At 1/4 of the resolution.")] = 32,

@@ -24,7 +24,7 @@ def train_prior(
         typer.Option(
             "--init",
             metavar="FILE",
-            help="Checkpoint to start from: of another prior, or of tokcodec train with a rate term.",
+            help="Start from weights of a prior, or a checkpoint: of one, or of tokcodec train with a rate term.",
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported prior.")] = "prior",

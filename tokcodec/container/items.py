@@ -25,7 +25,7 @@ class Limits:
         picture_tokens: Most tokens of one picture; those of 54 bits take about 700 bytes of memory each,
             with a prior of the usual sizes 2700.
         chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each, with seven
-            motion maps 24. The default holds 65 frames of 7680x4320 (8.8 million).
+            motion maps 24. The default holds 65 frames of 7680x4320 (8.8 million) in steps of four.
         index_chunks: Most entries of a chunk index that is read into memory.
     """
 
@@ -123,10 +123,10 @@ class StreamHeader:
     side_streams: tuple[SideStreamInfo, ...] = ()
     extensions: tuple[Extension, ...] = ()
 
-    def chunk_tokens(self, frames: int) -> int:
-        """Tokens of a chunk of `frames` frames (spec section 3.2)."""
+    def chunk_tokens(self, frames: int, step_frames: tuple[int, ...] = ()) -> int:
+        """Tokens of a chunk of `frames` frames, with steps as listed where they are (spec section 3.2)."""
         rows, columns = self.geometry.grid(self.height, self.width)
-        return self.geometry.steps(frames) * rows * columns
+        return self.geometry.steps(frames, step_frames) * rows * columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +139,8 @@ class ChunkRecord:
         last_duration: Ticks for which the last frame is shown.
         tokens_crc32: CRC-32 of the decoded tokens in canonical form (spec section 5.3).
         token_data: The coded tokens (spec section 7).
+        step_frames: Frames that each later step shows, of which at least one shows fewer than four; empty where all
+            show four (spec section 3.2).
     """
 
     number: int
@@ -146,6 +148,7 @@ class ChunkRecord:
     last_duration: int
     tokens_crc32: int
     token_data: bytes
+    step_frames: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:

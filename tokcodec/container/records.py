@@ -18,29 +18,37 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError
+from tokcodec.geometry import MOTION_MAPS, STEP_FRAMES, TEMPORAL_FACTOR
 
 _ENTRY = struct.Struct("<QqI")
 _SMALLEST_PACKET_BYTES = 4
+_CODES = 8 // wire.STEP_CODE_BITS
+"""Steps in a byte."""
 
 
 def pack_chunk(chunk: ChunkRecord, *, header: StreamHeader) -> bytes:
     """The payload of a chunk record (spec section 5.1)."""
     out = FieldWriter(where=f"chunk {chunk.number}")
     out.uint(4, chunk.frames, "frame count", low=1, high=header.max_chunk_frames)
-    if header.chunk_tokens(chunk.frames) > wire.MAX_CHUNK_TOKENS:
+    if header.chunk_tokens(chunk.frames, chunk.step_frames) > wire.MAX_CHUNK_TOKENS:
         out.fail("the chunk has too many tokens")
+    if chunk.step_frames and (problem := _steps_problem(chunk.step_frames, chunk.frames, header)):
+        out.fail(problem)
     out.int64(chunk.pts[0], "first timestamp", low=-wire.MAX_TICKS, high=wire.MAX_TICKS)
     out.uint(4, chunk.tokens_crc32, "CRC-32 of the tokens")
     deltas = [b - a for a, b in pairwise(chunk.pts)]
     regular = all(delta == chunk.last_duration for delta in deltas)
     out.uint(1, wire.TIMING_REGULAR if regular else wire.TIMING_LISTED, "timing mode")
-    out.zeros(3)
+    out.uint(1, wire.STEPS_LISTED if chunk.step_frames else wire.STEPS_USUAL, "step mode")
+    out.zeros(2)
     out.uint(4, len(chunk.token_data), "length of the token data", high=wire.MAX_PAYLOAD_BYTES)
     for delta in [] if regular else deltas:
         out.varint(delta, "timestamp step", low=1, high=2 * wire.MAX_TICKS)
     out.varint(chunk.last_duration, "frame duration", low=1, high=wire.MAX_TICKS)
     if chunk.pts[-1] > wire.MAX_TICKS:
         out.fail("a timestamp is out of range")
+    if chunk.step_frames:
+        _put_steps(out, chunk.step_frames)
     out.put(chunk.token_data, "token data")
     return out.finish()
 
@@ -51,22 +59,29 @@ def parse_chunk(payload: bytes, *, number: int, offset: int, header: StreamHeade
     frames = data.uint(4, "frame count", low=1, high=header.max_chunk_frames)
     if header.still_image and (number or frames != 1):
         data.fail("a still image has one chunk of one frame", at=0)
-    tokens = header.chunk_tokens(frames)
-    if tokens > wire.MAX_CHUNK_TOKENS:
-        data.fail(f"{tokens} tokens in a chunk, allowed are {wire.MAX_CHUNK_TOKENS}", at=0)
-    if tokens > limits.chunk_tokens:
-        raise LimitError(
-            f"{tokens} tokens in a chunk, the limit is {limits.chunk_tokens}",
-            where=f"chunk {number}",
-            offset=offset,
-            hint="raise the limit if you trust the file",
-        )
+
+    def check_tokens(step_frames: tuple[int, ...] = ()) -> None:
+        tokens = header.chunk_tokens(frames, step_frames)
+        if tokens > wire.MAX_CHUNK_TOKENS:
+            data.fail(f"{tokens} tokens in a chunk, allowed are {wire.MAX_CHUNK_TOKENS}", at=0)
+        if tokens > limits.chunk_tokens:
+            raise LimitError(
+                f"{tokens} tokens in a chunk, the limit is {limits.chunk_tokens}",
+                where=f"chunk {number}",
+                offset=offset,
+                hint="raise the limit if you trust the file",
+            )
+
+    check_tokens()
     first = data.int64("first timestamp", low=-wire.MAX_TICKS, high=wire.MAX_TICKS)
     tokens_crc = data.uint(4, "CRC-32 of the tokens")
     mode = data.uint(1, "timing mode", high=wire.TIMING_LISTED)
-    data.zeros(3)
+    listed = data.uint(1, "step mode", high=wire.STEPS_LISTED) == wire.STEPS_LISTED
+    data.zeros(2)
     size = data.uint(4, "length of the token data", high=wire.MAX_PAYLOAD_BYTES)
     pts, last_duration = _take_timing(data, mode=mode, first=first, frames=frames)
+    step_frames = _take_steps(data, frames=frames, header=header) if listed else ()
+    check_tokens(step_frames)
     token_data = data.take(size, "token data")
     data.finish()
     return ChunkRecord(
@@ -75,7 +90,50 @@ def parse_chunk(payload: bytes, *, number: int, offset: int, header: StreamHeade
         last_duration=last_duration,
         tokens_crc32=tokens_crc,
         token_data=token_data,
+        step_frames=step_frames,
     )
+
+
+def _put_steps(out: FieldWriter, step_frames: Sequence[int]) -> None:
+    """The list of a chunk's later steps (spec section 5.4)."""
+    out.varint(len(step_frames), "step count")
+    codes = [STEP_FRAMES.index(count) for count in step_frames]
+    for first in range(0, len(codes), _CODES):
+        part = codes[first : first + _CODES]
+        out.uint(1, sum(code << wire.STEP_CODE_BITS * place for place, code in enumerate(part)), "frames of steps")
+
+
+def _take_steps(data: FieldReader, *, frames: int, header: StreamHeader) -> tuple[int, ...]:
+    """Frames that each later step shows (spec section 5.4)."""
+    count = data.varint("step count", low=1, high=frames - 1) if frames > 1 else 0
+    found: list[int] = []
+    for first in range(0, count, _CODES):
+        codes = data.uint(1, "frames of steps")
+        for place in range(_CODES):
+            code = codes >> wire.STEP_CODE_BITS * place & (1 << wire.STEP_CODE_BITS) - 1
+            if first + place >= count and code:
+                data.fail("frames of a step beyond the last")
+            if code >= len(STEP_FRAMES):
+                data.fail(f"frames of a step are of kind {code}")
+            if first + place < count:
+                found.append(STEP_FRAMES[code])
+    if problem := _steps_problem(found, frames, header):
+        data.fail(problem)
+    return tuple(found)
+
+
+def _steps_problem(step_frames: Sequence[int], frames: int, header: StreamHeader) -> str | None:
+    """Why the list of a chunk's steps cannot be, or None (spec section 5.4)."""
+    geometry = header.geometry
+    if geometry.motion_maps != MOTION_MAPS or geometry.temporal_factor != TEMPORAL_FACTOR:
+        return "steps are listed in a file without seven motion maps a step"
+    if not set(step_frames) <= set(STEP_FRAMES):
+        return f"a step of {max(set(step_frames) - set(STEP_FRAMES))} frames"
+    if set(step_frames) <= {TEMPORAL_FACTOR}:
+        return "steps are listed that all show four frames"
+    if not sum(step_frames[:-1]) < frames - 1 <= sum(step_frames):
+        return f"steps of {sum(step_frames)} frames after the first in a chunk of {frames}"
+    return None
 
 
 def _take_timing(data: FieldReader, *, mode: int, first: int, frames: int) -> tuple[tuple[int, ...], int]:

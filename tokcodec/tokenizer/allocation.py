@@ -25,7 +25,8 @@ class Trial(Protocol):
 
     geometry: TokenGeometry
     first: bool
-    frames: int
+    frames: float
+    """Of the step, or how often an error of a hybrid's last frame counts."""
     transform: bool
     """Whether bits begin as coefficients, so that all levels are for all steps."""
     tokens: NDArray[np.int64]

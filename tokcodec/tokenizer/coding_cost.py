@@ -61,7 +61,8 @@ class CodingCost:
         """Count the bits of a step as they were kept: `(planes, rows, columns)`, 0 where a bit is not kept."""
         contexts = self._contexts(bits)
         seen = (2 * contexts + (bits > 0))[bits != 0]
-        self._counts += np.bincount(seen, minlength=self._counts.size).reshape(self._counts.shape)
+        # Not in place: a step that is only tried is taken back with a shallow copy.
+        self._counts = self._counts + np.bincount(seen, minlength=self._counts.size).reshape(self._counts.shape)
         self._before = bits
 
     def _contexts(self, bits: Bits) -> NDArray[np.intp]:

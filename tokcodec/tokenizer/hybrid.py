@@ -19,7 +19,17 @@ from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.motion import code_of_motion, stillness, warp_features
 from tokcodec.tokenizer.overlapped import Reference
-from tokcodec.tokenizer.state import ALL_FRAMES, LAST_FRAME, PATCH, DecoderState, EncoderState, Forecast, Past
+from tokcodec.tokenizer.patches import to_patches, to_picture
+from tokcodec.tokenizer.state import (
+    ALL_FRAMES,
+    LAST_FRAME,
+    MIDDLE_AND_LAST,
+    PATCH,
+    DecoderState,
+    EncoderState,
+    Forecast,
+    Past,
+)
 from tokcodec.tokenizer.transform import CELL, CellTransform
 
 LAST, MIDDLE, MIDDLE_BACK, EARLY, EARLY_BACK, LATE_BACK, LATE = range(7)
@@ -81,12 +91,11 @@ class Between(nn.Module):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Float32 `(N, 3, H, W)` each, and so is the result."""
         dtype = self.pictures_in.weight.dtype
-        both = F.pixel_unshuffle(torch.cat([0.5 * (before + after), after - before], dim=1), PATCH)
-        x = self.pictures_in(both.to(dtype).contiguous(memory_format=torch.channels_last))
+        both = torch.cat([0.5 * (before + after), after - before], dim=1)
+        x = self.pictures_in(to_patches(both, PATCH, dtype))
         x = F.silu(self.norm_out(self.block(x)))
-        share = torch.sigmoid(F.pixel_shuffle(self.share_out(x), PATCH).float())
-        repair: Tensor = F.pixel_shuffle(self.repair_out(x), PATCH).float()
-        return torch.lerp(before, after, share) + repair
+        share = torch.sigmoid(to_picture(self.share_out(x), PATCH).float())
+        return torch.lerp(before, after, share) + to_picture(self.repair_out(x), PATCH)
 
 
 class HybridDecoder(nn.Module):
@@ -154,18 +163,24 @@ class HybridDecoder(nn.Module):
         held = warp_features(state.features, forward)
         carried = self.norm_state(held)
         x = condition + carried + self.state_in(carried)
-        x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(_cells(known, CELL, dtype))
+        x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(to_patches(known, CELL, dtype))
         x, pixels = self._mended(trunk, self.split_last, x, condition, known)
         still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
-        x = torch.lerp(x, held, still.to(dtype))
-        pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
+        if _has_any(still):
+            x = torch.lerp(x, held, still.to(dtype))
+            pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
         after = DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
         if shown == LAST_FRAME:
             return pixels.unsqueeze(1), after
-        others = self._others(state.reference, after.reference, displacement)
-        unmoved = _each_pixel(stillness(displacement, kept)).unsqueeze(1)
-        others = torch.lerp(others, state.picture.unsqueeze(1), unmoved)
-        return torch.cat([others, pixels.unsqueeze(1)], dim=1)[:, shown], after
+        if shown == MIDDLE_AND_LAST:
+            others = self.middle(state.reference, after.reference, displacement).unsqueeze(1)
+        else:
+            others = self._others(state.reference, after.reference, displacement)
+        unmoved = stillness(displacement, kept)
+        if _has_any(unmoved):
+            others = torch.lerp(others, state.picture.unsqueeze(1), _each_pixel(unmoved).unsqueeze(1))
+        found = torch.cat([others, pixels.unsqueeze(1)], dim=1)
+        return found if shown == MIDDLE_AND_LAST else found[:, shown], after
 
     def _mended(
         self, trunk: HybridTrunk, split: nn.Conv2d, x: Tensor, condition: Tensor, known: Tensor
@@ -174,9 +189,9 @@ class HybridDecoder(nn.Module):
         for block in trunk.blocks:
             x = block(x, condition)
         maps = F.pixel_shuffle(split(F.silu(trunk.norm_out(x))), 2)
-        maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(_cells(known, PATCH, x.dtype))
+        maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(to_patches(known, PATCH, x.dtype))
         maps = F.silu(self.norm_patch(self.frame_block(maps)))
-        return x, known + F.pixel_shuffle(self.repair_out(maps), PATCH).float()
+        return x, known + to_picture(self.repair_out(maps), PATCH)
 
     def middle(self, before: Reference, last: Reference, displacement: Tensor) -> Tensor:
         """The middle frame, `(N, 3, H, W)`, not clamped, of the frames before and after by the maps `MIDDLE` and
@@ -202,8 +217,9 @@ class HybridDecoder(nn.Module):
         return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=none, features=state.features)
 
 
-def _cells(picture: Tensor, side: int, dtype: torch.dtype) -> Tensor:
-    return F.pixel_unshuffle(picture, side).to(dtype).contiguous(memory_format=torch.channels_last)
+def _has_any(values: Tensor) -> bool:
+    """Whether a value may be other than 0; elsewhere than on a CPU it costs more to ask than to go on."""
+    return values.device.type != "cpu" or bool(values.any())
 
 
 def _each_pixel(values: Tensor) -> Tensor:

@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR
+from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from tokcodec.motion_bits import expected_map
 from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, Luma, coarse_field, descend, field_of_motion
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.motion import displacements_of_maps
 from tokcodec.tokenizer.search import grey, search
+from tokcodec.tokenizer.step_length import REPEATS
 
-MIDDLE_AND_LAST = slice(1, None, 2)
-"""Frames of a step whose motion is searched."""
-ERROR_COUNTS = {"last": 4.0, "middle": 2.0, "other": 0.5}
-"""How often an error of a frame counts when its vectors are chosen: others are made of the last and the middle one;
-early and late ones are blended of both sides, of which each has half of the error."""
+ERROR_COUNTS = {"last": REPEATS[TEMPORAL_FACTOR], "middle": 2.0, "other": 0.5}
+"""How often an error of a frame of a step of four counts when its vectors are chosen: others are made of the last and
+the middle one; early and late ones are blended of both sides, of which each has half of the error. In shorter steps
+the last one counts by `REPEATS`, and the middle one half as often as here."""
 ROUNDS = {"last": 2, "middle": 2, "other": 1}
 """In which vectors of a frame are chosen."""
 
@@ -40,7 +40,7 @@ class HybridMotion:
         """Choose the first map.
 
         Args:
-            pixels: The step's frames, float32 `(1, 4, 3, H, W)` in [-1, 1].
+            pixels: The step's frames, float32 `(1, F, 3, H, W)` in [-1, 1], as many as it shows: 4, 2 or 1.
             last: The source's last frame before, float32 `(1, 3, H, W)`.
             picture: That frame as it is decoded.
             slope: Lambda, see :class:`tokcodec.tokenizer.allocation.Allocator`.
@@ -48,19 +48,29 @@ class HybridMotion:
         Returns:
             Displacements, float32 `(1, 7, 2, H/8, W/8)`; those of other frames, not known yet, are zero.
         """
-        self._found = search(pixels[:, MIDDLE_AND_LAST], last)
-        start = field_of_motion(self._found[:, 1])[0]
+        count = pixels.shape[1]
+        self._found = search(pixels[:, 1::2] if count > 2 else pixels, last)
+        start = field_of_motion(self._found[:, -1])[0]
         before = np.zeros(start.shape, np.int16) if self._last is None else self._last
         wanted, reference = _luma(pixels[:, -1]), _luma(picture)
         starts = [start, before, coarse_field(wanted[0], reference[0])]
-        self._last = _chosen(wanted, HalfPixels(reference), starts, before, slope=slope, kind="last", relative=False)
+        self._last = _chosen(
+            wanted,
+            HalfPixels(reference),
+            starts,
+            before,
+            slope=slope,
+            kind="last",
+            relative=False,
+            repeats=REPEATS[count],
+        )
         return self._displacements(pixels, [self._last])
 
     def of_others(self, pixels: Tensor, before: Tensor, after: Tensor, middle: Decode, *, slope: float) -> Vectors:
-        """Choose the other six.
+        """Choose the other six; those of frames that are not shown are as expected, which costs next to nothing.
 
         Args:
-            pixels: The step's frames, float32 `(1, 4, 3, H, W)` in [-1, 1].
+            pixels: The step's frames, as for `of_last`.
             before: The last frame before the step as it is decoded, float32 `(1, 3, H, W)`.
             after: The step's last frame as it is decoded.
             middle: Decodes the middle one, of displacements whose first three maps are known.
@@ -71,25 +81,47 @@ class HybridMotion:
         """
         if self._last is None or self._found is None:
             raise RuntimeError("the motion of the last frame comes first")
-        first, second, third = (_luma(pixels[:, number]) for number in range(3))
+        count = pixels.shape[1]
+        if count == 1:
+            return self._even([self._last])
+        second = _luma(pixels[:, 1 if count > 2 else 0])
         earlier, later = _luma(before), _luma(after)
         references = {"before": HalfPixels(earlier), "last": HalfPixels(later)}
         maps: list[Vectors] = [self._last]
 
         def add(wanted: Luma, name: str, starts: Sequence[NDArray[np.int32]], kind: str) -> None:
             expected = expected_map(maps, len(maps))
+            repeats = ERROR_COUNTS[kind] * (1.0 if count > 2 else 0.5)
             found = _chosen(
-                wanted, references[name], [*starts, expected], expected, slope=slope, kind=kind, relative=True
+                wanted,
+                references[name],
+                [*starts, expected],
+                expected,
+                slope=slope,
+                kind=kind,
+                relative=True,
+                repeats=repeats,
             )
             maps.append(found)
 
         since = field_of_motion(self._found[:, 0])[0]
         add(second, "before", [since, coarse_field(second[0], earlier[0])], "middle")
-        until = field_of_motion(search(pixels[:, 1:2], pixels[:, -1])[:, 0])[0]
+        until = field_of_motion(search(pixels[:, -1 - count // 2][:, None], pixels[:, -1])[:, 0])[0]
         add(second, "last", [until, maps[1] - self._last], "middle")
-        references["middle"] = HalfPixels(_luma(middle(self._displacements(pixels, maps))))
+        decoded = middle(self._displacements(pixels, maps))
+        if count == 2:
+            return self._even(maps)
+        first, third = _luma(pixels[:, 0]), _luma(pixels[:, 2])
+        references["middle"] = HalfPixels(_luma(decoded))
         for wanted, name in ((first, "before"), (first, "middle"), (third, "last"), (third, "middle")):
             add(wanted, name, [], "other")
+        return np.concatenate(maps)
+
+    @staticmethod
+    def _even(maps: list[Vectors]) -> Vectors:
+        """All seven maps, of which those that are not known are as expected."""
+        for number in range(len(maps), MOTION_MAPS):
+            maps.append(expected_map(maps, number))
         return np.concatenate(maps)
 
     @staticmethod
@@ -115,7 +147,8 @@ def _chosen(
     slope: float,
     kind: str,
     relative: bool,
+    repeats: float,
 ) -> Vectors:
-    errors = BlockErrors(wanted, reference, repeats=ERROR_COUNTS[kind])
+    errors = BlockErrors(wanted, reference, repeats=repeats)
     found = descend(errors, [start[None] for start in starts], slope=slope)[0]
     return choose_map(errors, [found, starts[0]], before=before, slope=slope, relative=relative, rounds=ROUNDS[kind])

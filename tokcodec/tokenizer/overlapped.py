@@ -171,4 +171,4 @@ def _by_blocks(framed: Tensor, vectors: Tensor, height: int, width: int) -> Tens
         whole.narrow(dim, OVERLAP, OVERLAP).mul_(_edge(device).view(-1, *[1] * (3 - dim)))
         whole.narrow(dim, blocks * BLOCK, OVERLAP).mul_(_edge(device).flip(0).view(-1, *[1] * (3 - dim)))
     cut: Tensor = whole[:, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width].permute(0, 3, 1, 2)
-    return cut
+    return cut.contiguous()  # what follows is done plane by plane

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
+from tokcodec.tokenizer.patches import to_patches, to_picture
 
 ARCHITECTURE = "post-filter-1"
 """Changes whenever the same weights would mean another function."""
@@ -98,12 +99,11 @@ class PostFilter(nn.Module):
         Args:
             pictures: float32 `(N, 3, H, W)` in [-1, 1], H and W multiples of 8.
         """
-        x = F.pixel_unshuffle(pictures, PATCH).to(self.pictures_in.weight.dtype)
-        x = self.block_in(self.pictures_in(x.contiguous(memory_format=torch.channels_last)))
+        x = self.block_in(self.pictures_in(to_patches(pictures, PATCH, self.pictures_in.weight.dtype)))
         y = self.narrow(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             y = block(y)
         y = F.pixel_shuffle(self.widen(F.silu(self.norm_inner(y))), 2)
         x = self.block_out(x + y.contiguous(memory_format=torch.channels_last))
-        change: Tensor = F.pixel_shuffle(self.change_out(F.silu(self.norm_out(x))), PATCH).float()
-        return pictures + change
+        shown: Tensor = pictures + to_picture(self.change_out(F.silu(self.norm_out(x))), PATCH)
+        return shown

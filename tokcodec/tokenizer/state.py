@@ -15,6 +15,10 @@ ALL_FRAMES = slice(None)
 """Every frame of a step."""
 LAST_FRAME = slice(3, None)
 """Of a later step's four: all that the next step needs."""
+MIDDLE_AND_LAST = slice(1, None, 2)
+"""Of a later step's four, what a step of two shows."""
+SHOWN = {4: ALL_FRAMES, 2: MIDDLE_AND_LAST, 1: LAST_FRAME}
+"""The frames of a later step that shows so many (spec 3.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)

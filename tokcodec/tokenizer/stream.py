@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokcodec.errors import DeviceError, LimitError, ModelError
-from tokcodec.geometry import TokenGeometry
+from tokcodec.geometry import TEMPORAL_FACTOR, TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.displacement import choose_vectors
@@ -26,7 +27,8 @@ from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
 from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
-from tokcodec.tokenizer.state import LAST_FRAME, DecoderState, EncoderState, Past
+from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
+from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, kept_mask
 
 
@@ -112,11 +114,13 @@ class TokenStep:
         indices: uint64 `(rows, columns)`.
         levels: uint8 `(block_rows, block_columns)`, an index into the geometry's `level_bits`.
         vectors: The motion map, int16 `(motion_rows, motion_columns, 2)`; zero in a chunk's first step.
+        frames: That it shows, repeated ones among them.
     """
 
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     vectors: NDArray[np.int16]
+    frames: int
 
 
 class StreamEncoder:
@@ -130,9 +134,18 @@ class StreamEncoder:
         allocator: Says how many bits each block keeps.
         iterations: By which the tokens of each step are refined, see :func:`tokcodec.tokenizer.refine.refine`; of no
             account with a hybrid.
+        step_frames: How many frames a later step of a hybrid may show; it takes fewer where these are better. All show
+            four otherwise.
     """
 
-    def __init__(self, model: Tokenizer, allocator: Allocator, *, iterations: int = 0) -> None:
+    def __init__(
+        self,
+        model: Tokenizer,
+        allocator: Allocator,
+        *,
+        iterations: int = 0,
+        step_frames: Sequence[int] = (TEMPORAL_FACTOR,),
+    ) -> None:
         if model.config.quantizer != "lfq":
             raise ModelError("continuous latents cannot be coded", hint="use weights trained with --quantizer lfq")
         self._model = model
@@ -142,9 +155,11 @@ class StreamEncoder:
         self._iterations = iterations
         self._cost = CodingCost(self.geometry.bits_per_token, seldom=model.config.hybrid)
         self._waiting: list[Tensor] = []
+        self._length = StepLength(step_frames if model.config.hybrid else (TEMPORAL_FACTOR,))
         self._start_chunk()
 
     def _start_chunk(self) -> None:
+        self._length.start_chunk()
         self._state: EncoderState | None = None
         self._decoded: DecoderState | None = None
         self._sent: tuple[Tensor, Tensor] | None = None
@@ -152,6 +167,7 @@ class StreamEncoder:
         self._vectors: NDArray[np.int16] | None = None
         self._displacement: Tensor | None = None
         self._hybrid_motion = HybridMotion()
+        self._errors: StepErrors | None = None
         self._cost.start_chunk()
         self._allocator.start_chunk()
 
@@ -167,25 +183,46 @@ class StreamEncoder:
         self._waiting.append(torch.from_numpy(np.ascontiguousarray(frame)))
         if self._state is not None and len(self._waiting) < self.geometry.temporal_factor:
             return None
-        return self._step()
+        return self._next_step()
 
     @torch.inference_mode()
-    def end_chunk(self) -> TokenStep | None:
-        """The last latent step, if frames wait (the last frame is repeated); then a new chunk begins."""
-        last = None
-        if self._waiting:
-            self._waiting += [self._waiting[-1]] * (self.geometry.temporal_factor - len(self._waiting))
-            last = self._step()
+    def end_chunk(self) -> list[TokenStep]:
+        """The last latent steps, if frames wait (the last frame may be repeated); then a new chunk begins."""
+        last = []
+        while self._waiting:
+            last.append(self._next_step())
         self._start_chunk()
         return last
 
-    def _step(self) -> TokenStep:
-        frames = torch.stack(self._waiting).to(self._parameter.device)
-        self._waiting = []
+    def _next_step(self) -> TokenStep:
+        """The next step of the frames that wait: of a hybrid the longest that is not too long."""
+        lengths = self._length.candidates(len(self._waiting)) if self._state is not None else [1]
+        before = self._memory() if len(lengths) > 1 else {}
+        for length in lengths:
+            frames = self._waiting[:length] + [self._waiting[-1]] * (length - len(self._waiting))
+            step = self._step(frames)
+            if length == lengths[-1] or not self._length.is_too_long(self._errors):
+                break
+            vars(self).update(before)
+            before = self._memory()
+        if self._errors is not None:
+            self._length.took(length, tried=lengths[0], errors=self._errors)
+        self._waiting = self._waiting[length:]
+        return step
+
+    def _memory(self) -> dict[str, object]:
+        """All that a step changes, as it is now: what is changed in place is copied."""
+        kept = {name: getattr(self, name) for name in _CHANGED}
+        return kept | {name: copy.copy(getattr(self, name)) for name in _CHANGED_IN_PLACE}
+
+    def _step(self, waiting: list[Tensor]) -> TokenStep:
+        frames = torch.stack(waiting).to(self._parameter.device)
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
         with _memory_errors():
             past = self._past(pixels)
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
+            if past is not None and self._model.config.hybrid:
+                slope *= REPEATS[TEMPORAL_FACTOR] / REPEATS[len(frames)]
             z, self._state = self._model.encoder.step(pixels, past, slope)
             forecast = None if past is None else past.forecast
             settle = self._settling(pixels, slope) if past is None else None
@@ -213,7 +250,7 @@ class StreamEncoder:
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         if self._vectors is None:
             self._vectors = np.zeros((*self.geometry.motion_blocks(*indices.shape), 2), np.int16)
-        return TokenStep(indices=indices, levels=levels, vectors=self._vectors)
+        return TokenStep(indices=indices, levels=levels, vectors=self._vectors, frames=len(frames))
 
     def _settling(self, pixels: Tensor, slope: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Of a hybrid's first step, the tokens for a mask of kept bits."""
@@ -271,14 +308,27 @@ class StreamEncoder:
         before, decoder = self._decoded, self._model.decoder
         _, self._decoded = decoder.step(tokens, kept, before, self._displacement, shown=LAST_FRAME)
         if before is not None and isinstance(decoder, HybridDecoder):
-            after = self._decoded
+            after, count = self._decoded, pixels.shape[1]
+            last = _mean_error(after.picture, pixels[:, -1])
+            self._errors = StepErrors(middle=None, last=last)
 
             def middle(displacement: Tensor) -> Tensor:
-                return decoder.middle(before.reference, after.reference, displacement).clamp(-1.0, 1.0)
+                found = decoder.middle(before.reference, after.reference, displacement).clamp(-1.0, 1.0)
+                self._errors = StepErrors(middle=_mean_error(found, pixels[:, -1 - count // 2]), last=last)
+                return found
 
             self._vectors = self._hybrid_motion.of_others(
                 pixels, before.picture, after.picture, middle, slope=self._allocator.slope
             )
+
+
+_CHANGED = ("_state", "_decoded", "_sent", "_last", "_vectors", "_displacement", "_errors")
+_CHANGED_IN_PLACE = ("_hybrid_motion", "_cost", "_allocator")
+
+
+def _mean_error(shown: Tensor, wanted: Tensor) -> float:
+    """Mean squared error of pictures in [-1, 1], in 8-bit values."""
+    return float((shown - wanted).square().mean()) * 127.5**2
 
 
 class StreamDecoder:
@@ -305,7 +355,12 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def step(
-        self, indices: NDArray[np.uint64], kept_bits: NDArray[np.uint8], vectors: NDArray[np.int16]
+        self,
+        indices: NDArray[np.uint64],
+        kept_bits: NDArray[np.uint8],
+        vectors: NDArray[np.int16],
+        *,
+        frames: int | None = None,
     ) -> NDArray[np.uint8]:
         """Decode a latent step.
 
@@ -314,9 +369,10 @@ class StreamDecoder:
             kept_bits: uint8 `(rows, columns)`, bits kept at each token.
             vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); of no account in a
                 chunk's first step, and to models without coded motion.
+            frames: That the step shows, if it is not a chunk's first: 4, 2 or 1; None is 4.
 
         Returns:
-            uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else 4.
+            uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else `frames`.
         """
         bits = self._model.config.bits_per_token
         device, dtype = self._parameter.device, self._parameter.dtype
@@ -329,7 +385,8 @@ class StreamDecoder:
             maps = self._model.config.geometry.motion_maps
             displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
         with _memory_errors():
-            pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement)
+            wanted = SHOWN[TEMPORAL_FACTOR if frames is None else frames]
+            pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
             shown = pixels[0] if self._post_filter is None else self._post_filter(pixels[0].clamp(-1.0, 1.0))
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()

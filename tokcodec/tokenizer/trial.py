@@ -15,6 +15,7 @@ from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.hybrid import HybridEncoder
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.state import LAST_FRAME, DecoderState, Forecast
+from tokcodec.tokenizer.step_length import REPEATS
 from tokcodec.tokens import spread_levels
 
 TRIED_FRAMES = slice(1, None, 2)
@@ -54,8 +55,11 @@ class StepTrial:
         self._forecast, self._cost = forecast, cost
         self.was_priced, self.transform = False, model.config.hybrid
         self._shown = LAST_FRAME if model.config.hybrid else TRIED_FRAMES
+        self._compared = slice(-1, None) if model.config.hybrid else TRIED_FRAMES
         self.geometry = model.config.geometry
-        self.first, self.frames = decoded is None, len(source)
+        self.first = decoded is None
+        hybrid_later = model.config.hybrid and not self.first
+        self.frames = REPEATS[len(source)] if hybrid_later else float(len(source))
         self._grid = rows, columns = tokens.shape[-2:]
         heights, widths = (_block_sizes(count, self.geometry.block_tokens) for count in (rows, columns))
         self.tokens = np.outer(heights, widths)
@@ -109,7 +113,7 @@ class StepTrial:
     def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
         side = self.geometry.block_tokens * self.geometry.spatial_factor
         height, width = self._source.shape[1:3]
-        source = self._source if self.first else self._source[self._shown]
+        source = self._source if self.first else self._source[self._compared]
         shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
         error = (shown - source.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
         padded = F.pad(error, (0, -width % side, 0, -height % side))

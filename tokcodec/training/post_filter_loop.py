@@ -24,6 +24,8 @@ from tokcodec.training.config import AdversarialConfig, TrainConfig
 from tokcodec.training.distributed import Group
 from tokcodec.training.losses import LossWeights, reconstruction_terms
 from tokcodec.training.optimizer import HybridOptimizer
+from tokcodec.weights.post_filters import load_post_filter
+from tokcodec.weights.registry import entry_of_file
 
 SAVE_SECONDS = 120.0
 LOG_SECONDS = 20.0
@@ -84,7 +86,7 @@ class PostFilterTrainer:
         device: Where to compute.
         alex: LPIPS by AlexNet; None leaves it out, as its share does.
         vgg: LPIPS by VGG16; the same.
-        init: Checkpoint of a filter of the same sizes to start from, where there is none.
+        init: Checkpoint, or exported weights, of a filter of the same sizes to start from, where there is none.
 
     Raises:
         ModelError: A checkpoint is of another network.
@@ -129,6 +131,13 @@ class PostFilterTrainer:
         return saved
 
     def _start_from(self, path: Path) -> None:
+        if path.suffix == ".safetensors":
+            network = load_post_filter(entry_of_file(path))
+            if network.config != self.model.config:
+                raise ModelError("the post-filter has other sizes", where=str(path))
+            self.model.load_state_dict(network.state_dict())
+            self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+            return
         saved = self._read(path)
         try:
             self.model.load_state_dict(saved["average"])

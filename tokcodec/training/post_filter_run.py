@@ -47,7 +47,7 @@ def train_post_filter_folder(
         train: Choices of the run.
         model: The tokenizer whose pictures it is for, as `tokcodec encode --model` takes it.
         exclude: Patterns of what in `data` is left out, see :func:`tokcodec.training.media.leave_out`.
-        init: Checkpoint of a filter of these sizes to start from, where `out` has none.
+        init: Checkpoint or weights of a filter of these sizes to start from, where `out` has none.
         lpips_weights: Folder of the backbones of LPIPS.
         device: "auto", "cpu" or "cuda".
         workers: Processes that code; by default one a processor.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,6 +59,27 @@ def to_integers(model: PriorModel) -> dict[str, NDArray[np.int64]]:
             scales[layer] -= 1
             if scales[layer] < MIN_SCALE:
                 raise ModelError(f"the weights of {names[layer]} are too large for exact sums")
+
+
+def from_integers(tensors: Mapping[str, NDArray[np.int64]]) -> dict[str, Tensor]:
+    """The parameters of a model, float32, of which :func:`to_integers` makes such tensors, but for the rounding."""
+    *scales, last = (int(shift) for shift in tensors["shifts"])
+    scales.append(last - ACTIVATION_SHIFT + STRETCH_SHIFT)
+    found: dict[str, Tensor] = {}
+    for scale, layer in zip(scales, _LAYERS, strict=True):
+        for part in layer:
+            for kind, shift in (("weight", scale), ("bias", scale + ACTIVATION_SHIFT)):
+                if f"{part}.{kind}" in tensors:
+                    found[f"{part}.{kind}"] = torch.from_numpy(tensors[f"{part}.{kind}"] / 2.0**shift).float()
+    found["plane.weight"] = found.pop("plane.bias")
+    for name in ("context1.weight", "context2.weight", "known.weight"):  # (taps, inputs, outputs)
+        side = math.isqrt(len(found[name]))
+        found[name] = found[name].unflatten(0, (side, side)).permute(3, 2, 0, 1).contiguous()
+    side = math.isqrt(len(found["kept.weight"]))
+    found["kept.weight"] = found["kept.weight"].T.unflatten(1, (1, side, side)).contiguous()
+    for name in ("state.weight", "hidden.weight", "out.weight"):
+        found[name] = found[name].T[:, :, None, None].contiguous()
+    return found
 
 
 def _fits(tensors: dict[str, NDArray[np.int64]], layer: tuple[str, ...]) -> bool:

@@ -19,8 +19,10 @@ from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.training.checkpoint import read_checkpoint, save_checkpoint
 from tokcodec.training.optimizer import HybridOptimizer
 from tokcodec.training.prior_data import ChunkSampler, TokenBatch
+from tokcodec.training.prior_export import from_integers
 from tokcodec.training.prior_masks import Mask, Order, draw_mask
 from tokcodec.training.prior_model import PriorModel
+from tokcodec.weights.priors import read_prior
 
 ORDERS: tuple[Order, ...] = ("groups", "random", "raster")
 SAVE_SECONDS = 120.0
@@ -96,8 +98,8 @@ class PriorTrainer:
         level_bits: Bits of each level of the tokens.
         checkpoint: Read if it exists, and written.
         device: Where to compute.
-        init: Checkpoint of a prior, or of a tokenizer with a rate term, whose weights to start from where there is no
-            checkpoint.
+        init: Exported weights of a prior, or a checkpoint of one or of a tokenizer with a rate term, to start from
+            where there is no checkpoint.
 
     Raises:
         ModelError: The checkpoint is of another network.
@@ -136,6 +138,12 @@ class PriorTrainer:
         return saved
 
     def _start_from(self, path: Path) -> None:
+        if path.suffix == ".safetensors":
+            config, tensors = read_prior(path)
+            if config != self.model.config:
+                raise ModelError("the prior has other sizes", where=str(path))
+            self.model.load_state_dict(from_integers(tensors))
+            return
         saved = self._read(path)
         try:
             self.model.load_state_dict(saved.get("prior") or saved["model"])

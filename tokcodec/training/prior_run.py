@@ -42,7 +42,7 @@ def train_prior_folder(
         name: Name of the exported prior.
         config: Sizes of the network; by default those of the tokens' bits.
         train: Choices of the run.
-        init: Checkpoint to start from, where `out` has none.
+        init: Checkpoint or weights to start from, where `out` has none.
         device: "auto", "cpu" or "cuda".
         log: Called with each line of the log.
 

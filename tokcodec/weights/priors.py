@@ -102,6 +102,20 @@ def load_prior(entry: WeightsEntry) -> PriorNetwork:
         raise ModelError(error.message, where=str(entry.path), hint=error.hint) from error
 
 
+def read_prior(path: Path) -> tuple[PriorConfig, dict[str, NDArray[np.int64]]]:
+    """Sizes and tensors of a weights file, as its integers.
+
+    Raises:
+        ModelError: It cannot be read, or is no prior.
+    """
+    try:
+        return _unpack(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    except ModelError as error:
+        raise ModelError(error.message, where=str(path), hint=error.hint) from error
+
+
 def prior_from_bytes(data: bytes, arithmetic: Arithmetic | None = None) -> PriorNetwork:
     """The network of the bytes of a weights file, to be computed by a certain arithmetic.
 
