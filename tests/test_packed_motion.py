@@ -21,7 +21,7 @@ from tokcodec.training import motion as motion_module
 from tokcodec.training.camera import CameraConfig, camera_move
 from tokcodec.training.config import Phase, TrainConfig
 from tokcodec.training.loop import Trainer
-from tokcodec.training.motion import CODE_STEP, LAGS, find_motion, stored_motion
+from tokcodec.training.motion import CODE_STEP, EVERY_SECOND, LAGS, find_motion, stored_motion
 from tokcodec.training.packed import PackConfig, Sampler, pack
 from tokcodec.training.source import AugmentConfig, Batch, ClipSource, Window, motion_of_stored
 from tokcodec.training.store import FrameStore
@@ -210,7 +210,7 @@ def test_packed_camera_moves_have_their_motion(media: Path, tmp_path: Path):
     stored = torch.from_numpy(np.load(tmp_path / "motion-00000.npy"))
     clips = torch.from_numpy(np.load(tmp_path / "clips-00000.npy")).permute(0, 1, 4, 2, 3).float()
     assert len(clips) == 4
-    window = Window(first=0, stride=2, top=0, left=0, frames=5, side=64)
+    window = Window(first=0, pace=EVERY_SECOND, top=0, left=0, frames=5, side=64)
     for clip, motion in zip(clips, stored, strict=True):
         found = torch.stack([motion_of_stored(motion[place])[0] for place in window.motion])
         frames = clip[window.pixels[0]]

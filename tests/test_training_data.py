@@ -13,10 +13,10 @@ from media import make_video
 from tokcodec.errors import MediaError, UsageError
 from tokcodec.training.camera import CameraConfig, camera_move
 from tokcodec.training.media import decode_all, default_workers, find_media, leave_out, read_whole
-from tokcodec.training.motion import read_clip
+from tokcodec.training.motion import EVERY_SECOND, LAGS, SHORT, USUAL, Pace, read_clip
 from tokcodec.training.packed import PackConfig, Sampler, pack, read_index
 from tokcodec.training.shards import HEADER_BYTES, SHARD_BYTES, Shards
-from tokcodec.training.source import AugmentConfig, draw_window
+from tokcodec.training.source import AugmentConfig, Window, draw_window
 from tokcodec.training.store import FrameStore
 
 PACK = PackConfig(clip_frames=5, side=32, clips=6, camera_share=0.5)
@@ -157,18 +157,36 @@ def test_a_packed_folder_on_a_device(media: Path, tmp_path: Path):
     assert store.batch(3, 1, 24).frames.shape == (3, 1, 3, 24, 24)
 
 
-def test_windows_stay_inside_and_strides_are_drawn():
+def test_windows_stay_inside_and_paces_are_drawn():
     random = np.random.default_rng(0)
-    strides = set()
+    paces = set()
     for _ in range(200):
-        window = draw_window((9, 20, 30), 5, 16, AugmentConfig(stride_two_share=0.5), random)
+        augment = AugmentConfig(stride_two_share=0.4, short_step_share=0.5)
+        window = draw_window((9, 20, 30), 5, 16, augment, random)
         assert window is not None
-        strides.add(window.stride)
-        assert window.first + window.stride * 4 < 9
+        paces.add(window.pace)
+        assert 0 <= window.first == min(window.pixels[0]) <= max(window.pixels[0]) < 9
         assert window.top + 16 <= 20
         assert window.left + 16 <= 30
-    assert strides == {1, 2}
+    assert paces == {USUAL, EVERY_SECOND, *SHORT}
     assert draw_window((4, 20, 30), 5, 16, AugmentConfig(), random) is None
+
+
+@pytest.mark.parametrize(
+    ("pace", "frames", "lags"),
+    [
+        (USUAL, [3, 4, 5, 6, 7, 8, 9, 10, 11], (1, 2, 3, 4)),
+        (EVERY_SECOND, [3, 5, 7, 9, 11, 13, 15, 17, 19], (2, 4, 6, 8)),
+        (SHORT[0], [3, 4, 4, 5, 5, 6, 6, 7, 7], (1, 1, 2, 2)),
+        (SHORT[1], [3, 4, 4, 4, 4, 5, 5, 5, 5], (1, 1, 1, 1)),
+    ],
+)
+def test_a_window_has_the_frames_of_its_pace_and_their_motion(pace: Pace, frames: list[int], lags: tuple[int, ...]):
+    window = Window(3, pace, 8, 16, 9, 24)
+    assert window.pixels == (frames, slice(8, 32), slice(16, 40))
+    starts = [3, 3 + pace[-1]]
+    places = [(starts, LAGS.index(lag), slice(None), slice(1, 4), slice(2, 5)) for lag in lags]
+    assert window.motion == places
 
 
 def gradient(height: int, width: int) -> torch.Tensor:

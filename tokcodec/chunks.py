@@ -13,7 +13,6 @@ from tokcodec.container import (
     ChunkRecord,
     Damage,
     StreamHeader,
-    StreamReader,
 )
 from tokcodec.errors import CorruptStreamError, ModelError, TokcodecError, UsageError
 from tokcodec.weights.registry import WeightsEntry
@@ -221,10 +220,10 @@ def decode_chunk(record: ChunkRecord, header: StreamHeader, *, prior: Path | Non
     return tokens
 
 
-def token_damage(record: ChunkRecord, reader: StreamReader, error: TokcodecError) -> Damage:
-    """A chunk whose bytes arrived as written but do not decode, as a report."""
+def token_damage(record: ChunkRecord, error: TokcodecError, *, offset: int) -> Damage:
+    """A chunk whose bytes, from `offset` on, arrived as written but do not decode, as a report."""
     return Damage(
-        offset=reader.item_offset,
+        offset=offset,
         length=len(record.token_data),
         reason=f"chunk {record.number}: {error.message}",
         missing_chunks=range(record.number, record.number + 1),

@@ -18,22 +18,21 @@ from tokcodec import mapping
 from tokcodec.chunks import ADAPTIVE, AUTO, Entropy, choose_entropy
 from tokcodec.coders import Coders
 from tokcodec.concealment import concealer_for, read_index
-from tokcodec.container import (
-    read_stream,
-)
+from tokcodec.container import StreamHeader, read_stream
 from tokcodec.counts import Stopwatch, StreamCounts
-from tokcodec.decoding import StreamDecoding
+from tokcodec.decoding import DecodingWorkers, StreamDecoding
 from tokcodec.encoding import ArraySource, can_open_again, encode_source
 from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
-from tokcodec.frames import Frame, Packet, VideoReader, format_for, open_video, open_writer
+from tokcodec.frames import Frame, Packet, VideoInfo, VideoReader, format_for, open_video, open_writer
 from tokcodec.output import atomic
-from tokcodec.pipeline import EncodeSettings, Progress
+from tokcodec.pipeline import EncodeSettings, EncodingWorkers, Progress
 from tokcodec.rate import Rate
 from tokcodec.results import CodecResult, DecodedVideo, result_of
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
 from tokcodec.tokenizer.stream import choose_device
 from tokcodec.weights import AUTO_STYLE, choose_post_filter, default_entry, find_by_name
+from tokcodec.workers import DecodeTask, EncodeTask, decoding_workers, encoding_workers, processes_for
 
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
@@ -54,10 +53,15 @@ class Codec:
         style: How decoded pictures are shown: "faithful" as the decoder has them, "vivid" through the post-filter that
             comes with the tokenizer, which is sharper and a little farther from the original, "auto" as "vivid" where
             there is one; or the path of a post-filter's `.safetensors` file. Tokens do not depend on it.
+        jobs: Processes that :meth:`encode` and :meth:`decode` start on a CPU to code chunks beside each other; 1 starts
+            none, None as many as there are processors for videos of a few chunks, and never more than half of the
+            machine's memory is enough for. What meets a rate, or conceals, goes chunk by chunk. A script that has them
+            started must keep what it does under `if __name__ == "__main__":`, as `multiprocessing` wants it.
 
     Raises:
         ModelError: No such model, or its weights are damaged.
         DeviceError: No such device.
+        UsageError: `jobs` is no such number.
     """
 
     def __init__(
@@ -69,11 +73,15 @@ class Codec:
         entropy: str = AUTO,
         prior: str | Path | None = None,
         style: str | Path = AUTO_STYLE,
+        jobs: int | None = 1,
     ) -> None:
+        if jobs is not None and (type(jobs) is not int or jobs < 1):
+            raise UsageError(f"jobs is a whole number from 1 on, not {jobs!r}")
         self.device, self._style = choose_device(device), str(style)
+        self._jobs = jobs if self.device.type == "cpu" else 1
         self._entry = default_entry() if model is None else find_by_name(model)
-        extra = None if weights is None else Path(weights)
-        self._coders = Coders(self._entry, weights=extra, device=self.device, style=self._style)
+        self._weights = None if weights is None else Path(weights)
+        self._coders = Coders(self._entry, weights=self._weights, device=self.device, style=self._style)
         self._prior = Path(prior) if prior is not None and Path(prior).suffix == ".safetensors" else None
         self._prior_name = None if prior is None else str(prior)
         self._entropy_name = entropy
@@ -174,7 +182,13 @@ class Codec:
         with contextlib.ExitStack() as stack:
             sink = _open_sink(target, force=force, source=source, stack=stack)
             encoding = encode_source(
-                open_source, self._coders.encoder, sink, settings=settings, watch=watch, progress=progress
+                open_source,
+                self._coders.encoder,
+                sink,
+                settings=settings,
+                watch=watch,
+                progress=progress,
+                make_workers=self._encoding_workers,
             )
         return result_of(
             encoding.coded.counts,
@@ -185,6 +199,29 @@ class Codec:
             lost=tuple(readers[-1].damage),
             rate=encoding.report,
         )
+
+    def _encoding_workers(self, info: VideoInfo, settings: EncodeSettings, quality: float) -> EncodingWorkers | None:
+        processes = processes_for(
+            self._jobs,
+            frames=info.frame_count_hint,
+            chunk_frames=settings.chunk_frames,
+            frame_bytes=3 * info.width * info.height,
+        )
+        if processes == 1:
+            return None
+        return encoding_workers(processes, EncodeTask(entry=self._entry, info=info, settings=settings, quality=quality))
+
+    def _decoding_workers(self, header: StreamHeader, frames: int | None) -> DecodingWorkers | None:
+        processes = processes_for(
+            self._jobs,
+            frames=frames,
+            chunk_frames=header.max_chunk_frames,
+            frame_bytes=3 * header.width * header.height,
+        )
+        if processes == 1:
+            return None
+        task = DecodeTask(entry=self._entry, weights=self._weights, style=self._style, prior=self._prior, header=header)
+        return decoding_workers(processes, task)
 
     def encode_frames(
         self,
@@ -282,14 +319,19 @@ class Codec:
                 reader, part = seek(stream, start_seconds=start_seconds, duration_seconds=duration_seconds)
                 total = frames_in(part, reader.header)
             else:
-                total = total_frames(stream) if progress else None
+                total = total_frames(stream) if progress or self._jobs is None else None
                 reader = read_stream(counting)
             header, decoder, concealer = reader.header, self._coders.decoder(reader.header), None
             if conceal:
                 concealer = concealer_for(
                     header, decoder, entries=index, prior=self._prior_name, part=part, forecast=forecast
                 )
-            decoding = StreamDecoding(reader, decoder, watch=watch, part=part, prior=self._prior, concealer=concealer)
+            workers = None if conceal else self._decoding_workers(header, total)
+            if workers is not None:
+                stack.enter_context(workers)
+            decoding = StreamDecoding(
+                reader, decoder, watch=watch, part=part, prior=self._prior, concealer=concealer, workers=workers
+            )
             if isinstance(target, (str, Path)):
                 format_name = format_name or format_for(target)
                 place: Path | BinaryIO = stack.enter_context(atomic(Path(target), force=force, source=source))

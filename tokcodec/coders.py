@@ -57,13 +57,7 @@ class Coders:
         Raises:
             ModelError: The prior of the settings is not there, or for other tokens.
         """
-        model = self._tokenizer(self._entry)
-        encoder = StreamEncoder(
-            model,
-            allocator_for(quality=quality, effort=settings.effort),
-            iterations=ITERATIONS[settings.effort],
-            step_frames=_step_frames(settings, model.config.geometry, info),
-        )
+        encoder = self.stream_encoder(info, settings, quality)
         settings.entropy.check(encoder.geometry.bits_per_token)
         header = mapping.header_of(
             info,
@@ -75,6 +69,16 @@ class Coders:
             probability_digest=settings.entropy.digest,
         )
         return ContainerWriter(sink, header), encoder
+
+    def stream_encoder(self, info: VideoInfo, settings: EncodeSettings, quality: float) -> StreamEncoder:
+        """An encoder for a video, settings and a quality."""
+        model = self._tokenizer(self._entry)
+        return StreamEncoder(
+            model,
+            allocator_for(quality=quality, effort=settings.effort),
+            iterations=ITERATIONS[settings.effort],
+            step_frames=_step_frames(settings, model.config.geometry, info),
+        )
 
     def decoder(self, header: StreamHeader) -> StreamDecoder:
         """A decoder for the file that has this header.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tokcodec.counts import Stopwatch
 from tokcodec.errors import UsageError
 from tokcodec.frames import Colour, Frame, Packet, VideoInfo
 from tokcodec.passes import Coded, find_pass
-from tokcodec.pipeline import EncodeSettings, Progress, encode_items
+from tokcodec.pipeline import EncodeSettings, EncodingWorkers, Progress, encode_items
 from tokcodec.rate import RateReport
 from tokcodec.steering import Steering
 from tokcodec.tokenizer.stream import StreamEncoder
@@ -61,6 +62,12 @@ OpenSource = Callable[[], AbstractContextManager[Source]]
 """Opens the source, from its beginning each time."""
 MakeEncoder = Callable[[BinaryIO, VideoInfo, EncodeSettings, float], tuple[ContainerWriter, StreamEncoder]]
 """A writer with its header written, and an encoder, for a sink, a video, settings and a quality."""
+MakeWorkers = Callable[[VideoInfo, EncodeSettings, float], EncodingWorkers | None]
+"""Processes that encode chunks of a video, or None where this one does."""
+
+
+def _no_workers(info: VideoInfo, settings: EncodeSettings, quality: float) -> None:
+    """Encode in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,7 @@ def encode_source(
     settings: EncodeSettings,
     watch: Stopwatch,
     progress: Progress | None = None,
+    make_workers: MakeWorkers = _no_workers,
 ) -> Encoding:
     """Encode a source into a sink.
 
@@ -98,6 +106,7 @@ def encode_source(
         settings: What to make.
         watch: Takes the time of the stages.
         progress: Called with the number of frames done, after each; begins again with each pass.
+        make_workers: Makes processes that encode chunks, where no rate is asked for.
 
     Raises:
         UsageError: The rate makes no sense for this source.
@@ -117,16 +126,19 @@ def encode_source(
                 raise UsageError("a picture has no duration", hint="ask for bits per pixel or a number of bytes")
             first = settings.quality_for(info) if quality is None else quality
             writer, encoder = make_encoder(sink, info, settings, first)
-            counts = encode_items(
-                source,
-                writer,
-                encoder,
-                info=info,
-                settings=settings,
-                watch=watch,
-                progress=progress,
-                steering=Steering(settings.limits, first=first) if is_steered else None,
-            )
+            workers = make_workers(info, settings, first) if rate is None else None
+            with contextlib.nullcontext() if workers is None else workers:
+                counts = encode_items(
+                    source,
+                    writer,
+                    encoder,
+                    info=info,
+                    settings=settings,
+                    watch=watch,
+                    progress=progress,
+                    steering=Steering(settings.limits, first=first) if is_steered else None,
+                    workers=workers,
+                )
         coded_frames += counts.coded_frames
         pixels = counts.frames * info.width * info.height
         return Coded(quality=first, size=writer.bytes_written, counts=counts, pixels=pixels)

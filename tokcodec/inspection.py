@@ -220,7 +220,7 @@ def survey(
                 try:
                     raw_bits, motion_bits = _bits_of(decode_chunk(item, header, prior=prior))
                 except CorruptStreamError as error:
-                    damages.append(token_damage(item, reader, error))
+                    damages.append(token_damage(item, error, offset=reader.item_offset))
                     continue
                 except ModelError as error:
                     if needs_weights:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,13 +22,14 @@ from tokcodec.counts import Stopwatch, StreamCounts
 from tokcodec.errors import UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo
 from tokcodec.frames.info import Pixels
-from tokcodec.geometry import STEP_FRAMES, usual_steps
+from tokcodec.geometry import STEP_FRAMES, TokenGeometry, usual_steps
 from tokcodec.rate import Rate, first_quality
 from tokcodec.scene_cuts import SceneCuts
 from tokcodec.steering import KeptFrames, Steering
 from tokcodec.tokenizer.allocation import QUALITY_LIMITS, allocator_for
 from tokcodec.tokenizer.stream import StreamEncoder, TokenStep
 from tokcodec.tokens import TokenChunk
+from tokcodec.workers import ChunkOfFrames, Seconds, Workers
 
 DEFAULT_QUALITY = 6
 PACKET_BATCH_BYTES = 1 << 22
@@ -36,7 +39,8 @@ SHORT = 4
 """A chunk that has less than one part in so many of the frames that a chunk may have is short."""
 
 Progress = Callable[[int, int | None], None]
-"""Called with the number of frames done, and of all frames where that is known; the latter may be wrong."""
+"""Called with the number of frames done (of an encoder with several processes: read), and of all frames where that is
+known; the latter may be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +94,38 @@ class EncodeSettings:
         return first_quality(8 * self.rate.bytes_for(pixels=pixels, seconds=seconds) / pixels, self.limits)
 
 
+EncodingWorkers = Workers[tuple[ChunkRecord, Seconds]]
+
+
+def coded_chunk(
+    steps: Sequence[TokenStep],
+    *,
+    geometry: TokenGeometry,
+    number: int,
+    pts: tuple[int, ...],
+    last_duration: int,
+    entropy: Entropy,
+) -> ChunkRecord:
+    """The record of a chunk of these latent steps; the other arguments are those of `encode_chunk`."""
+    tokens = TokenChunk(
+        indices=np.stack([step.indices for step in steps]),
+        levels=np.stack([step.levels for step in steps]),
+        geometry=geometry,
+        vectors=np.stack([step.vectors for step in steps]),
+    )
+    return encode_chunk(
+        tokens,
+        number=number,
+        pts=pts,
+        last_duration=last_duration,
+        step_frames=usual_steps(tuple(step.frames for step in steps[1:])),
+        entropy=entropy,
+    )
+
+
 class _ChunkBuilder:
-    """Collects latent steps, timestamps and packets, and writes a chunk when it is whole."""
+    """Collects latent steps, or frames for other processes, timestamps and packets, and writes a chunk when it is
+    whole."""
 
     def __init__(
         self,
@@ -102,8 +136,12 @@ class _ChunkBuilder:
         settings: EncodeSettings,
         watch: Stopwatch,
         steering: Steering | None,
+        workers: EncodingWorkers | None,
     ) -> None:
-        self._writer, self._encoder = writer, encoder
+        self._writer, self._encoder, self._workers = writer, encoder, workers
+        self._frames: list[Pixels] = []
+        self._begun = self._waiting_bytes = 0
+        self._under_way: deque[Future[tuple[ChunkRecord, Seconds]] | list[Packet]] = deque()
         self._info, self._settings, self._watch = info, settings, watch
         self._steering, self._kept = steering, KeptFrames()
         self._cuts = SceneCuts() if settings.scene_cuts else None
@@ -135,6 +173,10 @@ class _ChunkBuilder:
         self._tokenize(frame.pixels)
 
     def _tokenize(self, pixels: Pixels) -> None:
+        if self._workers is not None:
+            self._frames.append(pixels)
+            self.coded_frames += 1
+            return
         with self._watch.measure("tokenizer"):
             step = self._encoder.push(pixels)
         self.coded_frames += 1
@@ -151,8 +193,35 @@ class _ChunkBuilder:
 
     def flush_packets(self) -> None:
         """Write the packets that wait."""
-        self._writer.write_packets(mapping.packed(self._packets))
+        if self._workers is None:
+            self._writer.write_packets(mapping.packed(self._packets))
+        elif self._packets:
+            self._under_way.append(self._packets)
+            self._waiting_bytes += self._packet_bytes
+            self.write(most=0 if self._waiting_bytes > 4 * PACKET_BATCH_BYTES else self._workers.processes)
         self._packets, self._packet_bytes = [], 0
+
+    def write(self, *, most: int) -> None:
+        """Write what other processes have done, in order, until at most so many chunks are under way."""
+        waiting = sum(isinstance(item, Future) for item in self._under_way)
+        while self._under_way:
+            item = self._under_way[0]
+            if isinstance(item, list):
+                self._writer.write_packets(mapping.packed(item))
+                self._waiting_bytes -= sum(len(packet.data) for packet in item)
+            elif item.done() or waiting > most:
+                record, seconds = Workers.result(item)
+                waiting -= 1
+                self._watch.tokenizer += seconds.tokenizer
+                self._watch.entropy_coding += seconds.entropy_coding
+                self._write(record)
+            else:
+                return
+            self._under_way.popleft()
+
+    def _write(self, record: ChunkRecord) -> None:
+        self.chunk_bytes += self._writer.cost_of(record)
+        self._writer.write_chunk(record)
 
     def end_chunk(self, *, next_pts: int | None) -> None:
         """Write the open chunk, if there is one; `next_pts` is when the next begins, None at the end."""
@@ -160,11 +229,16 @@ class _ChunkBuilder:
             return
         last = self._last_duration() if next_pts is None else next_pts - self._pts[-1]
         self.seconds = (self._pts[-1] + last - self._first_pts) * self._info.time_base
-        record = self._coded(last)
-        if self._steering is not None:
-            record = self._steered(record, last, self._steering, is_last=next_pts is None)
-        self.chunk_bytes += self._writer.cost_of(record)
-        self._writer.write_chunk(record)
+        if self._workers is not None:
+            chunk = ChunkOfFrames(np.stack(self._frames), self._begun, tuple(self._pts), last)
+            self._under_way.append(self._workers.submit(chunk))
+            self._frames, self._begun = [], self._begun + 1
+            self.write(most=self._workers.processes)
+        else:
+            record = self._coded(last)
+            if self._steering is not None:
+                record = self._steered(record, last, self._steering, is_last=next_pts is None)
+            self._write(record)
         self._pts = []
         self.flush_packets()
 
@@ -173,12 +247,12 @@ class _ChunkBuilder:
         with self._watch.measure("tokenizer"):
             self._steps += self._encoder.end_chunk()
         with self._watch.measure("entropy_coding"):
-            record = encode_chunk(
-                self._tokens(),
+            record = coded_chunk(
+                self._steps,
+                geometry=self._encoder.geometry,
                 number=self._writer.chunks_written,
                 pts=tuple(self._pts),
                 last_duration=last_duration,
-                step_frames=usual_steps(tuple(step.frames for step in self._steps[1:])),
                 entropy=self._settings.entropy,
             )
         self._steps = []
@@ -219,15 +293,6 @@ class _ChunkBuilder:
     def _place_bits(self, quality: float) -> None:
         self._encoder.begin(allocator_for(quality=quality, effort=self._settings.effort))
 
-    def _tokens(self) -> TokenChunk:
-        """The tokens of the open chunk."""
-        return TokenChunk(
-            indices=np.stack([step.indices for step in self._steps]),
-            levels=np.stack([step.levels for step in self._steps]),
-            geometry=self._encoder.geometry,
-            vectors=np.stack([step.vectors for step in self._steps]),
-        )
-
     def _last_duration(self) -> int:
         if self._info.frame_rate:
             return max(1, round(1 / (self._info.frame_rate * self._info.time_base)))
@@ -248,12 +313,18 @@ def encode_items(
     watch: Stopwatch,
     progress: Progress | None = None,
     steering: Steering | None = None,
+    workers: EncodingWorkers | None = None,
 ) -> StreamCounts:
     """Frames and packets, in file order, to a whole `.tok` stream; the writer is closed.
 
-    With `steering`, the encoder's allocator gives way to those that the rate of the settings leads to.
+    With `steering`, the encoder's allocator gives way to those that the rate of the settings leads to. With `workers`,
+    which exclude that, chunks are encoded by them.
     """
-    builder = _ChunkBuilder(writer, encoder, info=info, settings=settings, watch=watch, steering=steering)
+    if steering is not None and workers is not None:
+        raise UsageError("chunks that are steered come one after the other")
+    builder = _ChunkBuilder(
+        writer, encoder, info=info, settings=settings, watch=watch, steering=steering, workers=workers
+    )
     with contextlib.closing(builder):
         for item in items:
             if isinstance(item, Packet):
@@ -266,6 +337,7 @@ def encode_items(
                 progress(builder.frames, info.frame_count_hint)
         builder.end_chunk(next_pts=None)
         builder.flush_packets()
+        builder.write(most=0)
         writer.close()
     return StreamCounts(
         frames=builder.frames,

@@ -26,8 +26,8 @@ class CodecResult:
         tok_bytes: Size of the `.tok` stream; None where only a part of it was decoded.
         bits_per_pixel: Bits of the `.tok` stream less its side streams, over pixels of all frames.
         seconds: Wall clock of the whole call.
-        tokenizer_seconds: Part of it in the neural network.
-        entropy_coding_seconds: Part of it in the entropy coder; the rest is mostly video I/O.
+        tokenizer_seconds: Part of it in the neural network; of several processes the sum, which may be more.
+        entropy_coding_seconds: Part of it in the entropy coder, likewise; the rest is mostly video I/O.
         notes: What a person should know, such as side streams that were left behind.
         lost: What of the media file could not be read, when encoding.
         damages: What of the `.tok` stream was lost, when decoding.

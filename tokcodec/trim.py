@@ -92,7 +92,7 @@ def trim(
             try:
                 tokens = decode_chunk(item, header, prior=prior)
             except CorruptStreamError as error:
-                damages.append(token_damage(item, reader, error))
+                damages.append(token_damage(item, error, offset=reader.item_offset))
                 continue
             if quality is not None:
                 tokens = truncate(tokens, np.full_like(tokens.levels, quality))

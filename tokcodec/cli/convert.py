@@ -16,6 +16,7 @@ from tokcodec.cli.options import (
     Entropy,
     Force,
     Forecast,
+    Jobs,
     Json,
     NoAudio,
     Prior,
@@ -103,6 +104,7 @@ def encode(
     duration: Duration = None,
     no_audio: NoAudio = False,
     device: Device = "auto",
+    jobs: Jobs = None,
     force: Force = False,
     json_results: Json = False,
     quiet: Quiet = False,
@@ -115,7 +117,7 @@ def encode(
     from tokcodec.codec import Codec
 
     place = input_of(source)
-    codec = Codec(model=model, device=device, entropy=entropy, prior=prior)
+    codec = Codec(model=model, device=device, entropy=entropy, prior=prior, jobs=jobs)
     console.debug(f"device {codec.device}")
     with console.progress("encode") as update:
         result = codec.encode(
@@ -182,6 +184,7 @@ def decode(
     weights: Weights = None,
     prior: Prior = None,
     device: Device = "auto",
+    jobs: Jobs = None,
     force: Force = False,
     json_results: Json = False,
     quiet: Quiet = False,
@@ -200,7 +203,7 @@ def decode(
     from tokcodec.codec import Codec
 
     place = input_of(source)
-    codec = Codec(weights=weights, device=device, prior=prior, style=style)
+    codec = Codec(weights=weights, device=device, prior=prior, style=style, jobs=jobs)
     console.debug(f"device {codec.device}")
     with console.progress("decode") as update:
         result = codec.decode(

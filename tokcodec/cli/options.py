@@ -66,6 +66,18 @@ LpipsPrecision = Annotated[
         help="Of the convolutions of LPIPS and DISTS; bfloat16 is faster where the CPU has it, and a little off.",
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        show_default="by the processors",
+        help="Processes that code chunks beside each other, on a CPU, as far as there is memory; not where a rate is "
+        "asked for, nor with --conceal.",
+    ),
+]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave audio and subtitles behind.")]
 Start = Annotated[float, typer.Option("--start", metavar="SECONDS", min=0.0, help="Leave out what comes before.")]
 Duration = Annotated[

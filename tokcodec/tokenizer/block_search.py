@@ -17,7 +17,7 @@ from torch import Tensor
 from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
 from tokcodec.tokenizer.dis import MOTION_UNIT
 from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL
-from tokcodec.tokenizer.overlapped import TAPS
+from tokcodec.tokenizer.overlapped import OVERLAP, TAPS
 
 Luma = NDArray[np.uint8]
 Field = NDArray[np.int32]
@@ -25,6 +25,8 @@ Errors = NDArray[np.float32]
 
 SAMPLING = 2
 """Every second row and column of a block stands for all."""
+REACH = BLOCK + 2 * OVERLAP
+"""Pixels along each side of what a block's vector moves, overlap and all."""
 COARSE = 8
 """Pixels along each side of one of the small picture's."""
 COARSE_REACH = 16
@@ -39,7 +41,21 @@ LENGTH_BITS = 1.0
 """About what doubling a vector's distance from those around it costs, in bits."""
 WORTH_BITS = 4.0
 """A block whose error is worth fewer bits than this is left as it is."""
-_MARGIN = 2 * BLOCK
+_MARGIN = REACH + BLOCK
+_SIDE = REACH // SAMPLING
+
+
+def _window() -> NDArray[np.float32]:
+    """Roots of the weights by which places of `REACH` count, `(256,)`: those of a decoder's overlapped blocks (but
+    for the edges of pictures), which add up to the pixels of a block."""
+    up = (np.arange(0, 2 * OVERLAP, SAMPLING) + 0.5) / (2 * OVERLAP)
+    ramp = np.concatenate([up, 1 - up])
+    weights = np.outer(ramp, ramp).ravel()
+    found: NDArray[np.float32] = np.sqrt(weights * (BLOCK**2 / weights.sum())).astype(np.float32)
+    return found
+
+
+_ROOTS = _window()
 
 
 class HalfPixels:
@@ -64,35 +80,35 @@ class HalfPixels:
                 moved = cv2.sepFilter2D(picture, cv2.CV_8U, across, down, None, anchor, 0, cv2.BORDER_REPLICATE)
                 result[number] = cv2.copyMakeBorder(moved, *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
         self._flat = planes.reshape(-1)
-        side = BLOCK // SAMPLING
-        last = (BLOCK - SAMPLING) * (self._padded[1] + 1)
+        last = (REACH - SAMPLING) * (self._padded[1] + 1)
         self._blocks = np.lib.stride_tricks.as_strided(
             self._flat,
-            (self._flat.size - last, side, side),
+            (self._flat.size - last, _SIDE, _SIDE),
             (1, SAMPLING * self._padded[1], SAMPLING),
             writeable=False,
         )
 
     def blocks(self, number: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp], vectors: Field) -> Luma:
-        """Cut blocks, uint8 `(..., 8, 8)`, every second row and column.
+        """Cut blocks with their overlap, uint8 `(..., 16, 16)`, every second row and column.
 
         Args:
             number: Of the picture, `(n,)`.
-            y: Top row of each block before it is moved, `(n,)`.
+            y: Top row of each block before it is moved, without its overlap, `(n,)`.
             x: Left column.
             vectors: Half pixels, x before y, `(..., n, 2)`.
         """
         height, width = self.shape[1:]
         across, down = vectors[..., 0], vectors[..., 1]
-        top = np.clip(y + (down >> 1), -_MARGIN, height) + _MARGIN
-        left = np.clip(x + (across >> 1), -_MARGIN, width) + _MARGIN
+        top = np.clip(y + (down >> 1) - OVERLAP, -_MARGIN, height + _MARGIN - REACH) + _MARGIN
+        left = np.clip(x + (across >> 1) - OVERLAP, -_MARGIN, width + _MARGIN - REACH) + _MARGIN
         plane = 4 * number + 2 * (down & 1) + (across & 1)
         found: Luma = self._blocks[(plane * self._padded[0] + top) * self._padded[1] + left]
         return found
 
 
 class BlockErrors:
-    """Squared errors of blocks, were they moved by one vector or another.
+    """Squared errors of blocks, were they moved by one vector or another: of all that a vector moves, its overlap too,
+    by how much it has a say there.
 
     Args:
         wanted: Luma, uint8 `(N, H, W)`.
@@ -104,22 +120,25 @@ class BlockErrors:
         count, height, width = wanted.shape
         self._rows, self._columns = -(-height // BLOCK), -(-width // BLOCK)
         down, right = self._rows * BLOCK - height, self._columns * BLOCK - width
-        padded = np.pad(wanted, ((0, 0), (0, down), (0, right)), mode="edge")[:, ::SAMPLING, ::SAMPLING]
-        side = BLOCK // SAMPLING
-        blocks = padded.reshape(count, self._rows, side, self._columns, side).transpose(0, 1, 3, 2, 4)
-        self._wanted = blocks.reshape(-1, side * side).astype(np.float32)
+        framed = np.pad(wanted, ((0, 0), (OVERLAP, down + OVERLAP), (OVERLAP, right + OVERLAP)), mode="edge")
+        parts = np.lib.stride_tricks.sliding_window_view(framed, (REACH, REACH), axis=(1, 2))
+        parts = parts[:, ::BLOCK, ::BLOCK, ::SAMPLING, ::SAMPLING]
+        self._wanted = parts.reshape(-1, _SIDE * _SIDE).astype(np.float32) * _ROOTS
         number, y, x = np.indices((count, self._rows, self._columns)).reshape(3, -1)
         self._places = number, y * BLOCK, x * BLOCK
         self._reference = reference
-        self._scale = np.float32(repeats * SAMPLING**2)
+        self._scale = np.float32(repeats)
 
     def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
         """Errors of some blocks: float32 `(k, n)`, for half pixels `(k, n, 2)`."""
         number, y, x = (part[blocks] for part in self._places)
-        moved = self._reference.blocks(number, y, x, vectors).reshape(*vectors.shape[:-1], -1)
-        values = moved.astype(np.float32)
-        values -= self._wanted[blocks]
-        found: Errors = np.einsum("knp,knp->kn", values, values) * self._scale
+        wanted = self._wanted[blocks]
+        found = np.empty(vectors.shape[:2], np.float32)
+        for result, each in zip(found, vectors, strict=True):  # one at a time: all together would take gigabytes
+            values = self._reference.blocks(number, y, x, each).reshape(wanted.shape) * _ROOTS
+            values -= wanted
+            np.einsum("np,np->n", values, values, out=result)
+        found *= self._scale
         return found
 
     def errors(self, vectors: NDArray[np.integer]) -> Errors:

@@ -13,11 +13,11 @@ from tokcodec.geometry import STEP_FRAMES
 
 REPEATS = {4: 4.0, 2: 2.5, 1: 2.0}
 """How often an error of the last frame counts: more than its step shows, for later steps are made of it."""
-TOO_LONG = 1.15
+TOO_LONG = 1.35
 """A step is too long whose middle frame has this many times the error of its last one."""
-CALM = 1.05
+CALM = 1.1
 """After a step of two frames with a middle no worse than this, one of four is tried."""
-PATIENCE = 6
+PATIENCE = 4
 """Steps after which a longer one is tried again that was too long, or that was not tried, for a step of one frame has
 no middle."""
 UNSEEN = 4.0

@@ -17,8 +17,12 @@ from tokcodec.training.media import MediaItem, Pixels, read_whole
 
 LAGS = (1, 2, 3, 4, 6, 8)
 """Frames since the one that motion is stored of: those of a step at stride one and at stride two."""
-LAGS_OF_STRIDE = {stride: tuple(LAGS.index(stride * n) for n in (1, 2, 3, 4)) for stride in (1, 2)}
-"""Which of `LAGS` the four frames of a step take."""
+Pace = tuple[int, int, int, int]
+"""Which frames of a video the four frames of a step are, counted from the last frame of the step before."""
+USUAL: Pace = (1, 2, 3, 4)
+EVERY_SECOND: Pace = (2, 4, 6, 8)
+SHORT: tuple[Pace, ...] = ((1, 1, 2, 2), (1, 1, 1, 1))
+"""Those of steps that show two frames, and one: what they do not show is shown again in its place (spec 3.2)."""
 CODE_STEP = MOTION_LIMIT / 2047
 """What one unit of stored motion is of the code of motion: 0.005 pixels about rest, 0.25% of motion that is fast."""
 PLANES = 3

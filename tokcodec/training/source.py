@@ -13,7 +13,7 @@ from torch import Tensor
 from tokcodec.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
 from tokcodec.tokenizer.motion import motion_of_code
 from tokcodec.training.camera import CameraConfig
-from tokcodec.training.motion import CODE_STEP, LAGS_OF_STRIDE, PLANES
+from tokcodec.training.motion import CODE_STEP, EVERY_SECOND, LAGS, PLANES, SHORT, USUAL, Pace
 
 GRID = SPATIAL_FACTOR
 """Pixels between the places where a crop of a video may begin: its motion is stored for cells of that size."""
@@ -56,6 +56,8 @@ class AugmentConfig:
         photograph_share: Share of photographs among images; the others are frames of videos.
         camera_share: Share of camera moves over photographs among clips (of sources that make them as they go).
         stride_two_share: Share of clips that take every second frame, where the video is long enough.
+        short_step_share: Share, of the other clips, of those whose steps show two frames, or one, as steps of fast
+            motion do; half of each.
         flip_share: Share that is mirrored.
         camera: How far the camera moves.
     """
@@ -63,38 +65,41 @@ class AugmentConfig:
     photograph_share: float = 0.6
     camera_share: float = 0.1
     stride_two_share: float = 0.15
+    short_step_share: float = 0.0
     flip_share: float = 0.5
     camera: CameraConfig = field(default_factory=CameraConfig)
 
 
 class Window(NamedTuple):
-    """A part of a clip: every `stride`-th frame from `first`, rows from `top`, columns from `left`."""
+    """A part of a clip: a frame and steps of four from `first` on at a pace, rows from `top`, columns from `left`."""
 
     first: int
-    stride: int
+    pace: Pace
     top: int
     left: int
     frames: int
     side: int
 
     @property
-    def pixels(self) -> tuple[slice, slice, slice]:
+    def _starts(self) -> list[int]:
+        """The last frame before each step."""
+        return [self.first + self.pace[-1] * step for step in range((self.frames - 1) // TEMPORAL_FACTOR)]
+
+    @property
+    def pixels(self) -> tuple[list[int], slice, slice]:
         """Where it is in pixels `(T, H, W, 3)`."""
-        last = self.first + self.stride * (self.frames - 1)
         return (
-            slice(self.first, last + 1, self.stride),
+            [self.first, *(start + ahead for start in self._starts for ahead in self.pace)],
             slice(self.top, self.top + self.side),
             slice(self.left, self.left + self.side),
         )
 
     @property
-    def motion(self) -> list[tuple[slice, int, slice, slice, slice]]:
+    def motion(self) -> list[tuple[list[int], int, slice, slice, slice]]:
         """Where the motion of each of the four frames of its steps is, in :data:`tokcodec.training.motion.Motion`."""
-        step, steps = TEMPORAL_FACTOR * self.stride, (self.frames - 1) // TEMPORAL_FACTOR
-        starts = slice(self.first, self.first + step * steps, step)
         top, left, side = (pixels // SPATIAL_FACTOR for pixels in (self.top, self.left, self.side))
         rows, columns = slice(top, top + side), slice(left, left + side)
-        return [(starts, lag, slice(None), rows, columns) for lag in LAGS_OF_STRIDE[self.stride]]
+        return [(self._starts, LAGS.index(ahead), slice(None), rows, columns) for ahead in self.pace]
 
 
 def draw_window(
@@ -113,11 +118,14 @@ def draw_window(
     length, height, width = shape
     if length < frames or height < side or width < side:
         return None
-    twice = frames > 1 and 2 * frames - 1 <= length and random.random() < augment.stride_two_share
-    stride = 2 if twice else 1
-    first = int(random.integers(0, length - stride * (frames - 1)))
+    pace = USUAL
+    if frames > 1 and 2 * frames - 1 <= length and random.random() < augment.stride_two_share:
+        pace = EVERY_SECOND
+    elif frames > 1 and augment.short_step_share and random.random() < augment.short_step_share:
+        pace = SHORT[int(random.integers(len(SHORT)))]
+    first = int(random.integers(0, length - pace[-1] * (frames - 1) // TEMPORAL_FACTOR))
     top, left = (grid * int(random.integers(0, (room - side) // grid + 1)) for room in (height, width))
-    return Window(first, stride, top, left, frames, side)
+    return Window(first, pace, top, left, frames, side)
 
 
 def empty_batch(size: int, frames: int, side: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

@@ -73,7 +73,8 @@ class Tokcodec:
         return [
             *[sys.executable, "-m", "tokcodec", "encode", str(task.source), str(task.target), *model],
             *["--quality", str(task.setting["quality"]), "--chunk-frames", str(CHUNK_FRAMES)],
-            *["--no-audio", "--device", self.device, "--force", "--json", *self._entropy_options()],
+            *["--no-audio", "--device", self.device, "--jobs", "1", "--force", "--json"],
+            *self._entropy_options(),
         ]
 
     def _entropy_options(self) -> list[str]:
@@ -85,7 +86,8 @@ class Tokcodec:
         prior = [] if self.prior is None else ["--prior", self.prior]
         return [
             *[sys.executable, "-m", "tokcodec", "decode", str(task.source), str(task.target), *weights, *prior],
-            *["--style", self.style, "--codec", "ffv1", "--no-audio", "--device", self.device, "--force", "--json"],
+            *["--style", self.style, "--codec", "ffv1", "--no-audio", "--device", self.device],
+            *["--jobs", "1", "--force", "--json"],
         ]
 
     def stages(self, values: Mapping[str, Any]) -> dict[str, float] | None:
@@ -100,8 +102,8 @@ class Tokcodec:
         encode = f"tokcodec encode IN OUT.tok{model} --quality {setting['quality']} --chunk-frames {CHUNK_FRAMES}"
         encode += "".join(f" {word}" for word in self._entropy_options())
         return (
-            f"OMP_NUM_THREADS={threads} {encode} --device {self.device}; "
-            f"tokcodec decode OUT.tok OUT.mkv --style {self.style} --codec ffv1"
+            f"OMP_NUM_THREADS={threads} {encode} --device {self.device} --jobs 1; "
+            f"tokcodec decode OUT.tok OUT.mkv --style {self.style} --codec ffv1 --jobs 1"
         )
 
     def versions(self) -> dict[str, str]:
