@@ -78,7 +78,8 @@ def test_what_was_asked_for_is_done_where_there_is_memory(monkeypatch: pytest.Mo
         for width, height in ((640, 360), (1920, 1080), (7680, 4320))
     }
     assert found == {640: [1, 2, 6], 1920: [1, 2, 3], 7680: [1, 1, 1]}
-    assert workers.memory_bytes() > 0
+    monkeypatch.setattr(workers, "memory_bytes", lambda: 1 << 50)
+    assert processes_for(1000, frames=None, chunk_frames=65, frame_bytes=3 * 640 * 360) == workers.MOST_ASKED
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, "2", True])
@@ -263,6 +264,19 @@ def test_a_process_that_is_killed_is_an_error_that_says_so():
                 pool.result(pool.submit(1))
             assert caught.value.hint is not None
             assert "--jobs" in caught.value.hint
+
+
+def test_a_system_without_processes_is_no_obstacle_to_who_did_not_ask(coded: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(*arguments: object, **options: object) -> None:
+        raise NotImplementedError("no semaphores here")
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", none)
+    monkeypatch.setattr(workers, "processors", lambda: 2)
+    header = read_stream(io.BytesIO(coded.read_bytes())).header
+    assert Codec(device="cpu", jobs=None)._decoding_workers(header, 10**4) is None
+    with pytest.raises(LimitError, match="no semaphores here") as caught:
+        Codec(device="cpu", jobs=2)._decoding_workers(header, None)
+    assert caught.value.hint == "use --jobs 1"
 
 
 def test_what_goes_wrong_as_a_process_starts_is_told():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from tokcodec.container import StreamHeader, read_stream
 from tokcodec.counts import Stopwatch, StreamCounts
 from tokcodec.decoding import DecodingWorkers, StreamDecoding
 from tokcodec.encoding import ArraySource, can_open_again, encode_source
-from tokcodec.errors import CorruptStreamError, TokcodecError, UsageError
+from tokcodec.errors import CorruptStreamError, LimitError, TokcodecError, UsageError
 from tokcodec.frames import Frame, Packet, VideoInfo, VideoReader, format_for, open_video, open_writer
 from tokcodec.output import atomic
 from tokcodec.pipeline import EncodeSettings, EncodingWorkers, Progress
@@ -36,6 +36,8 @@ from tokcodec.workers import DecodeTask, EncodeTask, decoding_workers, encoding_
 
 DEFAULT_EFFORT = 1
 DEFAULT_CHUNK_FRAMES = 65
+
+_Workers = TypeVar("_Workers")
 
 
 class Codec:
@@ -207,9 +209,8 @@ class Codec:
             chunk_frames=settings.chunk_frames,
             frame_bytes=3 * info.width * info.height,
         )
-        if processes == 1:
-            return None
-        return encoding_workers(processes, EncodeTask(entry=self._entry, info=info, settings=settings, quality=quality))
+        task = EncodeTask(entry=self._entry, info=info, settings=settings, quality=quality)
+        return None if processes == 1 else self._where_possible(lambda: encoding_workers(processes, task))
 
     def _decoding_workers(self, header: StreamHeader, frames: int | None) -> DecodingWorkers | None:
         processes = processes_for(
@@ -218,10 +219,17 @@ class Codec:
             chunk_frames=header.max_chunk_frames,
             frame_bytes=3 * header.width * header.height,
         )
-        if processes == 1:
-            return None
         task = DecodeTask(entry=self._entry, weights=self._weights, style=self._style, prior=self._prior, header=header)
-        return decoding_workers(processes, task)
+        return None if processes == 1 else self._where_possible(lambda: decoding_workers(processes, task))
+
+    def _where_possible(self, start: Callable[[], _Workers]) -> _Workers | None:
+        """What is started; None where the system cannot, and nobody has asked for it."""
+        try:
+            return start()
+        except LimitError:
+            if self._jobs is not None:
+                raise
+            return None
 
     def encode_frames(
         self,

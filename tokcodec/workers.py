@@ -37,6 +37,8 @@ COPIES = 4
 """Of a chunk's pictures, for each process: its own, and those that come and go."""
 MOST_PROCESSES = 16
 """That are started without being asked for."""
+MOST_ASKED = 61
+"""That are started at all: Windows waits for no more."""
 WORTH_CHUNKS = 3
 """A video of fewer is done before processes have started."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -81,7 +83,7 @@ def processes_for(asked: int | None, *, frames: int | None, chunk_frames: int, f
         chunks = 0 if frames is None else frames // chunk_frames
         asked = min(processors(), MOST_PROCESSES, chunks) if chunks >= WORTH_CHUNKS else 1
     each = PROCESS_BYTES + COPIES * chunk_frames * frame_bytes
-    return max(1, min(asked, memory_bytes() // 2 // each))
+    return max(1, min(asked, memory_bytes() // 2 // each, MOST_ASKED))
 
 
 class Seconds(NamedTuple):
@@ -145,19 +147,20 @@ class Workers(Generic[_Result]):
         processes: How many.
         task: Handed to each as it starts.
         start: Makes of it, there, what does the work.
+
+    Raises:
+        LimitError: The system has no means to start any.
     """
 
     def __init__(self, processes: int, task: EncodeTask | DecodeTask, start: Callable[[Any], Any]) -> None:
         self.processes = processes
         self._threads = max(1, processors() // processes)
+        arguments = self._threads, pickle.dumps(task), start
         try:
             self._executor = ProcessPoolExecutor(
-                processes,
-                mp_context=get_context("spawn"),
-                initializer=_start,
-                initargs=(self._threads, pickle.dumps(task), start),
+                processes, mp_context=get_context("spawn"), initializer=_start, initargs=arguments
             )
-        except (OSError, ImportError, NotImplementedError, ValueError) as error:
+        except (OSError, ImportError, NotImplementedError) as error:  # what Python says where there are no semaphores
             raise LimitError(f"this system starts no further processes: {error}", hint=_ALONE) from error
 
     def __enter__(self) -> Self:
