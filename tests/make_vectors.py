@@ -32,7 +32,7 @@ from tokcodec import bits
 from tokcodec.errors import CorruptStreamError
 from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
 from tokcodec.motion_bits import MotionTraversal, expected_map
-from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, truncate
 
 FOLDER = Path(__file__).parent / "vectors"
 PIXEL_RMS = 1.0
@@ -60,6 +60,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "sample_aspect_ratio": (0, 0),
     "still_image": False,
     "motion_maps": False,
+    "pictures": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -132,13 +133,14 @@ def blob(value: bytes) -> bytes:
 
 def header_fields(header: Mapping[str, Any]) -> Fields:
     """The fields of a header payload (spec sections 4.1, 4.5 and 4.6)."""
+    flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]] + 8 * header["pictures"]
     fields: Fields = [
         ("width", u16(header["width"])),
         ("height", u16(header["height"])),
         ("time_base", ratio(*header["time_base"])),
         ("frame_rate", ratio(*header["frame_rate"])),
         ("sample_aspect_ratio", ratio(*header["sample_aspect_ratio"])),
-        ("flags", u8(header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]])),
+        ("flags", u8(flags)),
         *((name, u8(header[name])) for name in ("primaries", "transfer", "matrix", "full_range")),
         *((name, u8(header[name])) for name in ("bits_per_token", "spatial_factor", "temporal_factor", "block_tokens")),
         ("level_count", u8(len(header["level_bits"]))),
@@ -268,7 +270,9 @@ class Chunk:
 def token_bytes(tokens: TokenChunk) -> bytes:
     """The canonical tokens as bytes (spec section 5.3)."""
     vectors = tokens.vectors.astype("<i2").tobytes()
-    return tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes() + vectors
+    first = tokens.picture
+    picture = b"" if first is None else first.coefficients.astype("<i2").tobytes() + u8(first.scale)
+    return tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes() + vectors + picture
 
 
 def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
@@ -277,7 +281,11 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
     motion_tokens = MOTION_TOKENS if header["motion_maps"] else 0
     maps = max(1, header["motion_maps"])
     return TokenGeometry(
-        level_bits=tuple(header["level_bits"]), motion_tokens=motion_tokens, motion_maps=maps, **numbers
+        level_bits=tuple(header["level_bits"]),
+        motion_tokens=motion_tokens,
+        motion_maps=maps,
+        pictures=header["pictures"],
+        **numbers,
     )
 
 
@@ -290,11 +298,14 @@ def make_tokens(
     still: bool = False,
     motion: Sequence[str] = (),
     step_frames: tuple[int, ...] = (),
+    picture: Picture | None = None,
 ) -> TokenChunk:
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
     `motion` names the kind of each later step's motion map, see :func:`motion_map`. Of seven maps it names the first
     ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named.
+
+    With first pictures by wavelets the first step keeps nothing; `picture` is then None for one of zeros.
     """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
@@ -307,6 +318,12 @@ def make_tokens(
     blocks = (steps, *geometry.blocks(rows, columns))
     top = np.full(blocks, len(geometry.level_bits) - 1, np.uint8)
     wanted = np.broadcast_to(np.asarray(levels, np.uint8), blocks)
+    if header["pictures"]:
+        wanted = wanted.copy()
+        wanted[0] = 0
+        if picture is None:
+            side = geometry.spatial_factor
+            picture = Picture(coefficients=np.zeros((3, side * rows, side * columns), np.int16), scale=0)
     vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
     for step, kind in enumerate(motion, start=1):
         shape = vectors.shape[1] // geometry.motion_maps, vectors.shape[2]
@@ -318,7 +335,8 @@ def make_tokens(
             own = expected_map(maps, number) if even else motion_map(other, *shape, seed=seed + 50 * number + 10 + step)
             maps.append(own)
         vectors[step] = np.concatenate(maps)
-    return truncate(TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors), wanted)
+    whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, picture=picture)
+    return truncate(whole, wanted)
 
 
 def motion_map(kind: str, rows: int, columns: int, *, seed: int) -> NDArray[np.int16]:
@@ -441,6 +459,7 @@ class File:
         still: bool = False,
         motion: Sequence[str] = (),
         step_frames: tuple[int, ...] = (),
+        picture: Picture | None = None,
         tokens: TokenChunk | None = None,
         token_data: bytes | None = None,
     ) -> None:
@@ -451,7 +470,7 @@ class File:
             pts = [first + i * duration for i in range(frames)]
         if tokens is None:
             seed = 100 * (number + 1) if seed is None else seed
-            options = {"still": still, "motion": motion, "step_frames": step_frames}
+            options = {"still": still, "motion": motion, "step_frames": step_frames, "picture": picture}
             tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, **options)  # type: ignore[arg-type]
         chunk = Chunk(
             pts=list(pts),
@@ -638,7 +657,7 @@ SUBTITLE = {
 
 def one_chunk(**options: Any) -> File:
     """A file of one chunk; options of :meth:`File.add_chunk`, the rest are header fields."""
-    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion", "step_frames")
+    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion", "step_frames", "picture")
     made = File(**{key: value for key, value in options.items() if key not in names})
     made.add_chunk(**{key: value for key, value in options.items() if key in names})
     return made.close()
@@ -907,15 +926,18 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        weights = tiny_model.write_weights(Path(folder), motion=made.header["motion_maps"])
+        weights = tiny_model.write_weights(
+            Path(folder), motion=made.header["motion_maps"], pictures=made.header["pictures"]
+        )
         model = load_tokenizer(entry_of_file(weights))
     prepare(model, torch.device("cpu"), torch.float32)
     decoder = StreamDecoder(model, height=made.header["height"], width=made.header["width"])
     chunk = made.chunks[0]
     steps = zip(chunk.tokens.indices, chunk.tokens.kept_bits(), chunk.tokens.vectors, strict=True)
     shown = [None, *chunk.step_frames] if chunk.step_frames else [None] * len(chunk.tokens.indices)
-    pictures = [decoder.step(*step, frames=frames) for step, frames in zip(steps, shown, strict=True)]
-    return np.concatenate(pictures)[: len(chunk.pts)]
+    frames = [decoder.step(*next(steps), frames=shown[0], picture=chunk.tokens.picture)]
+    frames += [decoder.step(*step, frames=count) for step, count in zip(steps, shown[1:], strict=True)]
+    return np.concatenate(frames)[: len(chunk.pts)]
 
 
 # --- grease ---
@@ -1173,7 +1195,9 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("frame_rate_zero", "a frame rate of 0/1", "frame_rate", ratio(0, 1)),
     ("frame_rate_not_lowest", "a frame rate of 50/2", "frame_rate", ratio(50, 2)),
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
-    ("header_flags", "an undefined flag of the header", "flags", u8(8)),
+    ("header_flags", "first pictures by coefficients without motion maps", "flags", u8(8)),
+    ("header_flags_undefined", "an undefined flag of the header", "flags", u8(16)),
+    ("header_pictures_of_one_map", "first pictures by coefficients with one motion map", "flags", u8(10)),
     ("header_seven_maps_of_none", "seven motion maps, and no motion maps", "flags", u8(4)),
     ("full_range_two", "a truth value of 2", "full_range", u8(2)),
     ("no_bits", "K = 0", "bits_per_token", u8(0)),
@@ -1749,10 +1773,13 @@ def add_bad_motion(to: Collection) -> None:
 
 def make() -> list[Vector]:
     """All vectors."""
+    from picture_vectors import add_bad_pictures, add_pictures  # late: it imports this module
+
     to = Collection()
     for add in (
         add_good,
         add_motion,
+        add_pictures,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1764,6 +1791,7 @@ def make() -> list[Vector]:
         add_damage,
         add_bad_tokens,
         add_bad_motion,
+        add_bad_pictures,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]
@@ -1811,6 +1839,7 @@ def manifest(vectors: Sequence[Vector]) -> str:
         "tiny_model_sha256": tiny_model.SHA256,
         "tiny_motion_model_sha256": tiny_model.MOTION_SHA256,
         "tiny_hybrid_model_sha256": tiny_model.HYBRID_SHA256,
+        "tiny_wavelet_model_sha256": tiny_model.WAVELET_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

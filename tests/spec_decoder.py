@@ -10,6 +10,7 @@ Use: python tests/spec_decoder.py FILE.tok [WEIGHTS.safetensors]
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -67,6 +68,7 @@ class Geometry(NamedTuple):
     probability_model: int = 0
     motion: bool = False
     seven: bool = False
+    pictures: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
@@ -93,6 +95,16 @@ class SideStream(NamedTuple):
     codec: str
     language: str
     template: bytes
+
+
+class Picture(NamedTuple):
+    """The first picture of a chunk (3.6)."""
+
+    coefficients: NDArray[np.int16]  # (3, 8 rows, 8 columns)
+    scale: int
+
+
+Tokens = tuple[Indices, Levels, Vectors] | tuple[Indices, Levels, Vectors, Picture]
 
 
 class Extension(NamedTuple):
@@ -246,13 +258,16 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 7)
-    still, motion, seven = flags & 1 == 1, flags & 2 == 2, flags & 4 == 4
+    flags = c.number(1, "flags", 0, 15)
+    still, motion, seven, pictures = (flags >> bit & 1 == 1 for bit in range(4))
     check(motion or not seven, c.offset - 1, "seven motion maps, and none")
+    check(seven or not pictures, c.offset - 1, "first pictures by coefficients without seven motion maps")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
-    spatial, temporal = c.number(1, "spatial_factor", 1, 64), c.number(1, "temporal_factor", 1, 64)
+    spatial = c.number(1, "spatial_factor", 1, 64)
+    check(spatial == 8 or not pictures, c.offset - 1, "first pictures by coefficients of other tokens")
+    temporal = c.number(1, "temporal_factor", 1, 64)
     block_tokens = c.number(1, "block_tokens", 1, 64)
     levels = tuple(c.take(c.number(1, "level_count", 2, 16), "level_bits"))
     rising = all(a < b for a, b in itertools.pairwise(levels))
@@ -280,7 +295,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven, pictures)
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -772,6 +787,141 @@ class MotionDecoder:
         return np.where(differs, (2**length + low) * np.where(positive == 1, 1, -1), 0)
 
 
+PICTURE_NETWORK = "2e3a725a33eb2fe262c8db3b08b41500d01cc852b29faea590f13ce36c6895fe"  # SHA-256 (7.11)
+PICTURE_SHAPES = {
+    "inputs.weight": (22, 32),
+    "hidden.weight": (32, 32),
+    "out.weight": (32, 4),
+    "band.bias": (48, 32),
+    "phase.bias": (4, 32),
+    "hidden.bias": (32,),
+    "out.bias": (4,),
+}
+
+
+@functools.cache
+def picture_network() -> dict[str, Ints]:
+    """The tensors of the network for first pictures, which is part of the format (7.11)."""
+    name = f"picture-{PICTURE_NETWORK[:12]}.safetensors"
+    data = (Path(__file__).parent.parent / "tokcodec/weights" / name).read_bytes()
+    check(hashlib.sha256(data).hexdigest() == PICTURE_NETWORK, 0, "another network for first pictures", "M")
+    start = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:start])
+    tensors = {}
+    for name, shape in PICTURE_SHAPES.items():
+        begin, end = head[name]["data_offsets"]
+        kind = "<i2" if name.endswith(".weight") else "<i4"
+        tensors[name] = np.frombuffer(data[start + begin : start + end], kind).reshape(shape).astype(np.int64)
+    return tensors
+
+
+def bands(coefficients: NDArray[Any]) -> list[NDArray[Any]]:
+    """Views of the 16 bands of an array whose last axes are rows and columns (3.6)."""
+    found = [coefficients[..., ::32, ::32]]
+    for h in (16, 8, 4, 2, 1):
+        found += [coefficients[..., y :: 2 * h, x :: 2 * h] for y, x in ((0, h), (h, 0), (h, h))]
+    return found
+
+
+AROUND = [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+FARTHER = [(-2, 0), (2, 0), (0, -2), (0, 2)]
+SIZES = np.array([min(255, math.floor(32 * math.log2(1 + v) + 0.5)) for v in range(256)], dtype=np.int64)
+
+
+def away(m: Ints, dy: int, dx: int) -> Ints:
+    """What lies so far from each place, 0 outside."""
+    rows, columns = m.shape
+    return np.pad(m, 2)[2 + dy : 2 + dy + rows, 2 + dx : 2 + dx + columns]
+
+
+def on_grid(m: Ints, rows: int, columns: int) -> Ints:
+    """An array for a grid of another size: cut, or with zeros behind it."""
+    m = m[:rows, :columns]
+    return np.pad(m, ((0, rows - m.shape[0]), (0, columns - m.shape[1])))
+
+
+class PictureDecoder:
+    """The first picture (7.11)."""
+
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
+        self.decoder, self.t = decoder, picture_network()
+        self.coefficients = np.zeros((3, 8 * rows, 8 * columns), dtype=np.int64)
+        self.bands = bands(self.coefficients)
+
+    def decode(self) -> Picture:
+        self.scale = 0
+        for _ in range(6):
+            self.scale = 2 * self.scale + self.decoder.decode(32768)
+        for band, values in enumerate(self.bands):
+            for colour in range(3) if values.size else ():
+                if self.decoder.decode(32768):
+                    for phase in range(4):
+                        self.decode_phase(band, colour, phase)
+                    check(bool(values[colour].any()), self.decoder.offset, "a coded band without a coefficient")
+        return Picture(self.coefficients.astype(np.int16), self.scale)
+
+    def contexts(self, band: int, colour: int) -> Ints:
+        """The inputs (rows, columns, 22) of all places of a band."""
+        rows, columns = self.bands[band].shape[1:]
+
+        def sizes(of_band: int, of_colour: int) -> Ints:
+            return np.minimum(np.abs(self.bands[of_band][of_colour]), 255)
+
+        def both(m: Ints) -> list[Ints]:
+            m = on_grid(m, rows, columns)
+            return [m, sum(away(m, *place) for place in AROUND)]
+
+        nothing = [np.zeros((rows, columns), dtype=np.int64)] * 2
+        own = sizes(band, colour)
+        near, far = [away(own, *place) for place in AROUND], [away(own, *place) for place in FARTHER]
+        inputs = [*near, sum(near[:4]), sum(near[4:]), sum(far)]
+        inputs += both(sizes(band - 3, colour).repeat(2, axis=0).repeat(2, axis=1)) if band >= 4 else nothing
+        number = (band - 1) % 3 if band > 0 else 0  # among the bands of the same n
+        for other in (0, 1):
+            inputs += both(sizes(band - number + other, colour)) if other < number else nothing
+        for other in (0, 1):
+            inputs += both(sizes(band, other)) if other < colour else nothing
+        found = [SIZES[np.minimum(values, 255)] for values in inputs]
+        return np.stack([*found, np.full((rows, columns), 4 * self.scale)], axis=-1)
+
+    def probabilities(self, inputs: Ints, band: int, colour: int, phase: int) -> Ints:
+        def act(x: Ints) -> Ints:
+            return np.clip((x + 128) >> 8, 0, 255)
+
+        t = self.t
+        first = inputs @ t["inputs.weight"] + t["band.bias"][3 * band + colour] + t["phase.bias"][phase]
+        out = act(act(first) @ t["hidden.weight"] + t["hidden.bias"]) @ t["out.weight"] + t["out.bias"]
+        return squash(np.clip((out + 128) >> 8, -2047, 2047))
+
+    def decode_phase(self, band: int, colour: int, phase: int) -> None:
+        i, j = ((0, 0), (1, 1), (0, 1), (1, 0))[phase]
+        inputs = self.contexts(band, colour)[i::2, j::2]
+        p = self.probabilities(inputs, band, colour, phase).reshape(-1, 4).tolist()
+        decode, every = self.decoder.decode, range(len(p))
+        size = [decode(p[n][0]) for n in every]
+        there = [n for n in every if size[n]]
+        negative = {n: decode(32768) for n in there}
+        for k in (1, 2):
+            for n in there:
+                if size[n] == k:
+                    size[n] += decode(p[n][k])
+        large = [n for n in there if size[n] == 3]
+        length, value = dict.fromkeys(large, 0), dict.fromkeys(large, 1)
+        for j_bit in range(14):
+            for n in large:
+                if length[n] == j_bit:
+                    length[n] += decode(p[n][3])
+        for j_bit in range(14):
+            for n in large:
+                if length[n] > j_bit:
+                    value[n] = 2 * value[n] + decode(32768)
+        for n in large:
+            size[n] = value[n] + 2
+            check(size[n] <= 32767, self.decoder.offset, "a coefficient beyond 32767")
+        found = [-size[n] if negative.get(n) else size[n] for n in every]
+        self.bands[band][colour, i::2, j::2] = np.array(found).reshape(inputs.shape[:2])
+
+
 def adaptive_model(K: int, weights: Ints | None = None) -> Mixer:
     """The mixer of the model `adaptive` (7.7), and with weights of its own that of `prior` (7.8)."""
     ones = [(agreement & 31).bit_count() for agreement in range(128)]
@@ -951,8 +1101,10 @@ def decode_tokens(
     geometry: Geometry,
     offset: int = 0,
     prior: bytes | None = None,
-) -> tuple[Indices, Levels, Vectors]:
+) -> Tokens:
     """Indices (steps, rows, columns), levels (steps, block rows, block columns) and vectors of a chunk (7).
+
+    Where first pictures are coefficients, the picture comes behind them.
 
     Vectors are (steps, motion rows, motion columns, 2), those of the first step zero; without motion maps
     there are no motion rows and columns.
@@ -966,6 +1118,7 @@ def decode_tokens(
     motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), geometry.maps) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
+    picture = PictureDecoder(decoder, rows, columns).decode() if geometry.pictures else None
     for step in range(steps):
         if motion is not None and step > 0:
             vectors[step] = motion.decode_step()
@@ -973,16 +1126,21 @@ def decode_tokens(
         bits = tokens.decode_step(spread(levels[-1], geometry, rows, columns), geometry.level_bits)
         for plane in range(K):
             indices[step] |= (bits[plane] == 1).astype(np.uint64) << np.uint64(plane)
+    check(picture is None or not levels[0].any(), offset, "bits of a first step beside its picture")
     decoder.finish()
-    return indices, np.stack(levels).astype(np.uint8), vectors
+    tokens = indices, np.stack(levels).astype(np.uint8), vectors
+    return tokens if picture is None else (*tokens, picture)
 
 
-def tokens_crc(indices: Indices, levels: Levels, vectors: Vectors) -> int:
+def tokens_crc(indices: Indices, levels: Levels, vectors: Vectors, picture: Picture | None = None) -> int:
     """The CRC of canonical tokens (5.3, 7.9)."""
-    return zlib.crc32(indices.astype("<u8").tobytes() + levels.tobytes() + vectors.astype("<i2").tobytes())
+    data = indices.astype("<u8").tobytes() + levels.tobytes() + vectors.astype("<i2").tobytes()
+    if picture is not None:
+        data += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
+    return zlib.crc32(data)
 
 
-def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> tuple[Indices, Levels, Vectors]:
+def decode_chunk(chunk: Chunk, header: Header, prior: bytes | None = None) -> Tokens:
     """A chunk's tokens, checked against its tokens_crc (5.3)."""
     if header.geometry.probability_model == 1:
         suits = prior is not None and hashlib.sha256(prior).digest() == header.probability_digest
@@ -1009,6 +1167,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "temporal_downsampling": ("late", "early"),
     "coded_motion": (False, True),
     "hybrid": (False, True),
+    "wavelet": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -1028,6 +1187,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     suits = suits and 8 <= config["bits_per_token"] <= 62
     check(suits or not config["hybrid"], 0, "a hybrid that cannot be", "M")
     check(config["encoder_blocks"] > 0 or config["hybrid"], 0, "no blocks in the encoder", "M")
+    check(config["hybrid"] or not config["wavelet"], 0, "wavelets without a hybrid", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1240,6 +1400,13 @@ class Network:
         frames = [frame + kept_calm * (before - frame) for frame in (early, centre, late)]
         return [*frames, p], (x, last)
 
+    def begin(self, picture: Picture) -> tuple[list[Floats], tuple[Floats, Floats]]:
+        """The first frame of a chunk and the state after it, where first pictures are coefficients (8.7)."""
+        p = put_together(picture)
+        _, height, width = p.shape
+        features = np.zeros((self.config["latent_channels"], height // 8, width // 8), dtype=np.float32)
+        return [p], (features, np.clip(p, -1, 1))
+
     def between(self, left: Floats, right: Floats) -> Floats:
         z = self.conv("between.pictures_in", unshuffle(np.concatenate([(left + right) / 2, right - left]), 4))
         z = silu(self.norm("between.norm_out", self.block("between.block", z)))
@@ -1258,6 +1425,7 @@ LATER_PAIRS = """
     1(0,5,0) 1(0,0,5) 1(0,2,3) 1(0,3,2) 1(0,1,4) 1(0,4,1)
 """
 Atom = tuple[int, int, int]
+COLOURS = [np.array(t) / np.linalg.norm(t) for t in ((1.0, 1, 1), (1.0, 0, -1), (1.0, -2, 1))]  # e of (8.5)
 
 
 def coefficients_of(signs: Floats, kept: Floats, *, first: bool) -> tuple[list[Atom], Floats]:
@@ -1297,12 +1465,11 @@ def cosines_of(atoms: list[Atom], values: Floats, *, first: bool) -> Floats:
     """Their sum as pixels, with the transitions of a first step (8.5)."""
     places = np.arange(8) + 0.5
     waves = [np.full(8, 8**-0.5), *(np.cos(np.pi / 8 * places * f) / 2 for f in range(1, 8))]
-    colours = [np.array(t) / np.linalg.norm(t) for t in ((1.0, 1, 1), (1.0, 0, -1), (1.0, -2, 1))]
-    patterns = np.stack([np.einsum("c,i,j->cij", colours[c], waves[u], waves[v]).reshape(192) for c, u, v in atoms])
+    patterns = np.stack([np.einsum("c,i,j->cij", COLOURS[c], waves[u], waves[v]).reshape(192) for c, u, v in atoms])
     found = shuffle(np.tensordot(patterns.T.astype(np.float32), values, axes=1) / np.float32(127.5), 8)
     if first:
         means = [(c, value) for (c, u, v), value in zip(atoms, values, strict=True) if (u, v) == (0, 0)]
-        even = sum(np.multiply.outer(colours[c], value) for c, value in means) / 8 / 127.5
+        even = sum(np.multiply.outer(COLOURS[c], value) for c, value in means) / 8 / 127.5
         smooth = enlarged(enlarged(even, 1), 2)
         _, height, width = smooth.shape
         average = smooth.reshape(3, height // 8, 8, width // 8, 8).mean(axis=(2, 4))
@@ -1320,9 +1487,39 @@ def enlarged(values: Floats, axis: int) -> Floats:
     return left * (1 - part) + right * part
 
 
+def put_together(picture: Picture) -> Floats:
+    """The pixels of a first picture (8.7)."""
+    q = picture.coefficients.astype(np.float64)
+    c = (q + 0.1 * np.sign(q)) * 2 ** (picture.scale / 4)
+    for stride in (16, 8, 4, 2, 1):
+        part = c[:, ::stride, ::stride]
+        put_lines_together(part.transpose(1, 0, 2))
+        put_lines_together(part.transpose(2, 0, 1))
+    return (sum(np.multiply.outer(COLOURS[colour], c[colour]) for colour in range(3)) / 127.5).astype(np.float32)
+
+
+def put_lines_together(x: NDArray[np.float64]) -> None:
+    """Put together, in place, lines of values along the first axis (8.7)."""
+    count = len(x)
+    if count == 1:
+        return
+
+    def around(first: int) -> NDArray[np.float64]:
+        places = np.arange(first, count, 2)
+        right = np.where(places + 1 < count, places + 1, places - 1)
+        return x[np.abs(places - 1)] + x[right]
+
+    x[0::2] /= 1.149604398
+    x[1::2] *= 1.149604398
+    x[0::2] -= 0.443506852 * around(0)
+    x[1::2] -= 0.882911075 * around(1)
+    x[0::2] += 0.052980118 * around(0)
+    x[1::2] += 1.586134342 * around(1)
+
+
 def decode_pixels(
     weights: bytes,
-    tokens: tuple[Indices, Levels, Vectors],
+    tokens: Tokens,
     header: Header,
     frame_count: int,
     listed: tuple[int, ...] = (),
@@ -1336,9 +1533,14 @@ def decode_pixels(
     check(found == (K, 8, 4), 0, f"bits and factors are {found}", "M")
     same = (config["coded_motion"], config["hybrid"]) == (geometry.motion, geometry.seven)
     check(same, 0, "weights and header differ about motion maps", "M")
+    check(config["wavelet"] == geometry.pictures, 0, "weights and header differ about first pictures", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
-    for step, (index, level, vectors) in enumerate(zip(*tokens, strict=True)):
+    picture = tokens[3] if len(tokens) == 4 else None
+    for step, (index, level, vectors) in enumerate(zip(*tokens[:3], strict=True)):
+        if step == 0 and picture is not None:
+            pictures, state = network.begin(picture)
+            continue
         kept = (planes < spread(level, geometry, *header.grid)).astype(np.float32)
         ones = ((index >> planes.astype(np.uint64)) & np.uint64(1)).astype(np.float32)
         frames, state = network.step(kept * (2 * ones - 1), kept, state, vectors)

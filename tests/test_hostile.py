@@ -33,7 +33,7 @@ from tokcodec.errors import CorruptStreamError, LimitError, TokcodecError
 from tokcodec.inspection import Inspection, survey
 from tokcodec.results import DecodedVideo
 from tokcodec.tokenizer.stream import StreamDecoder
-from tokcodec.tokens import DEFAULT_GEOMETRY, TokenChunk
+from tokcodec.tokens import DEFAULT_GEOMETRY, Picture, TokenChunk
 
 CHUNK_FRAMES = (5, 1)
 MAX_PEAK_BYTES = 64 << 20
@@ -58,11 +58,16 @@ class RememberingDecoder(StreamDecoder):
         vectors: NDArray[np.int16],
         *,
         frames: int | None = None,
+        picture: Picture | None = None,
     ) -> NDArray[np.uint8]:
-        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr((self._size, frames)).encode())
+        said = b"" if picture is None else bytes([picture.scale]) + picture.coefficients.tobytes()
+        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr((self._size, frames)).encode(), said)
         self.past = (*self.past, *given)
         if self.past not in self.known:
-            self.known[self.past] = super().step(indices, kept_bits, vectors, frames=frames), self._state
+            self.known[self.past] = (
+                super().step(indices, kept_bits, vectors, frames=frames, picture=picture),
+                self._state,
+            )
         pixels, self._state = self.known[self.past]
         return pixels
 

@@ -41,10 +41,23 @@ def test_what_is_left_out_comes_from_the_preset(tmp_path: Path):
     assert run.train.phases == GPU.train.phases
     assert run.pack == GPU.pack
     assert read(tmp_path, "{}") == CPU
-    phases = '[{"share": 1.0, "frames": 1, "side": 64, "batch": 2, "stage": "full"}]'
+    phases = '[{"share": 1.0, "frames": 5, "side": 64, "batch": 2, "stage": "full"}]'
     assert read(tmp_path, f'{{"train": {{"phases": {phases}}}}}').train.phases == (
-        Phase(share=1.0, frames=1, side=64, batch=2, stage="full"),
+        Phase(share=1.0, frames=5, side=64, batch=2, stage="full"),
     )
+
+
+def test_one_frame_has_nothing_to_train_where_pictures_are_wavelets(tmp_path: Path):
+    phases = '[{"share": 1.0, "frames": 1, "side": 64, "batch": 2, "stage": "full"}]'
+    with pytest.raises(UsageError, match="a phase of one frame"):
+        read(tmp_path, f'{{"train": {{"phases": {phases}}}}}')
+    run = read(tmp_path, f'{{"train": {{"phases": {phases}}}, "model": {{"wavelet": false}}}}')
+    assert run.train.phases[0].frames == 1
+
+
+def test_what_is_no_hybrid_has_no_wavelets(tmp_path: Path):
+    plain = '{"hybrid": false, "encoder_blocks": 4, "coded_motion": false}'
+    assert not read(tmp_path, f'{{"model": {plain}}}').model.wavelet
 
 
 def test_another_width_has_levels_of_its_own(tmp_path: Path):

@@ -38,12 +38,12 @@ from tokcodec.container import (
 from tokcodec.errors import CorruptStreamError, TokcodecError
 from tokcodec.inspection import decode_chunk, survey
 from tokcodec.tokenizer.stream import StreamDecoder, prepare
-from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, truncate
 from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
 FOLDER = make_vectors.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-MAX_TOTAL_BYTES = 350_000
+MAX_TOTAL_BYTES = 440_000
 FORGERIES = 300
 """Files that are made up in each of the last tests."""
 
@@ -65,7 +65,8 @@ def data_of(entry: dict[str, Any]) -> bytes:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     digests = {tiny_model.SHA256: 0, tiny_model.MOTION_SHA256: 1, tiny_model.HYBRID_SHA256: 7}
-    return {digest: tiny_model.write_weights(folder, motion=motion) for digest, motion in digests.items()}
+    found = {digest: tiny_model.write_weights(folder, motion=motion) for digest, motion in digests.items()}
+    return found | {tiny_model.WAVELET_SHA256: tiny_model.write_weights(folder, motion=7, pictures=True)}
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ def header_of_tokcodec(header: StreamHeader) -> dict[str, Any]:
         "sample_aspect_ratio": listed(header.sample_aspect_ratio),
         "still_image": header.still_image,
         "motion_maps": geometry.motion_maps if geometry.motion_tokens else 0,
+        "pictures": geometry.pictures,
         **asdict(header.colour),
         "bits_per_token": geometry.bits_per_token,
         "spatial_factor": geometry.spatial_factor,
@@ -120,6 +122,7 @@ def header_of_spec(header: spec_decoder.Header) -> dict[str, Any]:
         **{name: list(getattr(header, name)) for name in ("time_base", "frame_rate", "sample_aspect_ratio")},
         **dict(zip(("primaries", "transfer", "matrix"), header.colour, strict=True)),
         "motion_maps": geometry.maps if geometry.motion else 0,
+        "pictures": geometry.pictures,
         "level_bits": list(geometry.level_bits),
         "probability_digest": header.probability_digest.hex(),
         "tokenizer_digest": header.tokenizer_digest.hex(),
@@ -150,9 +153,12 @@ def chunk_entry(
     indices: NDArray[np.uint64],
     levels: NDArray[np.uint8],
     vectors: NDArray[np.int16],
+    picture: Picture | spec_decoder.Picture | None,
     step_frames: tuple[int, ...],
 ) -> dict[str, Any]:
     tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
+    if picture is not None:
+        tokens += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
     assert crc32(tokens) == tokens_crc
     return {
         "number": number,
@@ -175,13 +181,16 @@ def chunk_of_tokcodec(record: ChunkRecord, header: StreamHeader) -> dict[str, An
         tokens.indices,
         tokens.levels,
         tokens.vectors,
+        tokens.picture,
         record.step_frames,
     )
 
 
 def chunk_of_spec(chunk: spec_decoder.Chunk, header: spec_decoder.Header) -> dict[str, Any]:
     tokens = spec_decoder.decode_chunk(chunk, header)
-    return chunk_entry(chunk.number, chunk.pts, chunk.last_duration, chunk.tokens_crc, *tokens, chunk.listed)
+    picture = tokens[3] if len(tokens) == 4 else None
+    times = chunk.number, chunk.pts, chunk.last_duration
+    return chunk_entry(*times, chunk.tokens_crc, *tokens[:3], picture, chunk.listed)
 
 
 @dataclass(kw_only=True)
@@ -257,6 +266,8 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert hashlib.sha256(moving).hexdigest() == tiny_model.MOTION_SHA256 == MANIFEST["tiny_motion_model_sha256"]
     hybrid = tiny_model.weights_bytes(tiny_model.HYBRID_CONFIG_JSON)
     assert hashlib.sha256(hybrid).hexdigest() == tiny_model.HYBRID_SHA256 == MANIFEST["tiny_hybrid_model_sha256"]
+    wavelet = tiny_model.weights_bytes(tiny_model.WAVELET_CONFIG_JSON)
+    assert hashlib.sha256(wavelet).hexdigest() == tiny_model.WAVELET_SHA256 == MANIFEST["tiny_wavelet_model_sha256"]
 
 
 # --- good and grease ---
@@ -329,8 +340,9 @@ def test_pixels(entry: dict[str, Any], weights: Path) -> None:
     tokens = decode_chunk(next(item for item in reader if isinstance(item, ChunkRecord)), reader.header)
     listed = entry["chunks"][0].get("step_frames")
     shown = [None, *listed] if listed else [None] * len(tokens.indices)
-    parts = zip(tokens.indices, tokens.kept_bits(), tokens.vectors, shown, strict=True)
-    steps = [decoder.step(*step, frames=frames) for *step, frames in parts]
+    pictures = [tokens.picture, *[None] * (len(shown) - 1)]
+    parts = zip(tokens.indices, tokens.kept_bits(), tokens.vectors, shown, pictures, strict=True)
+    steps = [decoder.step(*step, frames=frames, picture=picture) for *step, frames, picture in parts]
     by_tokcodec = np.concatenate(steps)[: entry["frames"]]
     for pixels in (by_spec, by_tokcodec):
         assert pixels.shape == wanted.shape
@@ -452,6 +464,7 @@ WHOLE = {entry.id: data_of(entry.values[0]) for entry in of_folder("good", "grea
 SUBJECTS = [WHOLE[f"good/{name}"] for name in ("side_streams", "two_chunks", "variable_timestamps", "still_image")]
 SUBJECTS += [WHOLE["grease/private_records"], WHOLE["grease/header_extensions"]]
 SUBJECTS += [WHOLE[f"good/steps_{name}"] for name in ("mixed", "two_chunks", "cut")]
+SUBJECTS += [WHOLE["good/picture_chunks"]]
 VALUES = st.sampled_from([0, 1, 2, 3, 5, 0x7F, 0x80, 0x81, 0xFE, 0xFF])
 
 
@@ -506,12 +519,14 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     steps, rows, columns = (data.draw(st.integers(1, high)) for high in (3, 5, 6))
     levels = data.draw(st.sampled_from([(0, 1), (0, 3, 6), (0, 2, 5, 7, 18)]))
     motion_tokens = data.draw(st.sampled_from([0, 2]))
+    motion_maps = data.draw(st.sampled_from([1, 7])) if motion_tokens else 1
     geometry = TokenGeometry(
         bits_per_token=levels[-1],
         level_bits=levels,
         block_tokens=data.draw(st.integers(1, 3)),
         motion_tokens=motion_tokens,
-        motion_maps=data.draw(st.sampled_from([1, 7])) if motion_tokens else 1,
+        motion_maps=motion_maps,
+        pictures=motion_maps == 7 and data.draw(st.booleans()),
     )
     words = data.draw(st.binary(min_size=4, max_size=40))
     if data.draw(st.booleans()):
@@ -522,7 +537,12 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         wanted = (make_vectors.noise(words[0], blocks) % np.uint64(len(levels))).astype(np.uint8)
         vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
         vectors[1:] = (make_vectors.noise(words[1], vectors[1:].shape) % np.uint64(9)).astype(np.int16) - 4
-        whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors)
+        picture = None
+        if geometry.pictures:
+            wanted[0] = 0
+            numbers = make_vectors.noise(words[2], (3, 8 * rows, 8 * columns)) % np.uint64(2 + words[3] % 9)
+            picture = Picture(coefficients=numbers.astype(np.int16) - words[3] % 3, scale=words[3] % 64)
+        whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, picture=picture)
         words = encode_tokens(truncate(whole, wanted)) + words[: data.draw(st.sampled_from([0, 0, 4]))]
     theirs = spec_decoder.Geometry(
         levels[-1],
@@ -530,6 +550,7 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         geometry.block_tokens,
         motion=bool(geometry.motion_tokens),
         seven=geometry.motion_maps == 7,
+        pictures=geometry.pictures,
     )
     try:
         expected = spec_decoder.decode_tokens(words, steps, rows, columns, theirs)
@@ -541,3 +562,7 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     assert np.array_equal(found.indices, expected[0])
     assert np.array_equal(found.levels, expected[1])
     assert np.array_equal(found.vectors, expected[2])
+    assert (found.picture is None) == (len(expected) == 3)
+    if found.picture is not None and len(expected) == 4:
+        assert np.array_equal(found.picture.coefficients, expected[3].coefficients)
+        assert found.picture.scale == expected[3].scale

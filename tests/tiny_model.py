@@ -29,6 +29,10 @@ HYBRID_CONFIG_JSON = (
 """A hybrid, with seven of them (spec section 8.5), and bits enough for all kinds of pairs."""
 HYBRID_NAME = "tiny-hybrid"
 HYBRID_SHA256 = "0e5330f4ec5c627df059f6264776f80e52092a0201110db7ebeadf05b3dc0a30"
+WAVELET_CONFIG_JSON = HYBRID_CONFIG_JSON.replace('"lfq"}', '"lfq", "wavelet": true}')
+"""The same whose first pictures are wavelet coefficients (spec section 8.7)."""
+WAVELET_NAME = "tiny-wavelet"
+WAVELET_SHA256 = "06634d523ad5631d13912377d2cbbba3733d352927e3715821c1573bcd5a234d"
 
 
 def _uniform(seed: int) -> Iterator[int]:
@@ -87,13 +91,14 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_weights(folder: Path, *, motion: int = 0) -> Path:
-    """Write the weights (those of the model with 1 or 7 motion maps) into a folder; gives their path."""
+def write_weights(folder: Path, *, motion: int = 0, pictures: bool = False) -> Path:
+    """Write the weights (of the model with 1 or 7 motion maps, or with wavelets) into a folder; gives their path."""
     name, sha256, config = {
-        0: (NAME, SHA256, CONFIG_JSON),
-        1: (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
-        7: (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
-    }[motion]
+        (0, False): (NAME, SHA256, CONFIG_JSON),
+        (1, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
+        (7, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
+        (7, True): (WAVELET_NAME, WAVELET_SHA256, WAVELET_CONFIG_JSON),
+    }[motion, pictures]
     data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
-from tokcodec.geometry import MAX_VECTOR
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR
 from tokcodec.motion_bits import MotionTraversal
+from tokcodec.picture_bits import PictureTraversal
 from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, schedule_of
 from tokcodec.probability.adaptive import AllocationModel
 from tokcodec.probability.interface import BitGroup, Checkerboard
-from tokcodec.tokens import TokenChunk, TokenGeometry, masks
+from tokcodec.probability.picture_network import picture_network
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks
 
 if TYPE_CHECKING:
     from tokcodec.probability.prior_network import PriorNetwork
@@ -48,14 +50,19 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     """CRC-32 of the tokens themselves, to be compared after decoding (spec section 5.3).
 
     It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8, then
-    all motion vectors, where there are any, as i16 little-endian.
+    all motion vectors, where there are any, as i16 little-endian, and the coefficients and the scale of the first
+    picture, where there is one, as i16 and as u8.
     """
     crc = 0
     for step in chunk.indices:
         crc = zlib.crc32(step.astype("<u8", copy=False).tobytes(), crc)
     for levels in chunk.levels:
         crc = zlib.crc32(levels.astype(np.uint8, copy=False).tobytes(), crc)
-    return zlib.crc32(chunk.vectors.astype("<i2", copy=False).tobytes(), crc)
+    crc = zlib.crc32(chunk.vectors.astype("<i2", copy=False).tobytes(), crc)
+    if chunk.picture is None:
+        return crc
+    crc = zlib.crc32(chunk.picture.coefficients.astype("<i2", copy=False).tobytes(), crc)
+    return zlib.crc32(bytes([chunk.picture.scale]), crc)
 
 
 def motion_bit_count(chunk: TokenChunk) -> int:
@@ -65,6 +72,15 @@ def motion_bit_count(chunk: TokenChunk) -> int:
     coder, motion = _Encoder(), MotionTraversal(*chunk.vectors.shape[1:3], maps=chunk.geometry.motion_maps)
     for vectors in chunk.vectors[1:]:
         motion.code_step(coder, vectors.copy())
+    return 8 * WORD_BYTES * len(coder.finish())
+
+
+def picture_bit_count(chunk: TokenChunk) -> int:
+    """About what the first picture of a chunk is of its coded bits: it is coded by itself, to whole words."""
+    if chunk.picture is None:
+        return 0
+    coder = _Encoder()
+    PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
     return 8 * WORD_BYTES * len(coder.finish())
 
 
@@ -85,6 +101,8 @@ def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorN
     coder = _Encoder()
     traversal = _Traversal(rows, columns, chunk.geometry, model, network)
     traversal.start(coder, steps)
+    if chunk.picture is not None:
+        PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
     for step in range(steps):
         traversal.code_step(coder, chunk.indices[step], chunk.levels[step], chunk.vectors[step].copy(), first=step == 0)
     return coder.finish().astype("<u4").tobytes()
@@ -128,15 +146,43 @@ def decode_tokens(
         indices = np.zeros((steps, rows, columns), dtype=np.uint64)
         levels = np.zeros((steps, *geometry.blocks(rows, columns)), dtype=np.uint8)
         vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), dtype=np.int16)
+        picture = None
+        if geometry.pictures:
+            coefficients = np.zeros(_picture_shape(geometry, rows, columns), dtype=np.int16)
+            scale = PictureTraversal(picture_network()).code(coder, coefficients, 0)
+            picture = Picture(coefficients=coefficients, scale=scale)
         for step in range(steps):
             traversal.code_step(coder, indices[step], levels[step], vectors[step], first=step == 0)
+            if step == 0 and picture is not None and levels[0].any():
+                raise CorruptStreamError("a first step keeps bits beside its picture", hint=_HINT)
         coder.finish()
     except MemoryError as error:
         raise LimitError(
             f"there is not enough memory for {steps} x {rows} x {columns} tokens",
             hint="use a machine with more memory, or shorter chunks when encoding",
         ) from error
-    return TokenChunk(indices=indices, levels=levels, geometry=geometry, vectors=vectors)
+    return TokenChunk(indices=indices, levels=levels, geometry=geometry, vectors=vectors, picture=picture)
+
+
+def _picture_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:
+    """Of the coefficients of a picture of so many tokens."""
+    return 3, geometry.spatial_factor * rows, geometry.spatial_factor * columns
+
+
+def _check_picture(chunk: TokenChunk) -> None:
+    """Check that there is a picture where there must be one, and that it can be coded."""
+    picture = chunk.picture
+    if (picture is not None) != chunk.geometry.pictures:
+        raise UsageError("a chunk has a picture by wavelets where its geometry says so, and nowhere else")
+    if picture is None:
+        return
+    wanted = _picture_shape(chunk.geometry, *chunk.indices.shape[1:])
+    if picture.coefficients.shape != wanted or not 0 <= picture.scale <= MAX_SCALE:
+        raise UsageError(f"a picture {picture.coefficients.shape} of scale {picture.scale} does not fit {wanted}")
+    if np.abs(picture.coefficients.astype(np.int32)).max() > MAX_COEFFICIENT:
+        raise UsageError(f"coefficients of a picture beyond {MAX_COEFFICIENT}")
+    if chunk.levels[0].any():
+        raise UsageError("a first step keeps bits beside its picture")
 
 
 def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
@@ -156,6 +202,7 @@ def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
     for step in range(steps):
         if np.any(chunk.indices[step] & ~masks(chunk.kept_bits_of(step))):
             raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
+    _check_picture(chunk)
     return steps, rows, columns
 
 

@@ -159,7 +159,13 @@ class Concealer:
             self._decoder.start_chunk()
             for number, indices in enumerate(self._tokens.indices):
                 # The state alone is wanted, which is that of the last frame.
-                self._decoder.step(indices, self._tokens.kept_bits_of(number), self._tokens.vectors[number], frames=1)
+                self._decoder.step(
+                    indices,
+                    self._tokens.kept_bits_of(number),
+                    self._tokens.vectors[number],
+                    frames=1,
+                    picture=None if number else self._tokens.picture,
+                )
         return True
 
     def _generated(self, times: tuple[int, ...]) -> Iterator[Frame]:

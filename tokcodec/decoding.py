@@ -40,7 +40,8 @@ def pictures_of(decoder: StreamDecoder, record: ChunkRecord, tokens: TokenChunk)
     decoder.start_chunk()
     for number, indices in enumerate(tokens.indices):
         shown = record.step_frames[number - 1] if number and record.step_frames else None
-        yield decoder.step(indices, tokens.kept_bits_of(number), tokens.vectors[number], frames=shown)
+        picture = None if number else tokens.picture
+        yield decoder.step(indices, tokens.kept_bits_of(number), tokens.vectors[number], frames=shown, picture=picture)
 
 
 class _Begun(NamedTuple):

@@ -18,6 +18,14 @@ STEP_FRAMES = (4, 2, 1)
 """Frames that a later step can show where there are seven maps: all of them; the middle and the last; the last."""
 MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
+PICTURE_LEVELS = 5
+"""Times that a first picture is halved, where it is coded by wavelets."""
+MAX_SCALE = 63
+"""Largest number of the step of its quantizer."""
+SCALES_IN_OCTAVE = 4
+"""By which the step of the quantizer doubles."""
+MAX_COEFFICIENT = 32767
+"""Largest magnitude of one of its coefficients."""
 BITS_PER_TOKEN = 18
 """Bits of one token, K."""
 LEVEL_BITS = (0, 3, 6, 9, 12, 15, 18)
@@ -46,6 +54,8 @@ class TokenGeometry:
         block_tokens: Tokens along each side of an allocation block.
         motion_tokens: Tokens along each side of a motion block; 0 where later steps carry no motion map.
         motion_maps: Motion maps of each later step, one below the other: 1 or 7; 1 where there are none.
+        pictures: Whether a chunk's first picture is coded by wavelets (spec section 3.6); then its first step keeps
+            no bits.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -55,6 +65,7 @@ class TokenGeometry:
     block_tokens: int = BLOCK_TOKENS
     motion_tokens: int = 0
     motion_maps: int = 1
+    pictures: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""

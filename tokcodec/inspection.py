@@ -31,6 +31,7 @@ class ChunkBits:
         tokens: Tokens, those that keep no bit among them.
         coded_bits: Bits of the coded tokens, with their maps of levels and of motion.
         motion_bits: Of these, about as many are motion maps; None unless tokens were decoded.
+        picture_bits: And about as many the first picture, where it is coded by wavelets.
         raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
     """
 
@@ -40,6 +41,7 @@ class ChunkBits:
     tokens: int
     coded_bits: int
     motion_bits: int | None
+    picture_bits: int | None
     raw_bits: int | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class ChunkBits:
             "tokens": self.tokens,
             "coded_bits": self.coded_bits,
             "motion_bits": self.motion_bits,
+            "picture_bits": self.picture_bits,
             "raw_bits": self.raw_bits,
             "coded_bits_per_token": _share(self.coded_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_bits, self.tokens),
@@ -72,6 +75,7 @@ class Inspection:
         side_bytes: Bytes of side-stream packets.
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
         motion_bits: About as many of the coded bits are motion maps; None unless tokens were decoded.
+        picture_bits: About as many are first pictures by wavelets; None unless tokens were decoded.
         raw_reason: Why these are None; None where they are not.
         chunk_bits: Each whole chunk's tokens and bits.
         chunks: Whole chunks.
@@ -90,6 +94,7 @@ class Inspection:
     side_bytes: int
     raw_token_bits: int | None
     motion_bits: int | None
+    picture_bits: int | None
     raw_reason: str | None
     chunk_bits: tuple[ChunkBits, ...]
     chunks: int
@@ -143,6 +148,7 @@ class Inspection:
             "coded_token_bits": 8 * self.token_bytes,
             "raw_token_bits": self.raw_token_bits,
             "motion_bits": self.motion_bits,
+            "picture_bits": self.picture_bits,
             "raw_token_bits_reason": self.raw_reason,
             "coded_bits_per_token": _share(8 * self.token_bytes, self.tokens),
             "raw_bits_per_token": _share(self.raw_token_bits, self.tokens),
@@ -215,10 +221,10 @@ def survey(
     last: tuple[int, int] | None = None
     for item in reader:
         if isinstance(item, ChunkRecord):
-            raw_bits = motion_bits = None
+            raw_bits = motion_bits = picture_bits = None
             if reason is None:
                 try:
-                    raw_bits, motion_bits = _bits_of(decode_chunk(item, header, prior=prior))
+                    raw_bits, motion_bits, picture_bits = _bits_of(decode_chunk(item, header, prior=prior))
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, error, offset=reader.item_offset))
                     continue
@@ -234,6 +240,7 @@ def survey(
                     tokens=header.chunk_tokens(item.frames, item.step_frames),
                     coded_bits=8 * len(item.token_data),
                     motion_bits=motion_bits,
+                    picture_bits=picture_bits,
                     raw_bits=raw_bits,
                 )
             )
@@ -257,6 +264,7 @@ def survey(
         side_bytes=side_bytes,
         raw_token_bits=None if reason else sum(chunk.raw_bits or 0 for chunk in found),
         motion_bits=None if reason else sum(chunk.motion_bits or 0 for chunk in found),
+        picture_bits=None if reason else sum(chunk.picture_bits or 0 for chunk in found),
         raw_reason=reason,
         chunk_bits=tuple(found),
         chunks=len(found),
@@ -279,11 +287,11 @@ def _steps_of(chunk: ChunkRecord, geometry: TokenGeometry) -> dict[int, int]:
     return dict(sorted(Counter(chunk.step_frames).items(), reverse=True))
 
 
-def _bits_of(tokens: TokenChunk) -> tuple[int, int]:
-    """Bits kept, before coding, and about those of the motion maps, after it."""
-    from tokcodec.bits import motion_bit_count  # late: `info` need not wait for the coder
+def _bits_of(tokens: TokenChunk) -> tuple[int, int, int]:
+    """Bits kept, before coding, and about those of the motion maps and of the first picture, after it."""
+    from tokcodec.bits import motion_bit_count, picture_bit_count  # late: `info` need not wait for the coder
 
-    return tokens.kept_bit_count(), motion_bit_count(tokens)
+    return tokens.kept_bit_count(), motion_bit_count(tokens), picture_bit_count(tokens)
 
 
 def inspect(path: str | Path) -> Inspection:

@@ -112,6 +112,7 @@ def coded_chunk(
         levels=np.stack([step.levels for step in steps]),
         geometry=geometry,
         vectors=np.stack([step.vectors for step in steps]),
+        picture=steps[0].picture,
     )
     return encode_chunk(
         tokens,

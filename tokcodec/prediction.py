@@ -187,7 +187,7 @@ def _continued(
         levels[whole:] = drawing.levels
         for step in range(whole, steps):
             indices[step] = drawing.step()
-    return TokenChunk(indices=indices, levels=levels, geometry=past.geometry, vectors=vectors)
+    return replace(past, indices=indices, levels=levels, vectors=vectors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ Keys of such a file:
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
     vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); seven of them
                  lie one below the other
+    pictures     int16 (chunks, 3, 8H', 8W'), coefficients of the first picture of each chunk, and
+    scales       uint8 (chunks), of its quantizer, where pictures are coded by wavelets (spec section 3.6)
     chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2) but where there are
     chunk_steps  int64 (chunks), steps of each chunk, and
     step_frames  uint8 (T'), frames that each step shows, where a step shows fewer than four: 1 for the first of a chunk
@@ -15,7 +17,8 @@ Keys of such a file:
     header       uint8, the header of the file, without side streams (spec section 4.1)
 
 On the way back only `indices` or `subtokens`, `chunk_frames` and `header` are needed, and where there are both of the
-former they must agree; where there are no `levels`, all bits are kept, and without `vectors` nothing moves.
+former they must agree; where there are no `levels`, all bits are kept (none of a step that has a picture), and without
+`vectors` nothing moves. `pictures` and `scales` are needed where the header says that there are some.
 `chunk_steps` and `step_frames` go together.
 """
 
@@ -34,8 +37,8 @@ from tokcodec.chunks import Entropy, encode_chunk
 from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
-from tokcodec.geometry import MAX_VECTOR, usual_steps
-from tokcodec.tokens import TokenChunk, TokenGeometry, masks
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR, usual_steps
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks
 from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -57,6 +60,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
     indices: list[NDArray[np.uint64]] = []
     levels: list[NDArray[np.uint8]] = []
     vectors: list[NDArray[np.int16]] = []
+    pictures: list[Picture] = []
     frames: list[int] = []
     pts: list[int] = []
     durations: list[int] = []
@@ -68,6 +72,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
         indices.append(chunk.indices)
         levels.append(chunk.levels)
         vectors.append(chunk.vectors)
+        pictures += [] if chunk.picture is None else [chunk.picture]
         frames.append(record.frames)
         pts.extend(record.pts)
         durations.append(record.last_duration)
@@ -84,6 +89,14 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
         "subtokens": factorize(whole, bits=bits, parts=parts),
         "levels": np.concatenate(levels),
         **({"vectors": moved} if header.geometry.motion_tokens else {}),
+        **(
+            {
+                "pictures": np.stack([picture.coefficients for picture in pictures]),
+                "scales": np.asarray([picture.scale for picture in pictures], np.uint8),
+            }
+            if pictures
+            else {}
+        ),
         "chunk_frames": np.asarray(frames, dtype=np.int64),
         **(
             {"chunk_steps": np.asarray(steps, np.int64), "step_frames": np.asarray(step_frames, np.uint8)}
@@ -156,8 +169,10 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     listed = _steps(arrays, frames, geometry)
     steps = [geometry.steps(count, later) for count, later in zip(frames, listed, strict=True)]
     shape = (sum(steps), *geometry.grid(header.height, header.width))
-    indices, levels = _tokens(arrays, geometry, shape)
+    firsts = np.cumsum([0, *steps[:-1]])
+    indices, levels = _tokens(arrays, geometry, shape, firsts=firsts)
     vectors = _vectors(arrays, (shape[0], *geometry.motion_blocks(*shape[1:]), 2))
+    pictures = _pictures(arrays, geometry, chunks=len(frames), shape=shape[1:])
     tick = 1 if header.frame_rate is None else max(1, round(1 / (header.frame_rate * header.time_base)))
     pts = arrays.get("pts", np.arange(sum(frames)) * tick)
     durations = arrays.get("durations", np.full(len(frames), tick))
@@ -167,7 +182,13 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     step = frame = 0
     for number, (count, length) in enumerate(zip(frames, steps, strict=True)):
         span = slice(step, step + length)
-        chunk = TokenChunk(indices=indices[span], levels=levels[span], geometry=geometry, vectors=vectors[span])
+        chunk = TokenChunk(
+            indices=indices[span],
+            levels=levels[span],
+            geometry=geometry,
+            vectors=vectors[span],
+            picture=pictures[number] if pictures else None,
+        )
         writer.write_chunk(
             encode_chunk(
                 chunk,
@@ -218,7 +239,7 @@ def _indices(arrays: Arrays, bits: int) -> NDArray[Any]:
 
 
 def _tokens(
-    arrays: Arrays, geometry: TokenGeometry, shape: tuple[int, int, int]
+    arrays: Arrays, geometry: TokenGeometry, shape: tuple[int, int, int], *, firsts: NDArray[np.intp]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """Indices and levels, checked; bits that are not kept are cleared."""
     given = _indices(arrays, geometry.bits_per_token)
@@ -228,13 +249,41 @@ def _tokens(
         raise UsageError(f"indices must be from 0 to {(1 << geometry.bits_per_token) - 1}")
     blocks = (shape[0], *geometry.blocks(*shape[1:]))
     top = len(geometry.level_bits) - 1
-    levels = np.asarray(arrays.get("levels", np.full(blocks, top)))
+    if "levels" in arrays:
+        levels = np.asarray(arrays["levels"])
+    else:
+        levels = np.full(blocks, top)
+        levels[firsts] = 0 if geometry.pictures else top
     if levels.shape != blocks or int(levels.min()) < 0 or int(levels.max()) > top:
         raise UsageError(f"levels must be of shape {blocks} and from 0 to {top}")
     chunk = TokenChunk(indices=given.astype(np.uint64), levels=levels.astype(np.uint8), geometry=geometry)
     for number in range(shape[0]):
         chunk.indices[number] &= masks(chunk.kept_bits_of(number))
     return chunk.indices, chunk.levels
+
+
+def _pictures(arrays: Arrays, geometry: TokenGeometry, *, chunks: int, shape: tuple[int, ...]) -> list[Picture]:
+    """The first picture of each chunk, checked; none where they are not coded by wavelets."""
+    if not geometry.pictures:
+        if {"pictures", "scales"} & set(arrays):
+            raise UsageError("the header says that first pictures are not coded by wavelets")
+        return []
+    if not {"pictures", "scales"} <= set(arrays):
+        raise UsageError("the file of tokens has no pictures or no scales, and the header says that there are some")
+    found, scales = arrays["pictures"], arrays["scales"]
+    wanted = (chunks, 3, *(geometry.spatial_factor * side for side in shape))
+    if (
+        found.shape != wanted
+        or found.dtype.kind not in "iu"
+        or int(found.min()) < -MAX_COEFFICIENT
+        or int(found.max()) > MAX_COEFFICIENT
+    ):
+        raise UsageError(f"pictures must be whole numbers within {MAX_COEFFICIENT} of shape {wanted}")
+    if scales.shape != (chunks,) or scales.dtype.kind not in "iu" or scales.min() < 0 or scales.max() > MAX_SCALE:
+        raise UsageError(f"scales must be {chunks} whole numbers from 0 to {MAX_SCALE}")
+    return [
+        Picture(coefficients=each.astype(np.int16), scale=int(scale)) for each, scale in zip(found, scales, strict=True)
+    ]
 
 
 def _steps(arrays: Arrays, frames: Sequence[int], geometry: TokenGeometry) -> list[tuple[int, ...]]:

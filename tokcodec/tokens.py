@@ -7,12 +7,34 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.geometry import DEFAULT_GEOMETRY, TokenGeometry
+from tokcodec.geometry import DEFAULT_GEOMETRY, MAX_SCALE, SCALES_IN_OCTAVE, TokenGeometry
 
-__all__ = ["DEFAULT_GEOMETRY", "TokenChunk", "TokenGeometry", "masks", "spread_levels", "truncate"]
+__all__ = ["DEFAULT_GEOMETRY", "Picture", "TokenChunk", "TokenGeometry", "masks", "spread_levels", "truncate"]
 
 
 _NO_VECTORS = np.zeros((0, 0, 0, 2), np.int16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A chunk's first picture, where the geometry says that it is coded by wavelets (spec section 3.6).
+
+    Attributes:
+        coefficients: int16 `(3, H, W)`, H and W those of the token grid in pixels, each within `MAX_COEFFICIENT`.
+        scale: Number of the quantizer's step, 0 to `MAX_SCALE`.
+    """
+
+    coefficients: NDArray[np.int16]
+    scale: int
+
+    def coarser(self, halvings: int) -> Picture:
+        """The same with a step that is twice as large, so many times, or as often as it can be."""
+        halvings = min(halvings, (MAX_SCALE - self.scale) // SCALES_IN_OCTAVE)
+        sizes = np.abs(self.coefficients) >> halvings
+        return Picture(
+            coefficients=np.where(self.coefficients < 0, -sizes, sizes).astype(np.int16),
+            scale=self.scale + SCALES_IN_OCTAVE * halvings,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +49,14 @@ class TokenChunk:
         vectors: Motion maps, int16 `(steps, motion_rows, motion_columns, 2)`: half pixels, x before y, each within
             `MAX_VECTOR`; zero in the first step; rows of all maps of a step, one below the other. Without any,
             `(steps, 0, 0, 2)` where the geometry has no motion, and all zero where it has.
+        picture: The first one, where the geometry has `pictures`; then the first step keeps nothing.
     """
 
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     geometry: TokenGeometry = DEFAULT_GEOMETRY
     vectors: NDArray[np.int16] = field(default_factory=lambda: _NO_VECTORS)
+    picture: Picture | None = None
 
     def __post_init__(self) -> None:
         if self.vectors is _NO_VECTORS and self.indices.ndim == 3:

@@ -125,8 +125,9 @@ class TokenDataset:
 
     An item is a dictionary: `indices`, int64 `(T', H', W')` (of 64 bits, those from 2^63 on are negative); `subtokens`,
     int32 `(T', H', W', parts)`, see :func:`factorize`; `kept`, int64 of the shape of `indices`, the bits kept of each
-    token; `path`, the file's name below the folder; `chunk`, its number. Items differ in shape where files do. The last
-    chunk is kept, so that its other pieces need not be decoded again.
+    token; `path`, the file's name below the folder; `chunk`, its number; and where first pictures are coded by wavelets
+    `picture`, that of the chunk, int16 `(3, 8H', 8W')`, and `scale`, that of its quantizer. Items differ in shape where
+    files do. The last chunk is kept, so that its other pieces need not be decoded again.
 
     Args:
         folder: Looked through at any depth.
@@ -183,13 +184,16 @@ class TokenDataset:
         place, piece = self._places[number]
         chunk = self._chunk(place)
         part = slice(None) if self._steps is None else slice(piece * self._steps, (piece + 1) * self._steps)
-        indices = chunk.indices[part]
+        indices, first = chunk.indices[part], dict[str, torch.Tensor | int]()
+        if chunk.picture is not None:
+            first = {"picture": torch.from_numpy(chunk.picture.coefficients.copy()), "scale": chunk.picture.scale}
         return {
             "indices": torch.from_numpy(indices.astype(np.int64)),
             "subtokens": torch.from_numpy(factorize(indices, bits=self.bits_per_token, parts=len(self.subtoken_bits))),
             "kept": torch.from_numpy(chunk.kept_bits()[part].astype(np.int64)),
             "path": place.path.relative_to(self.folder).as_posix(),
             "chunk": place.chunk,
+            **first,
         }
 
     def _chunk(self, place: _Place) -> TokenChunk:

@@ -23,6 +23,8 @@ from tokcodec.tokens import TokenChunk, truncate
 
 CHUNK_OVERHEAD_BYTES = 28 + 20
 """Of a chunk, beside its payload: the record, and an entry of the index."""
+SCALES = (31, 19)
+"""Of the pictures of the lowest quality that there might be, 0, and of the highest."""
 FILE_OVERHEAD_BYTES = 28 + 16 + 36
 """Of a file, after its header: the index without entries, and the end."""
 
@@ -63,7 +65,8 @@ def trim(
     Args:
         source: A `.tok` stream at its first byte; need not be seekable.
         target: Where the smaller one goes; need not be seekable.
-        quality: No block keeps more than this level, 1 to the highest.
+        quality: No block keeps more than this level, 1 to the highest; the coefficients of a picture by wavelets are
+            halved until their quantizer is about that of `SCALES`.
         bits_per_pixel: Instead of it, an upper bound of the rate, side streams not counted.
         prior: A weights file of the model `prior`, beside those that are installed.
 
@@ -95,7 +98,7 @@ def trim(
                 damages.append(token_damage(item, error, offset=reader.item_offset))
                 continue
             if quality is not None:
-                tokens = truncate(tokens, np.full_like(tokens.levels, quality))
+                tokens = _capped(tokens, np.full_like(tokens.levels, quality))
             record = _coded(tokens, item, writer.chunks_written, entropy)
             if bits_per_pixel is not None:
                 spare += bits_per_pixel * item.frames * header.width * header.height
@@ -149,9 +152,7 @@ def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: f
     def candidate(number: int) -> ChunkRecord:
         if number == steps * (top - 1):
             return whole
-        return _coded(
-            truncate(tokens, _caps(tokens, 1 + number // steps, number % steps)), whole, whole.number, entropy
-        )
+        return _coded(_capped(tokens, _caps(tokens, 1 + number // steps, number % steps)), whole, whole.number, entropy)
 
     best, low, high = candidate(0), 0, steps * (top - 1)
     if 8 * len(best.token_data) > bits:
@@ -169,6 +170,17 @@ def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: f
         else:
             high = middle
     return best
+
+
+def _capped(tokens: TokenChunk, caps: NDArray[np.uint8]) -> TokenChunk:
+    """A chunk whose blocks keep no more than these levels, and whose picture has the quality of that of its step."""
+    lower = truncate(tokens, caps)
+    if tokens.picture is None:
+        return lower
+    top, level = len(tokens.geometry.level_bits) - 1, int(caps[0].max())
+    wanted = 0 if level == top else round(SCALES[0] + (SCALES[1] - SCALES[0]) * level / top)
+    # Once it is no more than a half of a halving away it is there, so that a second trim changes nothing.
+    return replace(lower, picture=tokens.picture.coarser(max(0, (wanted - tokens.picture.scale + 1) // 4)))
 
 
 def _caps(tokens: TokenChunk, level: int, raised: int) -> NDArray[np.uint8]:

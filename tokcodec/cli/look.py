@@ -41,14 +41,16 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
         shown = ", ".join(f"{count} of {frames}" for frames, count in found.step_counts.items())
         lines.append(("steps", f"{found.chunks} first ones, then by frames that they show: {shown}"))
     if found.tokens:
-        motion = found.motion_bits or 0
-        bits = 8 * found.token_bytes - motion
+        motion, pictures = found.motion_bits or 0, found.picture_bits or 0
+        bits = max(0, 8 * found.token_bytes - motion - pictures)
         each = f"{found.tokens} in {found.token_bytes} bytes, {bits / found.tokens:.3f} bits each"
         if found.raw_token_bits:
             raw = found.raw_token_bits
             each += f" of {raw / found.tokens:.3f} before coding ({bits / raw:.1%})"
-        if motion:
-            each += f", and {motion // 8} bytes of motion among them"
+        others = [f"{count // 8} bytes of {what}" for count, what in ((motion, "motion"), (pictures, "first pictures"))]
+        if motion or pictures:
+            among = " and ".join(text for text, count in zip(others, (motion, pictures), strict=True) if count)
+            each += f", and {among} among them"
         lines.append(("tokens", each))
     if header.probability_model:
         lines.append(("prior", f"SHA-256 {header.probability_digest.hex()[:12]}..."))

@@ -17,7 +17,7 @@ from tokcodec.container.items import (
     StreamHeader,
 )
 from tokcodec.errors import LimitError, UnsupportedStreamError
-from tokcodec.geometry import MAX_SIDE_PIXELS, MOTION_MAPS, MOTION_TOKENS, TokenGeometry
+from tokcodec.geometry import MAX_SIDE_PIXELS, MOTION_MAPS, MOTION_TOKENS, SPATIAL_FACTOR, TokenGeometry
 
 _UPDATE_HINT = "a newer tokcodec may read it"
 _WHERE = "header"
@@ -38,6 +38,11 @@ def pack_header(header: StreamHeader) -> bytes:
         out.fail(f"{header.geometry.motion_maps} motion maps")
     flags |= wire.HEADER_FLAG_MOTION if header.geometry.motion_tokens else 0
     flags |= wire.HEADER_FLAG_SEVEN_MAPS if header.geometry.motion_maps == MOTION_MAPS else 0
+    if header.geometry.pictures and header.geometry.motion_maps != MOTION_MAPS:
+        out.fail("first pictures by coefficients, and no seven motion maps")
+    if header.geometry.pictures and header.geometry.spatial_factor != SPATIAL_FACTOR:
+        out.fail(f"first pictures by coefficients, and tokens of {header.geometry.spatial_factor} pixels")
+    flags |= wire.HEADER_FLAG_PICTURES if header.geometry.pictures else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -71,9 +76,11 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
     time_base = _take_time_base(data, "time base")
     frame_rate = data.ratio("frame rate")
     sample_aspect_ratio = data.ratio("sample aspect ratio")
-    flags = data.uint(1, "flags", high=wire.HEADER_FLAG_STILL | wire.HEADER_FLAG_MOTION | wire.HEADER_FLAG_SEVEN_MAPS)
+    flags = data.uint(1, "flags", high=wire.HEADER_FLAGS)
     if flags & wire.HEADER_FLAG_SEVEN_MAPS and not flags & wire.HEADER_FLAG_MOTION:
         data.fail("seven motion maps, and no motion maps")
+    if flags & wire.HEADER_FLAG_PICTURES and not flags & wire.HEADER_FLAG_SEVEN_MAPS:
+        data.fail("first pictures by coefficients, and no seven motion maps")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -151,6 +158,8 @@ def _put_geometry(out: FieldWriter, geometry: TokenGeometry) -> None:
 def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
     bits = data.uint(1, "bits per token", low=1, high=wire.MAX_BITS_PER_TOKEN)
     spatial_factor = data.uint(1, "spatial factor", low=1, high=wire.MAX_FACTOR)
+    if flags & wire.HEADER_FLAG_PICTURES and spatial_factor != SPATIAL_FACTOR:
+        data.fail(f"first pictures by coefficients, and tokens of {spatial_factor} pixels")
     temporal_factor = data.uint(1, "temporal factor", low=1, high=wire.MAX_FACTOR)
     block_tokens = data.uint(1, "block tokens", low=1, high=wire.MAX_FACTOR)
     count = data.uint(1, "number of levels", low=2, high=wire.MAX_LEVELS)
@@ -162,6 +171,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         block_tokens=block_tokens,
         motion_tokens=MOTION_TOKENS if flags & wire.HEADER_FLAG_MOTION else 0,
         motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_SEVEN_MAPS else 1,
+        pictures=bool(flags & wire.HEADER_FLAG_PICTURES),
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

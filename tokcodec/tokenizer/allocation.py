@@ -67,6 +67,10 @@ class Allocator(Protocol):
         """Forget the past."""
         ...
 
+    def began(self, error: Distortions) -> None:
+        """Hear what is left of a first picture that was coded without levels: squared errors `(rows, columns)`."""
+        ...
+
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""
         ...
@@ -92,6 +96,9 @@ class UniformAllocator:
     def start_chunk(self) -> None:
         """Begin the pattern again."""
         self._step = 0
+
+    def began(self, error: Distortions) -> None:
+        """Of no account here."""
 
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""
@@ -122,7 +129,7 @@ TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 a few more of first steps, and of later ones none but 0 at effort 1 (0.015 dB worse than the highest as well, and than
 decoding what was chosen), else the highest too."""
 SLOPES = {1: 100000.0, 2: 45000.0, 3: 25000.0, 4: 14000.0, 5: 7000.0, 6: 2500.0}
-"""Lambda of each quality."""
+"""Lambda of each quality; that of a first picture by wavelets, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,7 @@ class RateDistortionConfig:
             for first steps, of which the highest level is tried too, and where there is a transform.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
         first_weight: How often the first step's error counts, for later steps are made of it.
-        first_weight_of_transform: The same of a hybrid.
+        first_weight_of_transform: The same of a hybrid without wavelets.
         horizon: Later steps for which an improvement of a still block can count.
     """
 
@@ -167,6 +174,10 @@ class RateDistortionAllocator:
     def start_chunk(self) -> None:
         """Forget the past."""
         self._left = None
+
+    def began(self, error: Distortions) -> None:
+        """See :class:`Allocator`."""
+        self._left = error
 
     def choose(self, trial: Trial) -> Levels:
         """Levels of a step: uint8 `(block_rows, block_columns)`."""

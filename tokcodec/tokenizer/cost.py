@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokcodec.geometry import MOTION_MAPS
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.hybrid import HybridDecoder
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.state import Past
+from tokcodec.tokenizer.state import DecoderState, EncoderState, Past
 
 _SIDE = 64
 
@@ -40,8 +41,7 @@ def measure_cost(model: Tokenizer) -> ModelCost:
         four = torch.empty(1, 4, 3, _SIDE, _SIDE)
         bits = torch.empty(1, model.config.bits_per_token, _SIDE // 8, _SIDE // 8)
         motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
-    _, encoder_state = counted.encoder.step(first, None)
-    _, decoder_state = counted.decoder.step(bits, bits, None)
+    encoder_state, decoder_state = _first_states(counted, bits, first)
     displacement = _displacement(model.config, motion)
     forecast = counted.decoder.forecast(decoder_state, displacement)
     past = Past(state=encoder_state, forecast=forecast, motion=motion)
@@ -71,8 +71,7 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         motion = torch.empty(1, 4, 2, _SIDE // 8, _SIDE // 8)
     displacement = _displacement(config, motion)
     with FlopCounterMode(display=False) as counter:
-        _, encoder_state = model.encoder.step(first, None)
-        _, decoder_state = model.decoder.step(bits, bits, None)
+        encoder_state, decoder_state = _first_states(model, bits, first)
         before = counter.get_total_flops()
     forecast = model.decoder.forecast(decoder_state, displacement)
     with FlopCounterMode(display=False) as counter:
@@ -81,6 +80,15 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         step = counter.get_total_flops()
     later = config.geometry.steps(frames) - 1
     return float(before + later * step) / (frames * _SIDE * _SIDE)
+
+
+def _first_states(model: Tokenizer, bits: torch.Tensor, first: torch.Tensor) -> tuple[EncoderState, DecoderState]:
+    """Those after a chunk's first picture."""
+    if isinstance(model.decoder, HybridDecoder) and model.config.wavelet:
+        return EncoderState(before=()), model.decoder.begin(first[:, 0])
+    _, encoder_state = model.encoder.step(first, None)
+    _, decoder_state = model.decoder.step(bits, bits, None)
+    return encoder_state, decoder_state
 
 
 def _displacement(config: TokenizerConfig, motion: torch.Tensor) -> torch.Tensor | None:

@@ -106,13 +106,16 @@ class HybridDecoder(nn.Module):
         frame, latent = config.frame_channels, config.latent_channels
         patch = 3 * PATCH * PATCH
         self.bits_per_token = config.bits_per_token
-        self.first, self.later = HybridTrunk(config, first=True), HybridTrunk(config, first=False)
-        self.start = nn.Parameter(torch.zeros(latent))
+        if not config.wavelet:
+            self.first = HybridTrunk(config, first=True)
+            self.start = nn.Parameter(torch.zeros(latent))
+            self.split_first = conv(latent, 4 * frame, 1)
+        self.later = HybridTrunk(config, first=False)
+        self.latent_channels, self.wavelet = latent, config.wavelet
         self.norm_state = ChannelNorm(latent)
         self.state_in = conv(latent, latent, 1, gain=0.2)
         self.displacement_in = conv(2, latent, 3, gain=0.0)
         self.known_in = conv(3 * CELL * CELL, latent, 1, gain=0.5)
-        self.split_first = conv(latent, 4 * frame, 1)
         self.split_last = conv(latent, 4 * frame, 1)
         self.warp_in = conv(patch, frame, 3)
         self.frame_block = ResidualBlock(frame)
@@ -142,8 +145,10 @@ class HybridDecoder(nn.Module):
             Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, and the state.
 
         Raises:
-            ValueError: A later step without displacements.
+            ValueError: A later step without displacements, or a first one where pictures are coded by wavelets.
         """
+        if state is None and self.wavelet:
+            raise ValueError("a first picture by wavelets has no step: call begin")
         trunk = self.first if state is None else self.later
         coefficients = trunk.transform.coefficients(signs, kept)
         known = trunk.transform.pixels(coefficients)
@@ -167,7 +172,7 @@ class HybridDecoder(nn.Module):
         x, pixels = self._mended(trunk, self.split_last, x, condition, known)
         still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
         if _has_any(still):
-            x = torch.lerp(x, held, still.to(dtype))
+            x = torch.lerp(x, held.to(x.dtype), still.to(x.dtype))
             pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
         after = DecoderState(features=x, picture=pixels.clamp(-1.0, 1.0))
         if shown == LAST_FRAME:
@@ -192,6 +197,14 @@ class HybridDecoder(nn.Module):
         maps = maps.contiguous(memory_format=torch.channels_last) + self.warp_in(to_patches(known, PATCH, x.dtype))
         maps = F.silu(self.norm_patch(self.frame_block(maps)))
         return x, known + to_picture(self.repair_out(maps), PATCH)
+
+    def begin(self, picture: Tensor) -> DecoderState:
+        """The state after a first picture that came without tokens (spec 8.7): float32 `(N, 3, H, W)`, not clamped."""
+        batch, _, height, width = picture.shape
+        like = self.state_in.weight
+        shape = batch, self.latent_channels, height // CELL, width // CELL
+        features = like.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        return DecoderState(features=features, picture=picture.clamp(-1.0, 1.0))
 
     def middle(self, before: Reference, last: Reference, displacement: Tensor) -> Tensor:
         """The middle frame, `(N, 3, H, W)`, not clamped, of the frames before and after by the maps `MIDDLE` and

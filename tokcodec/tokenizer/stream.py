@@ -29,7 +29,9 @@ from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
 from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
-from tokcodec.tokenizer.trial import StepTrial, kept_mask
+from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
+from tokcodec.tokenizer.wavelet import dead_of_slope, quantized, restored, scale_of_slope
+from tokcodec.tokens import Picture
 
 
 def choose_device(name: str) -> torch.device:
@@ -115,12 +117,14 @@ class TokenStep:
         levels: uint8 `(block_rows, block_columns)`, an index into the geometry's `level_bits`.
         vectors: The motion map, int16 `(motion_rows, motion_columns, 2)`; zero in a chunk's first step.
         frames: That it shows, repeated ones among them.
+        picture: Of a chunk's first step whose picture is coded by wavelets.
     """
 
     indices: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     vectors: NDArray[np.int16]
     frames: int
+    picture: Picture | None = None
 
 
 class StreamEncoder:
@@ -218,6 +222,8 @@ class StreamEncoder:
     def _step(self, waiting: list[Tensor]) -> TokenStep:
         frames = torch.stack(waiting).to(self._parameter.device)
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
+        if self._state is None and self._model.config.wavelet:
+            return self._picture_step(frames, pixels)
         with _memory_errors():
             past = self._past(pixels)
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
@@ -251,6 +257,29 @@ class StreamEncoder:
         if self._vectors is None:
             self._vectors = np.zeros((*self.geometry.motion_blocks(*indices.shape), 2), np.int16)
         return TokenStep(indices=indices, levels=levels, vectors=self._vectors, frames=len(frames))
+
+    def _picture_step(self, frames: Tensor, pixels: Tensor) -> TokenStep:
+        """A chunk's first step, whose picture is coded by wavelets and whose tokens keep nothing."""
+        decoder = self._model.decoder
+        if not isinstance(decoder, HybridDecoder):
+            raise ModelError("first pictures by wavelets are those of a hybrid")
+        with _memory_errors():
+            scale = scale_of_slope(self._allocator.slope)
+            dead = dead_of_slope(self._allocator.slope)
+            picture = Picture(coefficients=quantized(pixels[0, -1], scale, dead=dead), scale=scale)
+            self._decoded = decoder.begin(restored(picture, pixels).unsqueeze(0))
+            self._allocator.began(block_errors(self._decoded.picture, frames, self.geometry))
+        self._state, self._last = EncoderState(before=()), pixels[:, -1]
+        rows, columns = (side // self.geometry.spatial_factor for side in pixels.shape[-2:])
+        nothing = pixels.new_zeros(1, self.geometry.bits_per_token, rows, columns)
+        self._sent = nothing, nothing
+        return TokenStep(
+            indices=np.zeros((rows, columns), np.uint64),
+            levels=np.zeros(self.geometry.blocks(rows, columns), np.uint8),
+            vectors=np.zeros((*self.geometry.motion_blocks(rows, columns), 2), np.int16),
+            frames=1,
+            picture=picture,
+        )
 
     def _settling(self, pixels: Tensor, slope: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Of a hybrid's first step, the tokens for a mask of kept bits."""
@@ -361,6 +390,7 @@ class StreamDecoder:
         vectors: NDArray[np.int16],
         *,
         frames: int | None = None,
+        picture: Picture | None = None,
     ) -> NDArray[np.uint8]:
         """Decode a latent step.
 
@@ -370,6 +400,7 @@ class StreamDecoder:
             vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); of no account in a
                 chunk's first step, and to models without coded motion.
             frames: That the step shows, if it is not a chunk's first: 4, 2 or 1; None is 4.
+            picture: That of a chunk's first step, where pictures are coded by wavelets.
 
         Returns:
             uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else `frames`.
@@ -386,8 +417,20 @@ class StreamDecoder:
             displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
         with _memory_errors():
             wanted = SHOWN[TEMPORAL_FACTOR if frames is None else frames]
-            pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
+            if self._state is None and self._model.config.wavelet:
+                pixels = self._begun(picture)
+            else:
+                pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
             shown = pixels[0] if self._post_filter is None else self._post_filter(pixels[0].clamp(-1.0, 1.0))
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()
         return out
+
+    def _begun(self, picture: Picture | None) -> Tensor:
+        """A first picture that came without tokens, float32 `(1, 1, 3, 8h, 8w)`, not clamped."""
+        decoder = self._model.decoder
+        if picture is None or not isinstance(decoder, HybridDecoder):
+            raise ModelError("a chunk of these weights begins with a picture, and has none")
+        pixels = restored(picture, self._parameter).unsqueeze(0)
+        self._state = decoder.begin(pixels)
+        return pixels.unsqueeze(1)

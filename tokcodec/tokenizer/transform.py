@@ -110,6 +110,13 @@ def _cosines() -> Tensor:
     return basis
 
 
+def colour_matrix(like: Tensor) -> Tensor:
+    """Grey, red against blue, and green against both, of red, green and blue: orthonormal, `(3, 3)`."""
+    colours = torch.tensor(_COLOURS, dtype=like.dtype, device=like.device)
+    found: Tensor = colours / colours.norm(dim=1, keepdim=True)
+    return found
+
+
 def _patterns(atoms: list[Atom]) -> Tensor:
     """Orthonormal patterns: float64 `(atoms, 3 * 64)`, in the order of `pixel_unshuffle`."""
     space, colours = _cosines(), torch.tensor(_COLOURS, dtype=torch.float64)
@@ -167,32 +174,32 @@ class CellTransform(nn.Module):
 
     def coefficients(self, signs: Tensor, kept: Tensor) -> Tensor:
         """What kept bits say: `(N, K, h, w)` signs and 0 or 1 -> float32 `(N, atoms, h, w)`, in 8-bit values."""
-        with _exactly(signs):
+        with exactly(signs):
             signs, kept = signs.float(), kept.float()
             set_ = 0.5 * (signs + 1) * kept
-            found = self._scale(set_) * _mixed(self._scaled, set_)
+            found = self._scale(set_) * mixed(self._scaled, set_)
             if self.predicted:
                 found[:, self.predicted] = means_of(self._residues(set_))
             return found
 
     def _residues(self, set_: Tensor) -> Tensor:
         """What is said of means, `(N, predicted, h, w)`."""
-        return _mixed(self._plain[self.predicted], set_)
+        return mixed(self._plain[self.predicted], set_)
 
     def pixels(self, coefficients: Tensor) -> Tensor:
         """Their sum: float32 `(N, 3, 8h, 8w)`, in units of [-1, 1]."""
-        with _exactly(coefficients):
-            picture = F.pixel_shuffle(_mixed(self._cells.T / PEAK, coefficients), CELL)
+        with exactly(coefficients):
+            picture = F.pixel_shuffle(mixed(self._cells.T / PEAK, coefficients), CELL)
             return picture + self._transitions(coefficients[:, self.predicted]) if self.predicted else picture
 
     def _transitions(self, means: Tensor) -> Tensor:
         """What makes even cells smooth: `(N, predicted, h, w)` -> `(N, 3, 8h, 8w)`, in units of [-1, 1]."""
-        return transitions(_mixed(self._colours.T, means), CELL)
+        return transitions(mixed(self._colours.T, means), CELL)
 
     def _analysed(self, pixels: Tensor) -> Tensor:
         """Coefficients of pixels, `(N, atoms, h, w)`."""
-        with _exactly(pixels):
-            return _mixed(self._cells * PEAK, F.pixel_unshuffle(pixels.float(), CELL))
+        with exactly(pixels):
+            return mixed(self._cells * PEAK, F.pixel_unshuffle(pixels.float(), CELL))
 
     @torch.no_grad()
     def bits_of(self, pixels: Tensor, slope: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
@@ -321,13 +328,14 @@ class CellTransform(nn.Module):
         return torch.stack(errors) / 3
 
 
-def _exactly(values: Tensor) -> contextlib.AbstractContextManager[object]:
+def exactly(values: Tensor) -> contextlib.AbstractContextManager[object]:
     """No autocast to a lower precision than that of the values; shapes alone (the meta device) have none."""
     return contextlib.nullcontext() if values.is_meta else torch.autocast(values.device.type, enabled=False)
 
 
-def _mixed(weights: Tensor, values: Tensor) -> Tensor:
-    """A 1x1 convolution: float32, `(outputs, inputs)` of `(N, inputs, h, w)`."""
-    if values.is_cuda:  # where float32 may mean TensorFloat-32, and there is little to compute
-        return F.conv2d(values.double(), weights.double()[:, :, None, None]).float()
-    return F.conv2d(values, weights[:, :, None, None])
+def mixed(weights: Tensor, values: Tensor) -> Tensor:
+    """A 1x1 convolution in float32, whatever autocast says: `(outputs, inputs)` of `(N, inputs, h, w)`."""
+    with exactly(values):
+        if values.is_cuda:  # where float32 may mean TensorFloat-32, and there is little to compute
+            return F.conv2d(values.double(), weights.double()[:, :, None, None]).float()
+        return F.conv2d(values, weights[:, :, None, None])

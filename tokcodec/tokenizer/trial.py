@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.geometry import TokenGeometry
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.hybrid import HybridEncoder
 from tokcodec.tokenizer.model import Tokenizer
@@ -111,15 +112,27 @@ class StepTrial:
         return self._errors(pixels)
 
     def _errors(self, pixels: Tensor) -> NDArray[np.float64]:
-        side = self.geometry.block_tokens * self.geometry.spatial_factor
-        height, width = self._source.shape[1:3]
         source = self._source if self.first else self._source[self._compared]
-        shown = pixels[0, ..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
-        error = (shown - source.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
-        padded = F.pad(error, (0, -width % side, 0, -height % side))
-        blocks = padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3))
-        scaled: NDArray[np.float64] = blocks.double().mul_(self.frames / len(source)).cpu().numpy()
+        scaled: NDArray[np.float64] = block_errors(pixels[0], source, self.geometry) * (self.frames / len(source))
         return scaled
+
+
+def block_errors(shown: Tensor, wanted: Tensor, geometry: TokenGeometry) -> NDArray[np.float64]:
+    """Squared error of each block, summed over pictures, of 8-bit values, mean over colours: `(rows, columns)`.
+
+    Args:
+        shown: float32 `(F, 3, 8 rows, 8 columns)`, in units of [-1, 1].
+        wanted: uint8 `(F, H, W, 3)`.
+        geometry: Says how large blocks are.
+    """
+    side = geometry.block_tokens * geometry.spatial_factor
+    height, width = wanted.shape[1:3]
+    values = shown[..., :height, :width].clamp(-1, 1).add(1).mul_(127.5)
+    error = (values - wanted.permute(0, 3, 1, 2)).square_().mean(dim=1).sum(dim=0)
+    padded = F.pad(error, (0, -width % side, 0, -height % side))
+    blocks = padded.unflatten(0, (-1, side)).unflatten(2, (-1, side)).sum(dim=(1, 3))
+    found: NDArray[np.float64] = blocks.double().cpu().numpy()
+    return found
 
 
 def _block_sizes(count: int, side: int) -> NDArray[np.int64]:

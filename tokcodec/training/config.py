@@ -194,6 +194,13 @@ class RunConfig:
     model: TokenizerConfig = field(default_factory=TokenizerConfig)
     pack: PackConfig = field(default_factory=PackConfig)
 
+    def __post_init__(self) -> None:
+        if self.model.wavelet and any(phase.frames == 1 for phase in self.train.phases):
+            raise UsageError(
+                "a phase of one frame has nothing to train: first pictures are coded by wavelets, without a network",
+                hint='phases of 5 frames and more, or "wavelet": false in the model',
+            )
+
     def to_json(self) -> str:
         """One line of JSON with every key."""
         return json.dumps(dataclasses.asdict(self))
@@ -225,11 +232,14 @@ def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunCo
 
 
 def _with_levels(values: object) -> object:
-    """The same choices, with even levels for a model of another width, so that it does not get the preset's table."""
+    """The same choices, with even levels for a model of another width, so that it does not get the preset's table, and
+    without wavelets for one that is no hybrid."""
     model = values.get("model") if isinstance(values, dict) else None
-    if isinstance(values, dict) and isinstance(model, dict) and "bits_per_token" in model:
-        return {**values, "model": {"level_bits": [], **model}}
-    return values
+    if not isinstance(values, dict) or not isinstance(model, dict):
+        return values
+    implied: dict[str, object] = {"level_bits": []} if "bits_per_token" in model else {}
+    implied |= {"wavelet": False} if model.get("hybrid") is False else {}
+    return {**values, "model": {**implied, **model}}
 
 
 def _build(kind: type[_Config], values: object, key: str, default: _Config | None) -> _Config:

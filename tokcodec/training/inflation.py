@@ -10,7 +10,10 @@ from tokcodec.tokenizer.model import Encoder, Tokenizer
 
 
 def needs_inflation(model: Tokenizer) -> bool:
-    """Whether the four-frame layers were never trained: their biases are still all zero."""
+    """Whether the four-frame layers were never trained: their biases are still all zero. Where first pictures are
+    wavelets there is no image model."""
+    if model.config.wavelet:
+        return False
     decoder, encoder = model.decoder, model.encoder
     biases = [decoder.split_last.bias if isinstance(decoder, HybridDecoder) else decoder.split_rest.bias]
     if isinstance(encoder, Encoder):

@@ -14,12 +14,14 @@ from torch import Tensor
 from tokcodec.geometry import BLOCK_TOKENS
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.allocation import SLOPES, RateDistortionConfig
-from tokcodec.tokenizer.hybrid import HybridEncoder
+from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
 from tokcodec.tokenizer.transform import CellTransform
+from tokcodec.tokenizer.wavelet import dead_of_slope, quantized, restored, scale_of_slope
+from tokcodec.tokens import Picture
 from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
 from tokcodec.training.losses import latent_terms, perceptual_term, reconstruction_terms
@@ -195,6 +197,26 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
     return (axis < kept.unsqueeze(-3)).float()
 
 
+@torch.no_grad()
+def begun(model: Tokenizer, pictures: Tensor, slope: Tensor | None) -> DecoderState:
+    """The state after first pictures by wavelets.
+
+    Args:
+        model: Of which it is the state.
+        pictures: float32 `(N, 3, H, W)` in [-1, 1].
+        slope: Lambda of each clip, `(N,)`; None for the finest.
+    """
+    if not isinstance(model.decoder, HybridDecoder):
+        raise ValueError("first pictures by wavelets are those of a hybrid")
+    slopes = [SLOPE_RANGE[0]] * len(pictures) if slope is None else slope.tolist()
+    found = []
+    for picture, each in zip(pictures, slopes, strict=True):
+        scale = scale_of_slope(each)
+        coefficients = quantized(picture, scale, dead=dead_of_slope(each))
+        found.append(restored(Picture(coefficients=coefficients, scale=scale), picture))
+    return model.decoder.begin(torch.stack(found))
+
+
 def clip_losses(
     model: Tokenizer,
     frames: Tensor,
@@ -235,7 +257,13 @@ def clip_losses(
             displacements = coded_displacements(motion, seed=int(torch.randint(1 << 31, ())))
     latents, decoded, moved, motions, sent, masks = [], [], [], [], [], []
     geometry = model.config.geometry
-    for step in range(allocations.levels.shape[1]):
+    if model.config.wavelet:
+        decoder_state = begun(model, frames[:, 0], allocations.slope)
+        decoded.append(decoder_state.picture.unsqueeze(1))
+        if displacements is not None:
+            forecast = steps.forecast(decoder_state, displacements[:, 0]).detach()
+            past = Past(state=EncoderState(before=()), forecast=forecast, motion=motion[:, 0])
+    for step in range(int(model.config.wavelet), allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
         z, encoder_state = steps.encode(part, past, allocations.slope)
         levels = allocations.at(step, part, None if past is None else past.forecast)
@@ -273,7 +301,7 @@ def clip_losses(
         terms["motion"] = (code_of_motion(torch.stack(motions, dim=1)) - code_of_motion(motion)).abs().mean()
     if lpips is not None:
         terms["lpips"] = perceptual_term(result, frames, lpips, count=config.lpips_frames)
-    if stage != "continuous" and model.config.quantizer == "lfq":
+    if latents and stage != "continuous" and model.config.quantizer == "lfq":
         terms |= latent_terms(torch.cat(latents), diversity=config.weights.diversity, group=config.entropy_group)
         if prior is not None:
             terms["rate"] = rate_term(

@@ -13,8 +13,10 @@ MODEL = TokenizerConfig(
     level_bits=(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 46, 54, 62),
     coded_motion=True,
     hybrid=True,
+    wavelet=True,
 )
-"""Sizes of the weights `base`: cosines that are bits, seven motion maps a step, and a network that decodes."""
+"""Sizes of the weights `base`: first pictures by wavelets, later ones by cosines that are bits, seven motion maps a
+step, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(
@@ -22,7 +24,7 @@ CPU = RunConfig(
     pack=PackConfig(clip_frames=33, side=144),
     train=TrainConfig(
         phases=(
-            Phase(share=0.10, frames=1, side=128, batch=24, stage="nested", lpips=False),
+            Phase(share=0.10, frames=5, side=128, batch=10, stage="nested", lpips=False),
             Phase(share=0.40, frames=17, side=144, batch=3, stage="nested", lpips=False),
             Phase(share=0.50, frames=33, side=112, batch=3, stage="nested"),
         ),
@@ -31,14 +33,14 @@ CPU = RunConfig(
         lpips_frames=6,
     ),
 )
-"""Hours on a few CPU cores: small crops, images first."""
+"""Hours on a few CPU cores: small crops, few frames first."""
 
 GPU = RunConfig(
     model=MODEL,
     pack=CPU.pack,
     train=TrainConfig(
         phases=(
-            Phase(share=0.05, frames=1, side=128, batch=512, stage="nested", lpips=False),
+            Phase(share=0.05, frames=5, side=128, batch=200, stage="nested", lpips=False),
             Phase(share=0.35, frames=17, side=128, batch=64, stage="nested", lpips=False),
             Phase(share=0.60, frames=33, side=128, batch=32, stage="nested"),
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,19 @@ def load_chunks(folder: Path) -> tuple[TokenGeometry, list[TokenChunk]]:
     chunks: list[TokenChunk] = []
     for path in sorted(folder.rglob("*.tok")):
         with open_tok(path) as source:
-            chunks.extend(read_chunks(source))
+            chunks.extend(without_picture(chunk) for chunk in read_chunks(source))
     if not chunks:
         raise UsageError("holds no tokens", where=str(folder), hint="make some with tokcodec encode")
     if len({chunk.geometry for chunk in chunks}) > 1:
         raise UsageError("the files have tokens of several kinds", where=str(folder))
     return chunks[0].geometry, chunks
+
+
+def without_picture(chunk: TokenChunk) -> TokenChunk:
+    """The tokens of a chunk alone: a prior has nothing to do with a picture by wavelets."""
+    if chunk.picture is None:
+        return chunk
+    return replace(chunk, picture=None, geometry=replace(chunk.geometry, pictures=False))
 
 
 def bits_of_folder(folder: Path) -> int:

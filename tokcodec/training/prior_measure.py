@@ -19,7 +19,7 @@ from tokcodec.probability.prior import PlainPrior
 from tokcodec.probability.prior_network import PriorNetwork
 from tokcodec.probability.schedule import level_by_level, spans_of
 from tokcodec.tokens import TokenChunk
-from tokcodec.training.prior_data import to_batch
+from tokcodec.training.prior_data import to_batch, without_picture
 from tokcodec.training.prior_model import PriorModel
 
 
@@ -76,7 +76,7 @@ def measure_prior(
     for chunk in chunks:
         raw += chunk.kept_bit_count()
         tokens += chunk.indices.size
-        still = replace(chunk, vectors=np.zeros_like(chunk.vectors))
+        still = replace(without_picture(chunk), vectors=np.zeros_like(chunk.vectors))
         motion += 8 * (len(encode_tokens(chunk)) - len(encode_tokens(still)))
         for name in names:
             start = time.perf_counter()
