@@ -260,5 +260,5 @@ def test_the_weights_that_ship_code_a_moving_picture():
         errors = np.square(shown - frames).mean(axis=(1, 2, 3))
         still = np.square(shown[:1] - frames).mean(axis=(1, 2, 3))
         assert (errors[1:] < 0.15 * still[1:]).all()
-        assert errors.max() < 2.5 * errors[0], "what moves evenly stays about as good as the first picture"
-    assert sizes["prior"] < 0.85 * sizes["adaptive"]
+        assert errors.max() < 110, "weights whose first picture had an error of 86 kept below 121"
+    assert sizes["prior"] < 0.8 * sizes["adaptive"], "of the tokens alone"

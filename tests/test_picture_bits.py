@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from test_bits import decode_like
 
 from tokcodec import bits, picture_bits
-from tokcodec.bits import decode_tokens, encode_tokens, picture_bit_count, tokens_crc32
+from tokcodec.bits import encode_tokens, picture_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
 from tokcodec.picture_bits import BANDS, PictureTraversal
@@ -45,11 +46,6 @@ def drawn(height: int, width: int, *, density: float, reach: int, seed: int) -> 
     rng, shape = np.random.default_rng(seed), (3, height, width)
     sizes = np.exp(rng.uniform(0, math.log(reach + 1), shape)).astype(int).clip(1, reach)
     return np.where(rng.random(shape) < density, rng.choice([-1, 1], shape) * sizes, 0).astype(np.int16)
-
-
-def decode_like(chunk: TokenChunk, data: bytes) -> TokenChunk:
-    steps, rows, columns = chunk.indices.shape
-    return decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry)
 
 
 def assert_round_trip(chunk: TokenChunk) -> bytes:
