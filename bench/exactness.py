@@ -11,9 +11,11 @@ writes SHA-256 digests. `compare` exits with 1 where something differs that must
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from tokcodec.bench.machine import this_machine
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import decode_chunk, entropy_of
 from tokcodec.container import ChunkRecord, read_stream
+from tokcodec.geometry import MAX_COEFFICIENT
+from tokcodec.picture_bits import BANDS
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import (
     ACCUMULATOR_LIMIT,
@@ -36,14 +40,22 @@ from tokcodec.probability.prior_network import (
     largest_sums,
 )
 from tokcodec.probability.prior_torch import TorchArithmetic
-from tokcodec.tokens import TokenChunk, TokenGeometry, truncate
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, truncate
 from tokcodec.weights import default_entry
 
 GEOMETRIES = {
     "18 bits": TokenGeometry(),
     "54 bits": TokenGeometry(bits_per_token=54, level_bits=(0, 3, 6, 9, 12, 15, 18, 24, 30, 36, 45, 54)),
 }
+MODELS = ("adaptive", "prior", "prior-autoregressive")
+NAMES = tuple(f"{tokens}, {model}" for tokens in GEOMETRIES for model in MODELS)
+"""What every record has under `must_be_equal`."""
 STEPS, ROWS, COLUMNS = 2, 18, 32
+PICTURE = "18 bits and a first picture, adaptive"
+LATER = (PICTURE,)
+"""What a record may lack, because it was made before this was recorded."""
+SCALE = 20
+"""Of the fixed picture: the number of its quantizer's step."""
 LAYERS = {
     "context1": ("context1",),
     "context2": ("context2",),
@@ -51,6 +63,7 @@ LAYERS = {
     "hidden": ("hidden",),
     "out": ("out",),
 }
+LOST = "tokens did not come back"
 NO_CUDA = "no CUDA device was at hand"
 
 
@@ -70,6 +83,32 @@ def fixed_tokens(geometry: TokenGeometry, *, rows: int = ROWS, columns: int = CO
     count = len(geometry.level_bits)
     full = TokenChunk(indices=indices, levels=np.full(blocks, count - 1, np.uint8), geometry=geometry)
     return truncate(full, (noise(3, blocks) % np.uint64(count)).astype(np.uint8))
+
+
+def fixed_picture(rows: int = ROWS, columns: int = COLUMNS) -> Picture:
+    """A first picture by a formula, of so many tokens.
+
+    Its coefficients are smaller the finer their bands are, and more of them 0, as those of pictures are; a few are as
+    large as can be.
+    """
+    found = np.zeros((3, 8 * rows, 8 * columns), np.int64)
+    values = (noise(4, found.shape) >> np.uint64(8)).astype(np.int64)
+    for band in BANDS:
+        size = 1 << (17 - band.number) // 2
+        part = values[:, band.rows, band.columns]
+        sizes = part % (2 * size + 1) - size
+        found[:, band.rows, band.columns] = np.where(part // 1000 % (1 + band.number // 3) == 0, sizes, 0)
+    found[:, ::64, ::64] = MAX_COEFFICIENT
+    return Picture(coefficients=found.astype(np.int16), scale=SCALE)
+
+
+def fixed_chunk_with_picture() -> TokenChunk:
+    """The fixed tokens behind a first picture; those of the first step keep nothing, as they must there."""
+    geometry = TokenGeometry(pictures=True)
+    tokens = fixed_tokens(geometry)
+    levels = tokens.levels.copy()
+    levels[0] = 0
+    return dataclasses.replace(truncate(tokens, levels), picture=fixed_picture())
 
 
 def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
@@ -107,6 +146,16 @@ def digest_of_tokens(chunks: list[TokenChunk]) -> str:
     return digest(*(part for c in chunks for part in (c.indices.astype("<u8").tobytes(), c.levels.tobytes())))
 
 
+def digest_of_contents(chunks: list[TokenChunk]) -> str:
+    """SHA-256 of each chunk's indices (u64, little-endian), levels (u8), motion vectors and first picture (i16, u8)."""
+    parts: list[bytes] = []
+    for chunk in chunks:
+        parts += [chunk.indices.astype("<u8").tobytes(), chunk.levels.tobytes(), chunk.vectors.astype("<i2").tobytes()]
+        if chunk.picture is not None:
+            parts += [chunk.picture.coefficients.astype("<i2").tobytes(), bytes([chunk.picture.scale])]
+    return digest(*parts)
+
+
 def coded() -> dict[str, dict[str, str]]:
     """Digests of the coded bytes of fixed tokens, by tokens and model, and by arithmetic."""
     found: dict[str, dict[str, str]] = {}
@@ -124,17 +173,25 @@ def coded() -> dict[str, dict[str, str]]:
                 # Coded by this arithmetic, decoded by the default one; and what the one before it coded, by this one.
                 before, data = data, encode_tokens(tokens, model=model, network=network)
                 same = returns(data, tokens, model, plain) and (not before or returns(before, tokens, model, network))
-                entry[kind] = digest(data) if same else "tokens did not come back"
+                entry[kind] = digest(data) if same else LOST
+    found[PICTURE] = coded_picture()
     return found
 
 
-def returns(data: bytes, chunk: TokenChunk, model: str, network: PriorNetwork) -> bool:
-    """Whether coded bytes give the tokens back."""
+def coded_picture() -> dict[str, str]:
+    """Digest of the coded bytes of a chunk with a first picture; its network has one arithmetic, float32 in NumPy."""
+    chunk = fixed_chunk_with_picture()
+    data = encode_tokens(chunk)
+    return {"NumPy float32": digest(data) if returns(data, chunk) else LOST}
+
+
+def returns(data: bytes, chunk: TokenChunk, model: str = "adaptive", network: PriorNetwork | None = None) -> bool:
+    """Whether coded bytes give the tokens back, and the first picture."""
     steps, rows, columns = chunk.indices.shape
     back = decode_tokens(
         data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry, model=model, network=network
     )
-    return np.array_equal(back.indices, chunk.indices) and np.array_equal(back.levels, chunk.levels)
+    return digest_of_contents([back]) == digest_of_contents([chunk])
 
 
 def fixed_clip() -> NDArray[np.uint8]:
@@ -161,7 +218,11 @@ def chunks_of(data: bytes) -> tuple[list[TokenChunk], bool]:
 def of_file(data: bytes) -> dict[str, Any]:
     """What a file holds."""
     chunks, same = chunks_of(data)
-    return {"tokens_sha256": digest_of_tokens(chunks), "coded_again_is_the_file": same}
+    return {
+        "tokens_sha256": digest_of_tokens(chunks),
+        "contents_sha256": digest_of_contents(chunks),
+        "coded_again_is_the_file": same,
+    }
 
 
 def clips(keep: Path | None) -> dict[str, Any]:
@@ -196,13 +257,18 @@ def clips(keep: Path | None) -> dict[str, Any]:
     return found
 
 
+def machine() -> dict[str, str | int]:
+    """What this machine is; of its system the name and the architecture, for no version of it matters."""
+    return {**this_machine().description, "system": f"{platform.system()} {platform.machine()}"}
+
+
 def record(arguments: argparse.Namespace) -> int:
     """Write the record of this machine."""
     found = {
         "tokcodec": __version__,
         "numpy": np.__version__,
         "threads": torch.get_num_threads(),
-        "machine": this_machine().description,
+        "machine": machine(),
         "must_be_equal": coded(),
         "files": {
             path.name: {"sha256": digest(path.read_bytes()), **of_file(path.read_bytes())} for path in arguments.files
@@ -214,12 +280,17 @@ def record(arguments: argparse.Namespace) -> int:
 
 
 def problems(records: list[dict[str, Any]]) -> list[str]:
-    """What differs among records, or within one, that must not."""
+    """What differs among records, or within one, that must not; see :func:`gaps` for what is not in all of them."""
     found = []
-    for name in sorted({name for r in records for name in r["must_be_equal"]}):
-        digests = {value for r in records for value in r["must_be_equal"].get(name, {}).values()}
-        if len(digests) != 1 or any(name not in r["must_be_equal"] for r in records):
+    for name in sorted({*NAMES, *(name for r in records for name in r["must_be_equal"])}):
+        each = [set(r["must_be_equal"].get(name, {}).values()) for r in records]
+        digests = set[str]().union(*each)
+        if LOST in digests:
+            found.append(f"{name}: {LOST}")
+        elif len(digests) > 1:
             found.append(f"{name}: {len(digests)} digests where there must be one")
+        if not all(each) and name not in LATER:
+            found.append(f"{name}: not all records have it")
     entries = [entry for r in records for entry in r["files"].values()]
     entries += [
         {"sha256": entry["file_sha256"], **entry}
@@ -231,9 +302,16 @@ def problems(records: list[dict[str, Any]]) -> list[str]:
         same = [entry for entry in entries if entry["sha256"] == sha256]
         if len({entry["tokens_sha256"] for entry in same}) != 1:
             found.append(f"file {sha256[:12]}: other tokens on another machine")
+        elif len({entry["contents_sha256"] for entry in same if "contents_sha256" in entry}) > 1:
+            found.append(f"file {sha256[:12]}: other motion or another first picture on another machine")
         if not all(entry["coded_again_is_the_file"] for entry in same):
             found.append(f"file {sha256[:12]}: its tokens give another file")
     return found
+
+
+def gaps(records: list[dict[str, Any]]) -> list[str]:
+    """What some records lack and may lack, because they were made before it was recorded."""
+    return [name for name in LATER if not all(r["must_be_equal"].get(name) for r in records)]
 
 
 def report(found: list[str]) -> int:
@@ -244,7 +322,10 @@ def report(found: list[str]) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare two records."""
-    return report(problems([json.loads(path.read_text(encoding="utf-8")) for path in arguments.records]))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.records]
+    for name in gaps(records):
+        print(f"not compared, for not all records have it: {name}")
+    return report(problems(records))
 
 
 def main() -> int:

@@ -1,12 +1,13 @@
 """What becomes of a picture that does not change, and of chunk borders.
 
     python bench/static.py PICTURE_OR_VIDEO... [--seconds 4] [--quality 4] [--plot FILE.png]
-    python bench/static.py VIDEO... --moving --chunk-frames 17 [--frames 51]
+    python bench/static.py VIDEO... --moving --chunk-frames 17 [--frames 51] [--strip FILE.png]
 
 The first encodes the first frame of each source, repeated at 24 frames a second; the second the video as it is. For
-each latent step it prints the PSNR of its frames, the bits that its tokens keep, and the mean absolute change from
-frame to frame, decoded and in the source; then both across chunk borders and within chunks, and what still blocks
-(32x32 pixels) keep beside moving ones. `--coded` adds coded bits, by encoding chunks again in parts, which is slow.
+each latent step it prints the PSNR of its frames, the bits that its tokens keep (of a first picture by wavelets, whose
+tokens keep none, its coded bits), and the mean absolute change from frame to frame, decoded and in the source; then
+both across chunk borders and within chunks, and what still blocks (32x32 pixels) keep beside moving ones. `--coded`
+adds coded bits, by encoding chunks again in parts, which is slow.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tokcodec import Codec
+from tokcodec.bits import picture_bit_count
 from tokcodec.chunks import Entropy, encode_chunk
 from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import TokcodecError, UsageError
 from tokcodec.evaluation.clips import read_clip
 from tokcodec.evaluation.plot import check_matplotlib
 from tokcodec.metrics import psnr
@@ -37,6 +40,8 @@ from tokcodec.tokenset import read_chunk_records
 FRAME_RATE = 24
 STILL_CHANGE = 2.0
 """Mean absolute change from frame to frame, 8-bit values, below which a block is still; `--still` sets another."""
+STRIP = 288, 352
+"""Rows and columns that a picture of a border shows, at most."""
 KINDS = ("still since this step", "still for longer", "moving")
 
 Frames = NDArray[np.uint8]
@@ -85,6 +90,7 @@ class Course:
         decoded_change: Mean absolute difference of each frame from the one before, 8-bit values, `(T,)`; 0 of the
             first.
         source_change: The same of the source.
+        pictures: Source and decoded, uint8 `(T, H, W, 3)` each; None where they are not kept.
     """
 
     name: str
@@ -93,6 +99,7 @@ class Course:
     psnr: Values
     decoded_change: Values
     source_change: Values
+    pictures: tuple[Frames, Frames] | None = None
 
     @property
     def borders(self) -> list[int]:
@@ -158,6 +165,12 @@ def block_bits(tokens: TokenChunk) -> NDArray[np.int64]:
     side, kept = tokens.geometry.block_tokens, tokens.kept_bits().astype(np.int64)
     rows, columns = (np.arange(0, size, side) for size in kept.shape[1:])
     return np.add.reduceat(np.add.reduceat(kept, rows, axis=1), columns, axis=2)
+
+
+def kept_by_step(tokens: TokenChunk) -> list[int]:
+    """Bits that the tokens of each step keep, and in the first step about the coded bits of a picture by wavelets."""
+    first, *later = block_bits(tokens).sum(axis=(1, 2)).tolist()
+    return [first + picture_bit_count(tokens), *later]
 
 
 def count_blocks(
@@ -247,6 +260,7 @@ def run(
         psnr=np.array([psnr(one, other) for one, other in zip(source, decoded, strict=True)]),
         decoded_change=changes(decoded),
         source_change=changes(source),
+        pictures=(source, decoded),
     )
 
 
@@ -258,7 +272,7 @@ def step_table(course: Course) -> list[str]:
     ]
     for chunk in course.chunks:
         lines.append(f"| **chunk from frame {chunk.start}** | | | {chunk.coded_bits} | | |")
-        kept = block_bits(chunk.tokens).sum(axis=(1, 2))
+        kept = kept_by_step(chunk.tokens)
         for step, frames in enumerate(chunk.step_frames()):
             places = list(frames)
             values = " ".join(f"{value:.2f}" for value in course.psnr[places])
@@ -315,9 +329,9 @@ def draw(courses: Sequence[Course], target: Path) -> None:
             steps = chunk.step_frames()
             places = [(frames[0] + frames[-1]) / 2 for frames in steps]
             widths = [0.9 * len(frames) for frames in steps]
-            bits.bar(places, block_bits(chunk.tokens).sum(axis=(1, 2)), widths, color="#0072b2")
+            bits.bar(places, kept_by_step(chunk.tokens), widths, color="#0072b2")
         bits.set_yscale("symlog", linthresh=10)
-        bits.set_ylabel("bits kept by each step")
+        bits.set_ylabel("bits kept by each step (first picture: coded)")
         for label, values, style in (("decoded", course.decoded_change, "-"), ("source", course.source_change, "--")):
             change.plot(range(1, len(values)), values[1:], style, label=label)
         change.set_ylabel("change from frame to frame")
@@ -328,6 +342,28 @@ def draw(courses: Sequence[Course], target: Path) -> None:
             for border in course.borders:
                 panel.axvline(border - 0.5, color="#d55e00", linestyle=":", linewidth=1)
     figure.savefig(target, dpi=110)
+
+
+def strip(course: Course) -> Frames:
+    """The last two frames of a chunk and the first two of the next, source above decoded, uint8 `(H, W, 3)`.
+
+    Of the border at which the decoded picture changes most, the middle of the picture in its own size.
+
+    Raises:
+        UsageError: No two chunks of two frames and more follow each other, or the pictures were not kept.
+    """
+    borders = [after.start for before, after in pairwise(course.chunks) if min(before.frames, after.frames) >= 2]
+    if course.pictures is None or not borders:
+        raise UsageError("there is no border between chunks to show", hint="ask for other --chunk-frames")
+    border = max(borders, key=lambda number: float(course.decoded_change[number]))
+    height, width = course.pictures[0].shape[1:3]
+    tall, wide = min(height, STRIP[0]), min(width, STRIP[1])
+    top, left = (height - tall) // 2, (width - wide) // 2
+    rows = [
+        np.concatenate(list(frames[border - 2 : border + 2, top : top + tall, left : left + wide]), axis=1)
+        for frames in course.pictures
+    ]
+    return np.concatenate(rows)
 
 
 def main() -> int:
@@ -348,6 +384,9 @@ def main() -> int:
     parser.add_argument("--style", default="auto", help="auto, faithful, vivid or a file; of tokcodec's decoder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    parser.add_argument(
+        "--strip", type=Path, metavar="FILE.png", help="of the first source: two frames at each side of a border"
+    )
     arguments = parser.parse_args()
     courses = []
     try:
@@ -381,6 +420,8 @@ def main() -> int:
             courses.append(course)
         if arguments.plot is not None:
             draw(courses, arguments.plot)
+        if arguments.strip is not None:
+            Image.fromarray(strip(courses[0])).save(arguments.strip)
     except TokcodecError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

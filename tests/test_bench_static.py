@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bench_helpers import bench_script
+from test_picture_bits import GEOMETRY, drawn
 
+from tokcodec.bits import picture_bit_count
 from tokcodec.chunks import ADAPTIVE
-from tokcodec.tokens import TokenChunk, masks
+from tokcodec.errors import UsageError
+from tokcodec.tokens import Picture, TokenChunk, masks
 
 STATIC = bench_script("static")
 
@@ -84,6 +88,33 @@ def test_bits_of_steps_add_up():
     assert steps[0] > steps[1] > steps[2] >= 0
 
 
+def test_a_first_picture_by_wavelets_counts_in_its_step(tmp_path: Path):
+    levels = np.zeros((2, 1, 1), np.uint8)
+    levels[1] = 1
+    indices = np.zeros((2, 5, 9), np.uint64)
+    indices[1] = np.arange(45).reshape(5, 9) % 2
+    picture = Picture(coefficients=drawn(40, 72, density=0.2, reach=20, seed=3), scale=20)
+    tokens = TokenChunk(indices=indices, levels=levels, geometry=GEOMETRY, picture=picture)
+    bits = picture_bit_count(tokens)
+    assert bits > 1000
+    assert STATIC.kept_by_step(tokens) == [bits, 45]
+    first, later = STATIC.bits_by_step(tokens, ADAPTIVE)
+    assert first == pytest.approx(bits, abs=64)
+    assert first + later == STATIC.size_of(tokens, ADAPTIVE)
+    chunk = STATIC.CodedChunk(start=0, frames=5, tokens=tokens, coded_bits=first + later)
+    nothing = np.zeros(5)
+    course = STATIC.Course(
+        name="made", bits_per_pixel=1.0, chunks=[chunk], psnr=nothing, decoded_change=nothing, source_change=nothing
+    )
+    assert STATIC.step_table(course)[3:] == [
+        f"| 0 | 0.00 | {bits} |  | 0.000 | 0.000 |",
+        "| 1 to 4 | 0.00 0.00 0.00 0.00 | 45 |  | 0.000 | 0.000 |",
+    ]
+    pytest.importorskip("matplotlib")
+    STATIC.draw([course], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_tables_and_picture_of_a_course(tmp_path: Path):
     pytest.importorskip("matplotlib")
     _, chunk = moving_square()
@@ -109,3 +140,21 @@ def test_tables_and_picture_of_a_course(tmp_path: Path):
     assert lines[-1] == "| 14 to 17 | 28.00 28.00 28.00 28.00 | 105 |  | 0.500 | 0.000 |"
     STATIC.draw([course], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_strip_shows_both_sides_of_the_border_that_changes_most():
+    _, chunk = moving_square()
+    chunks = [STATIC.CodedChunk(start=9 * n, frames=9, tokens=chunk.tokens, coded_bits=77) for n in range(3)]
+    source = np.arange(27, dtype=np.uint8)[:, None, None, None] * np.ones((1, 300, 40, 3), np.uint8)
+    decoded = source + 100
+    decoded_change, nothing = np.zeros(27), np.zeros(27)
+    decoded_change[[9, 18, 20]] = 2.0, 3.0, 9.0
+    values = {"psnr": nothing, "decoded_change": decoded_change, "source_change": nothing}
+    course = STATIC.Course(name="made", bits_per_pixel=0.01, chunks=chunks, pictures=(source, decoded), **values)
+    found = STATIC.strip(course)
+    assert found.shape == (2 * 288, 4 * 40, 3)
+    assert found[0, ::40, 0].tolist() == [16, 17, 18, 19]
+    assert found[-1, ::40, 0].tolist() == [116, 117, 118, 119]
+    for without in ({"pictures": None}, {"chunks": chunks[:1]}):
+        with pytest.raises(UsageError, match="no border"):
+            STATIC.strip(dataclasses.replace(course, **without))

@@ -29,7 +29,7 @@ from tokcodec.container import (
 from tokcodec.continuation import Continuation
 from tokcodec.errors import CorruptStreamError, ModelError
 from tokcodec.frames import Frame, open_video
-from tokcodec.tokens import TokenChunk, spread_levels
+from tokcodec.tokens import TokenChunk, spread_levels, truncate
 from tokcodec.weights.priors import load_prior
 from tokcodec.weights.registry import entry_of_file
 
@@ -137,6 +137,22 @@ def test_motion_goes_on(tmp_path: Path):
     assert np.any(found.frames[5:15] != gone_on(moving, data, resting, None, 10)), "motion shows"
 
 
+def with_a_step_emptied(data: bytes, number: int) -> bytes:
+    """The file with the second step of a chunk keeping nothing: of two later steps that is the usual level."""
+    header, records, _ = records_of(data)
+    sink = io.BytesIO()
+    with ContainerWriter(sink, header) as writer:
+        for record in records:
+            if record.number == number:
+                tokens = decode_chunk(record, header)
+                levels = tokens.levels.copy()
+                levels[1] = 0
+                times = {"number": number, "pts": record.pts, "last_duration": record.last_duration}
+                record = encode_chunk(truncate(tokens, levels), entropy=ADAPTIVE, **times)
+            writer.write_chunk(record)
+    return sink.getvalue()
+
+
 def moving_film(codec: Codec) -> bytes:
     """A file with motion maps, of which each later step has one that moves."""
     frames = np.stack([picture(48, 32, index) for index in range(FRAMES)])
@@ -160,6 +176,26 @@ def test_a_prior_fills_in_its_likelier_bits(weights: Path, codec: Codec, whole: 
     assert np.any(found.frames[10:15] != expected.frames[10:15])
     again = learned.decode_frames(without(whole, 2), conceal=True, forecast=True)
     np.testing.assert_array_equal(again.frames, expected.frames)
+
+
+def test_a_prior_that_has_nothing_to_draw_is_not_said_to_be_missing(
+    weights: Path, codec: Codec, prior: Path, tmp_path: Path
+):
+    frames = np.stack([picture(48, 32, index) for index in range(18)])
+    data = codec.encode_frames(frames, chunk_frames=9, effort=0, quality=4, frame_rate=Fraction(24))
+    learned = Codec(model=str(weights), device="cpu", prior=prior)
+    target = tmp_path / "a.mkv"
+    cases = (
+        (data, False, "the prior's likelier bits"),
+        (data, True, "what the tokenizer expects next, without a prior"),
+        (with_a_step_emptied(data, 0), False, "what the tokenizer expects next, for the prior had nothing to draw"),
+        (with_a_step_emptied(data, 0), True, "what the tokenizer expects next, without a prior"),
+    )
+    for case, forecast, told in cases:
+        source = io.BytesIO(without(case, 1))
+        result = learned.decode(source, target, codec="ffv1", conceal=True, forecast=forecast, force=True)
+        assert result.concealed == 9
+        assert f"9 frames were filled in after the chunk before them: {told}" in result.notes
 
 
 def test_a_loss_at_the_beginning_shows_the_picture_that_follows(codec: Codec, whole: bytes, shown: NDArray[np.uint8]):

@@ -126,6 +126,20 @@ def test_levels_are_the_lower_median_of_the_last_steps():
     assert usual_levels(two).tolist() == [[1, 6]]
 
 
+def test_where_blocks_usually_keep_nothing_nothing_is_drawn_and_the_past_is_not_read(monkeypatch: pytest.MonkeyPatch):
+    past = past_of(steps=5, rows=4, columns=8)
+    past.levels[1:] = 0
+    past.levels[2] = past.levels[4] = 6
+    whole = drawn(past, 2)
+    assert not whole.levels[5:].any()
+    assert not whole.indices[5:].any()
+    monkeypatch.setattr(Continuation, "_step", None)
+    assert not Continuation(past, NETWORK).draws
+    past.levels[3, 0, 0] = 1
+    with pytest.raises(TypeError):
+        Continuation(past, NETWORK)
+
+
 def test_temperatures():
     asked = np.asarray([32, 8192, 32768, 57344, 65504])
     assert thresholds(0.0)[asked].tolist() == [0, 0, 0, 65536, 65536]

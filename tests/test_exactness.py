@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import importlib.util
 import io
 import json
+import platform
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +30,7 @@ from tokcodec.chunks import ADAPTIVE, Entropy
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import ModelError
 from tokcodec.inspection import survey
+from tokcodec.picture_bits import BANDS
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import ACCUMULATOR_LIMIT, Arithmetic, NumpyArithmetic, PriorNetwork
 from tokcodec.probability.prior_torch import TorchArithmetic
@@ -214,17 +218,103 @@ def script() -> ModuleType:
 def test_this_machine_codes_as_those_that_were_recorded(script: ModuleType) -> None:
     here = script.coded()
     recorded = sorted((ROOT / "docs" / "records").glob("exactness-*.json"))
-    assert recorded
+    known: set[str] = set()
     for path in recorded:
         there = json.loads(path.read_text(encoding="utf-8"))["must_be_equal"]
-        assert {name: set(found.values()) for name, found in here.items()} == {
-            name: set(found.values()) for name, found in there.items()
-        }, path.name
+        assert set(here) - set(there) <= set(script.LATER), path.name
+        for name, found in there.items():
+            assert set(found.values()) == set(here[name].values()), (path.name, name)
+        known |= set(there)
+    assert known == set(here) == {*script.NAMES, *script.LATER}, "some machine has recorded each"
+
+
+def test_the_records_agree_and_name_no_version_of_a_system(script: ModuleType) -> None:
+    paths = sorted((ROOT / "docs" / "records").glob("exactness-*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    assert script.problems(records) == []
+    here = platform.system(), platform.machine()
+    for described in (script.machine(), *(found["machine"] for found in records)):
+        assert len(described["system"].split()) == len(here)
+    assert script.machine()["system"] == " ".join(here)
+
+
+def test_a_first_picture_is_recorded_too(script: ModuleType) -> None:
+    chunk = script.fixed_chunk_with_picture()
+    assert chunk.picture is not None
+    coefficients = chunk.picture.coefficients
+    assert not chunk.levels[0].any()
+    assert chunk.levels[1].any()
+    for band in BANDS:
+        part = coefficients[:, band.rows, band.columns]
+        assert part.any(axis=(1, 2)).all(), "every band of every colour has coefficients"
+    assert 0.1 < np.mean(coefficients != 0) < 0.6
+    data = encode_tokens(chunk)
+    assert script.returns(data, chunk)
+    other = coefficients.copy()
+    other[2, -1, -1] += 1
+    changed = dataclasses.replace(chunk, picture=dataclasses.replace(chunk.picture, coefficients=other))
+    assert not script.returns(encode_tokens(changed), chunk)
+    assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
+    assert script.digest_of_tokens([changed]) == script.digest_of_tokens([chunk]), "as older records have it"
+    assert set(script.coded_picture().values()) == {script.digest(data)}
+
+
+def two_records() -> list[dict[str, Any]]:
+    """A record of another machine, twice."""
+    path = min((ROOT / "docs" / "records").glob("exactness-*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for _ in range(2)]
+
+
+def test_what_an_earlier_record_lacks_is_told_and_not_compared(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = two_records()
+    for found in (one, two):
+        found["must_be_equal"][script.PICTURE] = {"NumPy float32": "0" * 64}
+    assert (script.problems([one, two]), script.gaps([one, two])) == ([], [])
+    two["must_be_equal"][script.PICTURE] = {"NumPy float32": "1" * 64}
+    assert script.problems([one, two]) == [f"{script.PICTURE}: 2 digests where there must be one"]
+    del two["must_be_equal"][script.PICTURE]
+    names = tmp_path / "one.json", tmp_path / "two.json"
+    for name, found in zip(names, (one, two), strict=True):
+        name.write_text(json.dumps(found), encoding="utf-8")
+    assert script.compare(argparse.Namespace(records=list(names))) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"not all records have it: {script.PICTURE}")
+
+
+def test_a_record_that_lacks_anything_else_is_wrong(script: ModuleType, tmp_path: Path) -> None:
+    for name in script.NAMES:
+        one, two = two_records()
+        del two["must_be_equal"][name]
+        assert script.problems([one, two]) == script.problems([two]) == [f"{name}: not all records have it"]
+    nothing: dict[str, dict[str, str]] = {}
+    for empty in (nothing, dict.fromkeys((*script.NAMES, *script.LATER), nothing)):
+        one, two = two_records()
+        two["must_be_equal"] = empty
+        assert len(script.problems([one, two])) == len(script.problems([two, two])) == len(script.NAMES)
+        path = tmp_path / "empty.json"
+        path.write_text(json.dumps(two), encoding="utf-8")
+        assert script.compare(argparse.Namespace(records=[path])) == 1
+
+
+def test_tokens_that_did_not_come_back_are_wrong(script: ModuleType) -> None:
+    (one, _) = two_records()
+    one["must_be_equal"][script.PICTURE] = {"NumPy float32": script.LOST}
+    assert script.problems([one]) == [f"{script.PICTURE}: {script.LOST}"]
+
+
+def test_motion_and_pictures_of_a_file_are_compared_where_both_records_have_them(script: ModuleType) -> None:
+    one, two = two_records()
+    one["may_differ"]["cpu"].pop("contents_sha256", None)
+    two["may_differ"]["cpu"]["contents_sha256"] = "0" * 64
+    assert script.problems([one, two]) == [], "an older record says nothing of them"
+    one["may_differ"]["cpu"]["contents_sha256"] = "1" * 64
+    (problem,) = script.problems([one, two])
+    assert problem.endswith("other motion or another first picture on another machine")
 
 
 def test_records_that_differ_are_told_apart(script: ModuleType) -> None:
-    path = min((ROOT / "docs" / "records").glob("exactness-*.json"))
-    one, two = (json.loads(path.read_text(encoding="utf-8")) for _ in range(2))
+    one, two = two_records()
     assert script.problems([one, two]) == []
     two["must_be_equal"]["54 bits, prior"]["NumPy float32"] = "0" * 64
     assert script.problems([one, two]) == ["54 bits, prior: 2 digests where there must be one"]

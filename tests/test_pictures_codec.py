@@ -1,9 +1,8 @@
-"""First pictures by wavelets as a codec: files, and all that is done with them (spec sections 3.6, 8.7)."""
+"""First pictures by wavelets as a codec: files, their headers, and what goes on from them (spec sections 3.6, 8.7)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,250 +11,31 @@ import pytest
 import tiny_model
 import tiny_prior
 import torch
-from network_helpers import CPU, small_model
-from numpy.typing import NDArray
+from picture_films import (  # noqa: F401
+    NARROW_JSON,
+    codec_fixture,
+    error_of,
+    film_fixture,
+    glide,
+    weights_fixture,
+    with_header,
+    write_weights,
+)
 from test_conceal import records_of, tokens_of, without
-from test_steps import gliding, turning
-from variants import HYBRID
+from test_steps import turning
 
-from tokcodec.chunks import ADAPTIVE
+from tokcodec.bits import encode_tokens
+from tokcodec.chunks import decode_chunk
+from tokcodec.cli import app
 from tokcodec.codec import Codec
-from tokcodec.container import ContainerWriter, StreamHeader, read_stream
+from tokcodec.console import Console
+from tokcodec.container import StreamHeader, read_stream
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, ModelError, UsageError
-from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, STEP_FRAMES
 from tokcodec.inspection import survey
 from tokcodec.prediction import predict
 from tokcodec.rate import Rate
-from tokcodec.tokenfiles import read_arrays, tok_bytes, token_arrays, write_arrays
-from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator, slope_of
-from tokcodec.tokenizer.config import TokenizerConfig
-from tokcodec.tokenizer.hybrid import HybridDecoder
-from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep, prepare
-from tokcodec.tokenizer.trial import block_errors
-from tokcodec.tokenizer.wavelet import restored, scale_of_slope
-from tokcodec.tokens import TokenGeometry, spread_levels
-from tokcodec.trim import SCALES, trim
-
-Frames = NDArray[np.uint8]
-WAVELET = replace(HYBRID, wavelet=True)
-CONFIG_JSON = tiny_model.HYBRID_CONFIG_JSON[:-1] + ', "wavelet": true}'
-NARROW_JSON = CONFIG_JSON.replace("36", "18", 1).replace("[0, 6, 12, 18, 24, 30, 36]", "[0, 3, 6, 9, 12, 15, 18]")
-"""With as many bits as the tiny prior knows."""
-
-
-def write_weights(folder: Path, config: str = CONFIG_JSON) -> Path:
-    path = folder / "tiny-wavelet.safetensors"
-    path.write_bytes(tiny_model.weights_bytes(config))
-    return path
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def codec(weights: Path) -> Codec:
-    return Codec(model=str(weights), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def film(codec: Codec) -> bytes:
-    """Fourteen frames in chunks of five, of which the last has four."""
-    return codec.encode_frames(glide(14), chunk_frames=5, quality=5, effort=0, frame_rate=24, scene_cuts=False)
-
-
-def glide(count: int) -> Frames:
-    return gliding(count)[:, :60, :90]
-
-
-def silent() -> Tokenizer:
-    """A hybrid whose networks say nothing, so that it shows what pictures, bits and motion make."""
-    model = small_model(replace(WAVELET, bits_per_token=62, level_bits=(0, 20, 62)))
-    with torch.no_grad():
-        for name, parameter in model.decoder.named_parameters():
-            if "repair_out" in name or "share_out" in name:
-                parameter.zero_()
-    return prepare(model, CPU, torch.float32)
-
-
-def coded(
-    model: Tokenizer, frames: Frames, *, slope: float = 500.0, step_frames: Sequence[int] = (4,)
-) -> tuple[StreamEncoder, list[TokenStep]]:
-    allocator = RateDistortionAllocator(RateDistortionConfig(slope=slope))
-    encoder = StreamEncoder(model, allocator, step_frames=step_frames)
-    return encoder, [step for step in map(encoder.push, frames) if step is not None]
-
-
-def decoded(model: Tokenizer, steps: Sequence[TokenStep], *, height: int, width: int) -> tuple[StreamDecoder, Frames]:
-    decoder = StreamDecoder(model, height=height, width=width)
-    pictures = []
-    for number, step in enumerate(steps):
-        rows, columns = step.indices.shape
-        kept = spread_levels(step.levels, model.config.geometry, rows=rows, columns=columns)
-        pictures.append(
-            decoder.step(step.indices, kept, step.vectors, frames=step.frames if number else None, picture=step.picture)
-        )
-    return decoder, np.concatenate(pictures)
-
-
-def error_of(shown: Frames, wanted: Frames) -> float:
-    return float(np.square(shown.astype(float) - wanted).mean())
-
-
-# --- the configuration ---
-
-
-def test_wavelets_are_those_of_hybrids():
-    assert WAVELET.geometry == replace(HYBRID.geometry, pictures=True)
-    assert TokenizerConfig.from_json(WAVELET.to_json()) == WAVELET
-    assert "wavelet" not in HYBRID.to_json()
-    with pytest.raises(ModelError, match="hybrid"):
-        TokenizerConfig(wavelet=True, hybrid=False)
-    with pytest.raises(ModelError, match="true or false"):
-        replace(HYBRID, wavelet=1)
-    with pytest.raises(ModelError):
-        TokenizerConfig.from_json(tiny_model.MOTION_CONFIG_JSON[:-1] + ', "wavelet": true}')
-
-
-def test_weights_have_nothing_for_first_frames(tmp_path: Path):
-    names = set(small_model(WAVELET).decoder.state_dict())
-    others = set(small_model(HYBRID).decoder.state_dict())
-    assert names < others
-    assert {name.split(".")[0] for name in others - names} == {"first", "start", "split_first"}
-    path = tmp_path / "other.safetensors"
-    data = tiny_model.weights_bytes(tiny_model.HYBRID_CONFIG_JSON)
-    head = int.from_bytes(data[:8], "little")
-    text = data[8 : 8 + head].replace(
-        b'\\"quantizer\\": \\"lfq\\"}', b'\\"quantizer\\": \\"lfq\\", \\"wavelet\\": true}'
-    )
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + head :])
-    with pytest.raises(ModelError, match="do not fit"):
-        Codec(model=str(path), device="cpu").encode_frames(glide(1))
-
-
-# --- steps ---
-
-
-@pytest.mark.parametrize("length", [1, 5, 9])
-@pytest.mark.parametrize("slope", [20.0, 4000.0])
-def test_a_decoder_shows_what_the_encoder_saw(length: int, slope: float):
-    model, frames = silent(), glide(length)
-    encoder, steps = coded(model, frames, slope=slope)
-    saw = encoder._decoded
-    assert saw is not None
-    assert len(steps) == model.config.geometry.steps(length)
-    assert not encoder.end_chunk()
-    first = steps[0]
-    assert first.picture is not None
-    assert (first.frames, first.indices.any(), first.levels.any(), first.vectors.any()) == (1, False, False, False)
-    assert first.picture.coefficients.shape == (3, 64, 96)
-    assert first.picture.scale == scale_of_slope(slope)
-    assert all(step.picture is None for step in steps[1:])
-    decoder, shown = decoded(model, steps, height=60, width=90)
-    assert decoder._state is not None
-    torch.testing.assert_close(decoder._state.picture, saw.picture)
-    torch.testing.assert_close(decoder._state.features, saw.features)
-    assert shown.shape == frames.shape
-    assert error_of(shown, frames) < (6 if slope == 20.0 else 120)
-
-
-def test_the_first_frame_is_its_picture():
-    model, frames = silent(), glide(1)
-    encoder, (step,) = coded(model, frames, slope=10.0)
-    assert step.picture is not None
-    _, shown = decoded(model, [step], height=60, width=90)
-    pixels = restored(step.picture, torch.zeros(1))
-    whole = pixels.permute(1, 2, 0).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-    np.testing.assert_array_equal(shown[0], whole[:60, :90])
-    assert error_of(shown, frames) < 2
-    assert encoder._decoded is not None
-    torch.testing.assert_close(encoder._decoded.picture[0], pixels.clamp(-1, 1))
-    assert not encoder._decoded.features.any()
-    assert encoder._decoded.features.shape == (1, 16, 8, 12)
-
-
-def test_lambda_says_how_close_the_picture_is():
-    frames, errors, counts = turning(1), [], []
-    for slope in (4.0, 60.0, 1000.0, 20000.0):
-        _, steps = coded(silent(), frames, slope=slope)
-        assert steps[0].picture is not None
-        errors.append(error_of(decoded(silent(), steps, height=96, width=128)[1], frames))
-        counts.append(np.count_nonzero(steps[0].picture.coefficients))
-    assert errors == sorted(errors)
-    assert counts == sorted(counts, reverse=True)
-    assert errors[0] < 1
-    assert errors[-1] > 10
-
-
-def test_each_chunk_has_a_picture():
-    model, frames = silent(), glide(10)
-    encoder, steps = coded(model, frames[:5])
-    encoder.end_chunk()
-    again = [step for step in map(encoder.push, frames[:5]) if step is not None]
-    for one, other in zip(steps, again, strict=True):
-        np.testing.assert_array_equal(one.indices, other.indices)
-        np.testing.assert_array_equal(one.vectors, other.vectors)
-    assert steps[0].picture is not None
-    assert again[0].picture is not None
-    np.testing.assert_array_equal(steps[0].picture.coefficients, again[0].picture.coefficients)
-
-
-def test_what_the_picture_lacks_is_what_the_next_step_hears(monkeypatch: pytest.MonkeyPatch):
-    """The allocator is told the errors that the picture leaves in each block."""
-    heard = []
-    monkeypatch.setattr(RateDistortionAllocator, "began", lambda self, error: heard.append(error))
-    model, frames = silent(), turning(1)
-    _, steps = coded(model, frames, slope=1000.0)
-    ((error,),) = (heard,)
-    assert error.shape == model.config.geometry.blocks(12, 16) == (3, 4)
-    assert steps[0].picture is not None
-    shown = restored(steps[0].picture, torch.zeros(1)).clamp(-1, 1).permute(1, 2, 0).add(1).mul(127.5).numpy()
-    blocks = np.square(shown - frames[0]).mean(axis=-1).reshape(3, 32, 4, 32).sum(axis=(1, 3))
-    np.testing.assert_allclose(error, blocks, rtol=1e-3)
-
-
-def test_errors_of_blocks_leave_padding_out():
-    geometry = TokenGeometry()
-    shown, wanted = torch.zeros(2, 3, 40, 48), torch.full((2, 36, 41, 3), 127, dtype=torch.uint8)
-    found = block_errors(shown, wanted, geometry)
-    np.testing.assert_allclose(found, 2 * 0.25 * np.outer([32, 4], [32, 9]))
-    far = block_errors(shown + 9, wanted, geometry)
-    np.testing.assert_allclose(far, 2 * 128.0**2 * np.outer([32, 4], [32, 9]))
-
-
-@pytest.mark.parametrize("step_frames", [(1,), (2, 1), STEP_FRAMES])
-def test_steps_of_all_lengths_follow_a_picture(step_frames: tuple[int, ...]):
-    model, frames = silent(), turning(8)
-    encoder, steps = coded(model, frames, slope=500.0, step_frames=step_frames)
-    steps += encoder.end_chunk()
-    assert {step.frames for step in steps} <= {*step_frames, 1}
-    shown = decoded(model, steps, height=96, width=128)[1]
-    assert error_of(shown[:8], frames) < 60
-
-
-def test_a_picture_that_is_missing_is_told():
-    model = small_model(WAVELET)
-    decoder = StreamDecoder(model, height=16, width=24)
-    nothing = np.zeros((2, 3), np.uint64), np.zeros((2, 3), np.uint8), np.zeros((7, 2, 2), np.int16)
-    with pytest.raises(ModelError, match="picture"):
-        decoder.step(*nothing)
-    assert isinstance(model.decoder, HybridDecoder)
-    with pytest.raises(ValueError, match="begin"):
-        model.decoder.step(torch.ones(1, 18, 2, 3), torch.ones(1, 18, 2, 3), None)
-
-
-def test_an_even_allocation_has_pictures_of_its_quality():
-    for level in (1, 6):
-        step = StreamEncoder(silent(), UniformAllocator(level=level)).push(glide(1)[0])
-        assert step is not None
-        assert step.picture is not None
-        assert step.picture.scale == scale_of_slope(slope_of(level))
-        assert not step.levels.any()
-
+from tokcodec.tokenizer.wavelet import restored
 
 # --- files ---
 
@@ -289,6 +69,35 @@ def test_files_are_surveyed(film: bytes):
     blind = survey(io.BytesIO(film), check_tokens=False)
     assert blind.picture_bits is None
     assert blind.chunk_bits[0].picture_bits is None
+
+
+def test_bits_of_a_token_are_those_of_tokens_alone(
+    film: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    values = survey(io.BytesIO(film), check_tokens=True).to_dict()
+    for found, coded in [(values, "coded_token_bits"), *((chunk, "coded_bits") for chunk in values["chunk_bits"])]:
+        assert min(found["motion_bits"], found["picture_bits"]) > 0
+        alone = max(0, found[coded] - found["motion_bits"] - found["picture_bits"])
+        assert found["coded_bits_per_token"] == round(alone / found["tokens"], 4)
+    # The same film without motion and pictures: tokens by themselves cost about as much.
+    for number, chunk in enumerate(values["chunk_bits"]):
+        tokens = tokens_of(film, number)
+        geometry = replace(tokens.geometry, pictures=False, motion_tokens=0, motion_maps=1)
+        nothing = np.zeros((len(tokens.indices), 0, 0, 2), np.int16)
+        alone = 8 * len(encode_tokens(replace(tokens, geometry=geometry, vectors=nothing, picture=None)))
+        assert chunk["coded_bits_per_token"] == pytest.approx(alone / chunk["tokens"], abs=128 / chunk["tokens"])
+    blind = survey(io.BytesIO(film), check_tokens=False).to_dict()
+    for found in (blind, *blind["chunk_bits"]):
+        assert (found["motion_bits"], found["picture_bits"], found["coded_bits_per_token"]) == (None, None, None)
+    source = tmp_path / "a.tok"
+    source.write_bytes(film)
+    monkeypatch.setattr(Console, "current", None)
+    app(["info", str(source)], standalone_mode=False)
+    wanted = f"{values['tokens']} in {values['token_bytes']} bytes, and motion and first pictures among them\n"
+    assert wanted in capsys.readouterr().out
+    app(["verify", str(source)], standalone_mode=False)
+    each = f"{values['coded_bits_per_token']:.3f} bits each of {values['raw_bits_per_token']:.3f} before coding"
+    assert each in capsys.readouterr().out
 
 
 def test_a_still_picture_is_a_file(codec: Codec, tmp_path: Path):
@@ -336,16 +145,6 @@ def test_a_prior_codes_what_follows(tmp_path: Path):
 # --- headers and weights that do not fit ---
 
 
-def with_header(data: bytes, **changes: object) -> bytes:
-    """The same records with another header."""
-    header, records, _ = records_of(data)
-    sink = io.BytesIO()
-    with ContainerWriter(sink, replace(header, extensions=(), **changes)) as writer:  # type: ignore[arg-type]
-        for record in records:
-            writer.write_chunk(record)
-    return sink.getvalue()
-
-
 def test_weights_that_the_header_does_not_fit_are_refused(codec: Codec, film: bytes, tmp_path: Path):
     plain = Codec(model=str(tiny_model.write_weights(tmp_path, motion=7)), device="cpu")
     others = plain.encode_frames(glide(3), quality=4, effort=0)
@@ -390,105 +189,6 @@ def test_headers_say_that_there_are_pictures(film: bytes):
             parse_header(data, offset=0, limits=limits, understood=())
 
 
-# --- trim ---
-
-
-@pytest.mark.parametrize("quality", [5, 2, 1])
-def test_trim_to_a_quality_makes_the_picture_coarser(codec: Codec, film: bytes, quality: int):
-    sink = io.BytesIO()
-    trim(io.BytesIO(film), sink, quality=quality)
-    small = sink.getvalue()
-    report = survey(io.BytesIO(small), check_tokens=True)
-    assert (report.complete, report.frames) == (True, 14)
-    wanted = round(SCALES[0] + (SCALES[1] - SCALES[0]) * quality / 6)
-    for number in range(3):
-        before, after = tokens_of(film, number).picture, tokens_of(small, number).picture
-        assert before is not None
-        assert after is not None
-        halvings = (after.scale - before.scale) // 4
-        assert after.scale == before.scale + 4 * halvings
-        assert before.scale >= wanted - 1 if halvings == 0 else wanted - 1 <= after.scale <= wanted + 2
-        np.testing.assert_array_equal(after.coefficients, before.coarser(halvings).coefficients)
-    again = io.BytesIO()
-    trim(io.BytesIO(small), again, quality=quality)
-    assert again.getvalue() == small
-    shown = codec.decode_frames(small).frames
-    assert shown.shape == (14, 60, 90, 3)
-    assert (halvings > 0) == (quality < 5)
-    if halvings:
-        whole, frames = codec.decode_frames(film).frames, glide(14)
-        assert len(small) < 0.8 * len(film)
-        assert error_of(whole[[0]], frames[[0]]) < error_of(shown[[0]], frames[[0]])
-
-
-def test_trim_to_a_rate_fills_it_and_no_more(film: bytes):
-    pixels, sizes = 14 * 60 * 90, {}
-    for quality in (1, 6):
-        sink = io.BytesIO()
-        trim(io.BytesIO(film), sink, quality=quality)
-        sizes[quality] = 8 * len(sink.getvalue()) / pixels
-    wanted = (sizes[1] + sizes[6]) / 2
-    sink = io.BytesIO()
-    result = trim(io.BytesIO(film), sink, bits_per_pixel=wanted)
-    assert sizes[1] <= result.bits_per_pixel <= wanted
-    assert survey(io.BytesIO(sink.getvalue()), check_tokens=True).complete
-    with pytest.raises(UsageError, match="cannot be so small"):
-        trim(io.BytesIO(film), io.BytesIO(), bits_per_pixel=0.5 * sizes[1])
-
-
-# --- files of tokens ---
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_tokens_go_out_and_come_back(film: bytes, suffix: str, tmp_path: Path):
-    arrays = token_arrays(io.BytesIO(film))
-    assert (arrays["pictures"].dtype, arrays["pictures"].shape) == (np.int16, (3, 3, 64, 96))
-    assert (arrays["scales"].dtype, arrays["scales"].shape) == (np.uint8, (3,))
-    write_arrays(tmp_path / f"a{suffix}", arrays, suffix=suffix)
-    back = read_arrays(tmp_path / f"a{suffix}")
-    wanted = with_header(film)
-    assert tok_bytes(back, entropy=ADAPTIVE).getvalue() == wanted
-    wide = {**back, "pictures": back["pictures"].astype(np.int64), "scales": back["scales"].astype(np.int32)}
-    assert tok_bytes(wide, entropy=ADAPTIVE).getvalue() == wanted
-
-
-def test_without_levels_all_bits_are_kept_but_those_of_first_steps(film: bytes):
-    arrays = token_arrays(io.BytesIO(film))
-    few = {name: arrays[name] for name in ("indices", "chunk_frames", "header", "pictures", "scales")}
-    data = tok_bytes(few, entropy=ADAPTIVE).getvalue()
-    for number in range(3):
-        levels = tokens_of(data, number).levels
-        assert not levels[0].any()
-        assert (levels[1:] == 6).all()
-
-
-def test_arrays_that_do_not_fit_are_refused(film: bytes, tmp_path: Path):
-    arrays = token_arrays(io.BytesIO(film))
-    good = arrays["pictures"].astype(np.int64)
-    for name in ("pictures", "scales"):
-        with pytest.raises(UsageError, match="no pictures or no scales"):
-            tok_bytes({key: array for key, array in arrays.items() if key != name}, entropy=ADAPTIVE)
-    low, high, lowest = good.copy(), good.copy(), good.copy()
-    low[0, 0, 0, 0], high[2, 2, 63, 95], lowest[1, 1, 1, 1] = -MAX_COEFFICIENT - 1, MAX_COEFFICIENT + 1, -(1 << 63)
-    for wrong in (good[:2], good[:, :2], good[..., :-1], good[0], good / 2, low, high, lowest, low.astype(np.int16)):
-        with pytest.raises(UsageError, match="pictures must be"):
-            tok_bytes({**arrays, "pictures": wrong}, entropy=ADAPTIVE)
-    scales = arrays["scales"].astype(int)
-    for wrong in (scales[:2], scales[:, None], scales / 2, scales - MAX_SCALE, scales + MAX_SCALE):
-        with pytest.raises(UsageError, match="scales must be"):
-            tok_bytes({**arrays, "scales": wrong}, entropy=ADAPTIVE)
-    levels = arrays["levels"].copy()
-    levels[0, 0, 0] = 1
-    with pytest.raises(UsageError, match="beside its picture"):
-        tok_bytes({**arrays, "levels": levels}, entropy=ADAPTIVE)
-    plain = Codec(model=str(tiny_model.write_weights(tmp_path, motion=7)), device="cpu")
-    others = token_arrays(io.BytesIO(plain.encode_frames(glide(3), quality=4, effort=0)))
-    assert not {"pictures", "scales"} & set(others)
-    for name in ("pictures", "scales"):
-        with pytest.raises(UsageError, match="not coded by wavelets"):
-            tok_bytes({**others, name: arrays[name]}, entropy=ADAPTIVE)
-
-
 # --- what is lost, and what goes on ---
 
 
@@ -517,6 +217,31 @@ def test_a_video_goes_on(codec: Codec, film: bytes):
     count = 14 - result.replaced
     np.testing.assert_array_equal(shown[:count], whole[:count])
     assert survey(io.BytesIO(longer), check_tokens=True).complete
+
+
+@pytest.mark.parametrize("frames", [6, 8])
+def test_where_nothing_can_be_drawn_none_says_that_it_was(frames: int, tmp_path: Path):
+    """The last chunk has one frame, or three, which do not fill a step: all that is known is a picture."""
+    prior = tiny_prior.write_prior(tmp_path)
+    codec = Codec(model=str(write_weights(tmp_path, NARROW_JSON)), device="cpu", entropy="prior", prior=prior)
+    data = codec.encode_frames(glide(frames), chunk_frames=5, quality=4, effort=0, frame_rate=24, scene_cuts=False)
+    made = {}
+    for forecast in (False, True):
+        sink = io.BytesIO()
+        result = predict(io.BytesIO(data), sink, seconds=8 / 24, prior=str(prior), seed=1, forecast=forecast)
+        assert (result.method, result.frames) == ("forecast", frames + 8)
+        assert ("nothing was drawn from the prior" in " ".join(result.notes)) == (not forecast)
+        made[forecast] = sink.getvalue()
+    assert made[False] == made[True]
+    header, records, _ = records_of(made[False])
+    assert not decode_chunk(records[1], header, prior=prior).levels.any()
+    # Likewise where a chunk is filled in behind such a one.
+    ones = codec.encode_frames(glide(3), chunk_frames=1, quality=4, effort=0, frame_rate=24, scene_cuts=False)
+    source = tmp_path / "a.tok"
+    source.write_bytes(without(ones, 1))
+    notes = " ".join(codec.decode(source, tmp_path / "a.mkv", conceal=True).notes)
+    assert "1 frames were filled in after the chunk before them: what the tokenizer expects next" in notes
+    assert "likelier bits" not in notes
 
 
 def test_a_part_of_a_file_begins_within_a_chunk(codec: Codec, film: bytes, tmp_path: Path):

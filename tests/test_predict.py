@@ -13,7 +13,17 @@ import pytest
 import tiny_model
 from command_line import typed
 from media import OneWay, make_film, picture
-from test_conceal import codec, gone_on, moving_film, prior, records_of, tokens_of, weights, without  # noqa: F401
+from test_conceal import (  # noqa: F401
+    codec,
+    gone_on,
+    moving_film,
+    prior,
+    records_of,
+    tokens_of,
+    weights,
+    with_a_step_emptied,
+    without,
+)
 
 from tokcodec import Codec
 from tokcodec.container import ChunkRecord, ContainerWriter, Extension, SidePacketBatch, read_stream
@@ -21,7 +31,7 @@ from tokcodec.continuation import Continuation
 from tokcodec.errors import CorruptStreamError, IncompleteError, LimitError, ModelError, TokcodecError, UsageError
 from tokcodec.frames import Frame, open_video
 from tokcodec.inspection import survey
-from tokcodec.prediction import PredictResult, predict
+from tokcodec.prediction import NOTHING_DRAWN, PredictResult, predict
 from tokcodec.tokens import TokenChunk
 from tokcodec.weights.priors import load_prior
 from tokcodec.weights.registry import entry_of_file
@@ -84,6 +94,18 @@ def test_a_forecast_needs_no_prior_and_draws_nothing(codec: Codec, film: bytes):
     np.testing.assert_array_equal(shown[:14], codec.decode_frames(film).frames[:14])
     with pytest.raises(ModelError, match="no prior for this tokenizer"):
         predicted(film, seconds=0.25)
+
+
+def test_where_blocks_usually_keep_nothing_the_note_is_true(codec: Codec, prior: Path):  # noqa: F811
+    """The last step keeps bits, the one before none: the lower median is 0."""
+    frames = np.stack([picture(48, 32, index) for index in range(9)])
+    data = codec.encode_frames(frames, chunk_frames=9, effort=0, quality=4, frame_rate=Fraction(24))
+    assert predicted(data, seconds=0.25, prior=str(prior))[1].notes == ()
+    data = with_a_step_emptied(data, 0)
+    assert tokens_of(data, 0).levels.any(axis=(1, 2)).tolist() == [True, False, True]
+    longer, result = predicted(data, seconds=0.25, prior=str(prior))
+    assert (result.method, result.notes) == ("forecast", (NOTHING_DRAWN,))
+    assert longer == predicted(data, seconds=0.25, forecast=True)[0]
 
 
 def test_motion_goes_on_with_that_of_the_last_whole_step(tmp_path: Path):

@@ -85,21 +85,21 @@ class Concealer:
         self._lost: list[range] = []
         self._stated: dict[int, tuple[int, ...]] = {}
         self._held: tuple[int, ...] = ()
-        self._drawn = self._shown_ahead = self._given_up = 0
+        self._drawn = self._expected = self._shown_ahead = self._given_up = 0
 
     @property
     def frames(self) -> int:
         """Frames filled in so far."""
-        return self._drawn + self._shown_ahead
+        return self._drawn + self._expected + self._shown_ahead
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done, for people."""
-        how = (
-            "what the tokenizer expects next, without a prior" if self._network is None else "the prior's likelier bits"
-        )
+        filled = "frames were filled in after the chunk before them:"
+        why = "without a prior" if self._network is None else "for the prior had nothing to draw"
         told = (
-            (self._drawn, f"frames were filled in after the chunk before them: {how}"),
+            (self._drawn, f"{filled} the prior's likelier bits"),
+            (self._expected, f"{filled} what the tokenizer expects next, {why}"),
             (self._shown_ahead, "frames at the beginning are the picture that follows them"),
             (self._given_up, "lost chunks were not filled in: it is not known how long they are, or they are too long"),
         )
@@ -174,6 +174,8 @@ class Concealer:
             return
         _, rows, columns = past.indices.shape
         drawing = None if self._network is None else Continuation(past, self._network, temperature=0.0)
+        if drawing is not None and not drawing.draws:
+            drawing = None
         kept = np.zeros((rows, columns), dtype=np.uint8)
         if drawing is not None:
             kept = spread_levels(drawing.levels, past.geometry, rows=rows, columns=columns)
@@ -190,7 +192,10 @@ class Concealer:
                 if self._place(pts) > 0:
                     return
                 if self._place(pts) == 0:
-                    self._drawn += 1
+                    if drawing is None:
+                        self._expected += 1
+                    else:
+                        self._drawn += 1
                     yield Frame(pixels=pixels, pts=pts)
 
     def _times(self, after: ChunkRecord | None) -> tuple[int, ...]:

@@ -105,8 +105,11 @@ class Continuation:
         self._model = create_model(PRIOR, grid=self._grid, planes=past.geometry.bits_per_token, network=network)
         self.levels = usual_levels(past)
         """Levels of the steps that are drawn: uint8 `(block_rows, block_columns)`."""
-        for indices, levels in zip(past.indices, past.levels, strict=True):
-            self._step(levels, indices)
+        self.draws = bool(self.levels.any())
+        """Whether these steps keep any bits; if not, nothing is drawn, and they are the tokenizer's forecast."""
+        if self.draws:
+            for indices, levels in zip(past.indices, past.levels, strict=True):
+                self._step(levels, indices)
 
     def step(self) -> NDArray[np.uint64]:
         """The next step: uint64 `(rows, columns)`, in canonical form for `levels`."""

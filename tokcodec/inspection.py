@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,16 +23,16 @@ NOT_DECODED = "tokens were not decoded"
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkBits:
-    """What the tokens of a chunk cost.
+    """What a chunk costs.
 
     Attributes:
         number: Position among the file's chunks.
         frames: Frames.
         steps: Later steps by the frames that they show, in a file that may list them; empty elsewhere.
         tokens: Tokens, those that keep no bit among them.
-        coded_bits: Bits of the coded tokens, with their maps of levels and of motion.
-        motion_bits: Of these, about as many are motion maps; None unless tokens were decoded.
-        picture_bits: And about as many the first picture, where it is coded by wavelets.
+        coded_bits: All of its coded bits: tokens with their levels, motion maps, the first picture.
+        motion_bits: Of these, about as many are motion maps; None where there may be any and nothing was decoded.
+        picture_bits: And about as many the first picture, where it is coded by wavelets; None likewise.
         raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
     """
 
@@ -44,6 +45,11 @@ class ChunkBits:
     picture_bits: int | None
     raw_bits: int | None
 
+    @property
+    def token_bits(self) -> int | None:
+        """About as many of the coded bits are tokens and their levels; None where that is not known."""
+        return _of_tokens(self.coded_bits, self.motion_bits, self.picture_bits)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
@@ -55,13 +61,24 @@ class ChunkBits:
             "motion_bits": self.motion_bits,
             "picture_bits": self.picture_bits,
             "raw_bits": self.raw_bits,
-            "coded_bits_per_token": _share(self.coded_bits, self.tokens),
+            "coded_bits_per_token": _share(self.token_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_bits, self.tokens),
         }
 
 
 def _share(bits: int | None, tokens: int) -> float | None:
     return None if bits is None or not tokens else round(bits / tokens, 4)
+
+
+def _of_tokens(coded: int, motion: int | None, pictures: int | None) -> int | None:
+    # What is left out was counted in whole words, so that nothing might be left, and less.
+    return None if motion is None or pictures is None else max(0, coded - motion - pictures)
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    found = list(counts)
+    known = [count for count in found if count is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +88,13 @@ class Inspection:
     Attributes:
         header: The file's header.
         file_bytes: Bytes read.
-        token_bytes: Bytes of coded tokens.
+        token_bytes: Bytes of coded tokens, with motion maps and first pictures.
         side_bytes: Bytes of side-stream packets.
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
-        motion_bits: About as many of the coded bits are motion maps; None unless tokens were decoded.
-        picture_bits: About as many are first pictures by wavelets; None unless tokens were decoded.
-        raw_reason: Why these are None; None where they are not.
+        motion_bits: About as many of the coded bits are motion maps; None where there may be any and tokens were not
+            decoded.
+        picture_bits: About as many are first pictures by wavelets; None likewise.
+        raw_reason: Why tokens were not decoded; None where they were.
         chunk_bits: Each whole chunk's tokens and bits.
         chunks: Whole chunks.
         frames: Frames in whole chunks.
@@ -110,6 +128,11 @@ class Inspection:
     def tokens(self) -> int:
         """Tokens of all whole chunks."""
         return sum(chunk.tokens for chunk in self.chunk_bits)
+
+    @property
+    def token_bits(self) -> int | None:
+        """About as many of the coded bits are tokens and their levels; None where that is not known."""
+        return _of_tokens(8 * self.token_bytes, self.motion_bits, self.picture_bits)
 
     @property
     def step_counts(self) -> dict[int, int]:
@@ -150,7 +173,7 @@ class Inspection:
             "motion_bits": self.motion_bits,
             "picture_bits": self.picture_bits,
             "raw_token_bits_reason": self.raw_reason,
-            "coded_bits_per_token": _share(8 * self.token_bytes, self.tokens),
+            "coded_bits_per_token": _share(self.token_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_token_bits, self.tokens),
             "bits_per_pixel": None if bits is None else round(bits, 6),
             "kilobits_per_second": (
@@ -221,7 +244,9 @@ def survey(
     last: tuple[int, int] | None = None
     for item in reader:
         if isinstance(item, ChunkRecord):
-            raw_bits = motion_bits = picture_bits = None
+            raw_bits: int | None = None
+            motion_bits = None if header.geometry.motion_tokens and item.frames > 1 else 0
+            picture_bits = None if header.geometry.pictures else 0
             if reason is None:
                 try:
                     raw_bits, motion_bits, picture_bits = _bits_of(decode_chunk(item, header, prior=prior))
@@ -263,8 +288,8 @@ def survey(
         token_bytes=token_bytes,
         side_bytes=side_bytes,
         raw_token_bits=None if reason else sum(chunk.raw_bits or 0 for chunk in found),
-        motion_bits=None if reason else sum(chunk.motion_bits or 0 for chunk in found),
-        picture_bits=None if reason else sum(chunk.picture_bits or 0 for chunk in found),
+        motion_bits=_total(chunk.motion_bits for chunk in found),
+        picture_bits=_total(chunk.picture_bits for chunk in found),
         raw_reason=reason,
         chunk_bits=tuple(found),
         chunks=len(found),

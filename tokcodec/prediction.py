@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from tokcodec.probability.prior_network import PriorNetwork
 
 
+NOTHING_DRAWN = "nothing was drawn from the prior: of late blocks usually keep no bits"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictResult:
     """What a prediction did.
@@ -45,7 +48,7 @@ class PredictResult:
         predicted: Frames among them, at the end, that are made up.
         replaced: Frames of the original that are made anew, because they did not fill a step.
         start_seconds: When the first of these is shown, counted from the first frame.
-        method: "prior" or "forecast".
+        method: "prior" where bits were drawn from one, else "forecast".
         notes: What a person should know.
         damages: What of the source was lost.
     """
@@ -102,7 +105,7 @@ def predict(
         raise CorruptStreamError("no chunk of the file is whole", hint="run `tokcodec verify`")
     own = Path(prior) if prior is not None and prior.endswith(".safetensors") else None
     longer, whole, first = _longer(header, record, seconds)
-    tokens = _continued(
+    tokens, drawn = _continued(
         decode_chunk(record, header, prior=own),
         header.geometry.steps(longer.frames, longer.step_frames),
         whole=whole,
@@ -121,13 +124,14 @@ def predict(
     source.seek(start)
     header = replace(header, extensions=(), max_chunk_frames=max(header.max_chunk_frames, coded.frames))
     copy = _copied(source, target, header, coded)
+    notes = () if network is None or drawn else (NOTHING_DRAWN,)
     return PredictResult(
         frames=copy.frames,
         predicted=longer.frames - first,
         replaced=record.frames - first,
         start_seconds=float((longer.pts[first] - copy.origin) * header.time_base),
-        method="forecast" if network is None else "prior",
-        notes=copy.notes,
+        method="prior" if drawn else "forecast",
+        notes=(*notes, *copy.notes),
         damages=copy.damages,
     )
 
@@ -174,20 +178,21 @@ def _longer(header: StreamHeader, record: ChunkRecord, seconds: float) -> tuple[
 
 def _continued(
     past: TokenChunk, steps: int, *, whole: int, network: PriorNetwork | None, seed: int, temperature: float
-) -> TokenChunk:
-    """The `whole` first steps of a chunk, and others drawn from them, `steps` in all."""
+) -> tuple[TokenChunk, bool]:
+    """The `whole` first steps of a chunk, and others drawn from them, `steps` in all; and whether any bit was drawn."""
     known = replace(past, indices=past.indices[:whole], levels=past.levels[:whole], vectors=past.vectors[:whole])
     indices = np.zeros((steps, *past.indices.shape[1:]), dtype=np.uint64)
     levels = np.zeros((steps, *past.levels.shape[1:]), dtype=np.uint8)
     vectors = np.zeros((steps, *past.vectors.shape[1:]), dtype=np.int16)
     indices[:whole], levels[:whole], vectors[:whole] = known.indices, known.levels, known.vectors
     vectors[whole:] = expected_vectors(known)
-    if network is not None:
-        drawing = Continuation(known, network, seed=seed, temperature=temperature)
+    drawing = None if network is None else Continuation(known, network, seed=seed, temperature=temperature)
+    draws = drawing is not None and drawing.draws
+    if drawing is not None and draws:
         levels[whole:] = drawing.levels
         for step in range(whole, steps):
             indices[step] = drawing.step()
-    return replace(past, indices=indices, levels=levels, vectors=vectors)
+    return replace(past, indices=indices, levels=levels, vectors=vectors), draws
 
 
 @dataclass(frozen=True, kw_only=True)

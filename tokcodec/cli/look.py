@@ -41,16 +41,16 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
         shown = ", ".join(f"{count} of {frames}" for frames, count in found.step_counts.items())
         lines.append(("steps", f"{found.chunks} first ones, then by frames that they show: {shown}"))
     if found.tokens:
-        motion, pictures = found.motion_bits or 0, found.picture_bits or 0
-        bits = max(0, 8 * found.token_bytes - motion - pictures)
-        each = f"{found.tokens} in {found.token_bytes} bytes, {bits / found.tokens:.3f} bits each"
-        if found.raw_token_bits:
-            raw = found.raw_token_bits
-            each += f" of {raw / found.tokens:.3f} before coding ({bits / raw:.1%})"
-        others = [f"{count // 8} bytes of {what}" for count, what in ((motion, "motion"), (pictures, "first pictures"))]
-        if motion or pictures:
-            among = " and ".join(text for text, count in zip(others, (motion, pictures), strict=True) if count)
-            each += f", and {among} among them"
+        bits, raw = found.token_bits, found.raw_token_bits
+        each = f"{found.tokens} in {found.token_bytes} bytes"
+        if bits is not None:
+            each += f", {bits / found.tokens:.3f} bits each"
+            if raw:
+                each += f" of {raw / found.tokens:.3f} before coding ({bits / raw:.1%})"
+        others = (found.motion_bits, "motion"), (found.picture_bits, "first pictures")
+        among = [what if count is None else f"{count // 8} bytes of {what}" for count, what in others if count != 0]
+        if among:
+            each += f", and {' and '.join(among)} among them"
         lines.append(("tokens", each))
     if header.probability_model:
         lines.append(("prior", f"SHA-256 {header.probability_digest.hex()[:12]}..."))

@@ -266,7 +266,8 @@ def allocator_for(*, quality: float, effort: int) -> Allocator:
 
     Args:
         quality: 1 to 6 are those of the command line; what is between and beyond serves rate control.
-        effort: 0 (the same level everywhere) to 3 (all levels up to the sixth are tried).
+        effort: 0 (the same level everywhere, but for first pictures by wavelets) to 3 (all levels up to the sixth are
+            tried).
     """
     if effort == 0:
         return UniformAllocator(level=quality)

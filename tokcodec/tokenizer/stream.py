@@ -24,13 +24,14 @@ from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
+from tokcodec.tokenizer.picture_choice import chosen
 from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
 from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
-from tokcodec.tokenizer.wavelet import dead_of_slope, quantized, restored, scale_of_slope
+from tokcodec.tokenizer.wavelet import restored
 from tokcodec.tokens import Picture
 
 
@@ -264,9 +265,7 @@ class StreamEncoder:
         if not isinstance(decoder, HybridDecoder):
             raise ModelError("first pictures by wavelets are those of a hybrid")
         with _memory_errors():
-            scale = scale_of_slope(self._allocator.slope)
-            dead = dead_of_slope(self._allocator.slope)
-            picture = Picture(coefficients=quantized(pixels[0, -1], scale, dead=dead), scale=scale)
+            picture = chosen(pixels[0, -1], self._allocator.slope)
             self._decoded = decoder.begin(restored(picture, pixels).unsqueeze(0))
             self._allocator.began(block_errors(self._decoded.picture, frames, self.geometry))
         self._state, self._last = EncoderState(before=()), pixels[:, -1]

@@ -25,7 +25,8 @@ GAIN = 1.149604398
 OUTWARD = 0.1
 """Share of a step by which a coefficient is restored larger than its number says: by measurement."""
 DEAD = 0.2
-"""Share of a step by which a coefficient must exceed the middle between two numbers to have the larger one."""
+"""Share of a step by which a coefficient must exceed the middle between two numbers to have the larger one, where
+coefficients are not chosen one by one (:mod:`tokcodec.tokenizer.picture_choice`), as in training."""
 STEP_OF_SLOPE = 0.55
 """The quantizer's step, in 8-bit values, for the root of lambda: by measurement."""
 
@@ -37,17 +38,18 @@ def step_of(scale: int) -> float:
 
 def scale_of_slope(slope: float) -> int:
     """The scale for a lambda (squared error, sum over pixels of 8-bit values, that one coded bit must save)."""
-    return min(max(round(SCALES_IN_OCTAVE * math.log2(_wanted_step(slope))), 0), MAX_SCALE)
+    return min(max(round(SCALES_IN_OCTAVE * math.log2(wanted_step(slope))), 0), MAX_SCALE)
 
 
 def dead_of_slope(slope: float) -> float:
     """What takes the place of `DEAD` for a lambda, so that rates do not jump from scale to scale: it makes up for the
     step that there is not."""
-    ratio = _wanted_step(slope) / step_of(scale_of_slope(slope))
+    ratio = wanted_step(slope) / step_of(scale_of_slope(slope))
     return min(max((0.5 + DEAD) * ratio - 0.5, 0.0), 0.5)
 
 
-def _wanted_step(slope: float) -> float:
+def wanted_step(slope: float) -> float:
+    """The quantizer's step that a lambda asks for, in 8-bit values, before it becomes one that there is."""
     return STEP_OF_SLOPE * math.sqrt(max(slope, 1e-9))
 
 
@@ -62,10 +64,15 @@ def quantized(picture: Tensor, scale: int, *, dead: float | None = None) -> NDAr
     Returns:
         int16 `(3, H, W)`, where the transform leaves them.
     """
-    found = forward(mixed(colour_matrix(picture.float()), picture.float().unsqueeze(0) * PEAK)[0])
+    found = analysed(picture)
     size = (found.abs() / step_of(scale) + (0.5 - (DEAD if dead is None else dead))).floor().clamp(max=MAX_COEFFICIENT)
     numbers: NDArray[np.int16] = (size * found.sign()).to(torch.int16).cpu().numpy()
     return numbers
+
+
+def analysed(picture: Tensor) -> Tensor:
+    """What is quantized, float32 in 8-bit values, of a picture as of :func:`quantized`; the same shape."""
+    return forward(mixed(colour_matrix(picture.float()), picture.float().unsqueeze(0) * PEAK)[0])
 
 
 def restored(picture: Picture, like: Tensor) -> Tensor:

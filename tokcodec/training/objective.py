@@ -199,7 +199,7 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
 
 @torch.no_grad()
 def begun(model: Tokenizer, pictures: Tensor, slope: Tensor | None) -> DecoderState:
-    """The state after first pictures by wavelets.
+    """The state after first pictures by wavelets, with a dead zone: to choose as an encoder does would be slower.
 
     Args:
         model: Of which it is the state.
