@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -44,3 +46,13 @@ def smooth(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     tint = 0.3 * torch.rand(1, 3, 1, 1, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=(8 * rows, 8 * columns), mode="bilinear") + tint
     return fine.clamp(-1, 1)
+
+
+def silent_hybrid(config: TokenizerConfig) -> Tokenizer:
+    """A hybrid of 62 bits whose networks say nothing, so that it shows what pictures, bits and motion make."""
+    model = small_model(replace(config, bits_per_token=62, level_bits=(0, 20, 62)))
+    with torch.no_grad():
+        for name, parameter in model.decoder.named_parameters():
+            if "repair_out" in name or "share_out" in name:
+                parameter.zero_()
+    return prepare(model, CPU, torch.float32)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model
-import torch
-from network_helpers import CPU, small_model
+from network_helpers import silent_hybrid
 from numpy.typing import NDArray
 from test_conceal import records_of
 from test_steps import gliding
@@ -21,7 +20,7 @@ from tokcodec.codec import Codec
 from tokcodec.container import ContainerWriter
 from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep, prepare
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep
 from tokcodec.tokens import spread_levels
 
 Frames = NDArray[np.uint8]
@@ -59,12 +58,7 @@ def glide(count: int) -> Frames:
 
 def silent() -> Tokenizer:
     """A hybrid whose networks say nothing, so that it shows what pictures, bits and motion make."""
-    model = small_model(replace(WAVELET, bits_per_token=62, level_bits=(0, 20, 62)))
-    with torch.no_grad():
-        for name, parameter in model.decoder.named_parameters():
-            if "repair_out" in name or "share_out" in name:
-                parameter.zero_()
-    return prepare(model, CPU, torch.float32)
+    return silent_hybrid(WAVELET)
 
 
 def coded(

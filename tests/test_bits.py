@@ -52,6 +52,18 @@ def decode_like(chunk: TokenChunk, data: bytes) -> TokenChunk:
     return decode_tokens(data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry)
 
 
+def assert_refused_or_the_code_of_others(chunk: TokenChunk, *, at: int, bit: int) -> None:
+    """One bit of a chunk's words is another: they are no code, or the one code of something else."""
+    data = bytearray(encode_tokens(chunk))
+    data[at % len(data)] ^= 1 << bit
+    try:
+        found = decode_like(chunk, bytes(data))
+    except CorruptStreamError:
+        return
+    assert tokens_crc32(found) != tokens_crc32(chunk)
+    assert encode_tokens(found) == bytes(data)
+
+
 def assert_round_trip(chunk: TokenChunk) -> bytes:
     data = encode_tokens(chunk)
     back = decode_like(chunk, data)

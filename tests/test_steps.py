@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import called
-from network_helpers import CPU, small_model
+from network_helpers import silent_hybrid
 from numpy.typing import NDArray
 from test_step_lists import records_of
 from variants import HYBRID
@@ -28,7 +28,7 @@ from tokcodec.rate import Rate
 from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.step_length import CALM, PATIENCE, TOO_LONG, StepErrors, StepLength
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep, prepare
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, TokenStep
 from tokcodec.tokens import spread_levels
 
 Frames = NDArray[np.uint8]
@@ -36,12 +36,7 @@ Frames = NDArray[np.uint8]
 
 def silent() -> Tokenizer:
     """A hybrid whose networks say nothing, so that it shows what bits and motion make."""
-    model = small_model(replace(HYBRID, bits_per_token=62, level_bits=(0, 20, 62)))
-    with torch.no_grad():
-        for name, parameter in model.decoder.named_parameters():
-            if "repair_out" in name or "share_out" in name:
-                parameter.zero_()
-    return prepare(model, CPU, torch.float32)
+    return silent_hybrid(HYBRID)
 
 
 def noise(height: int, width: int, *, seed: int, blot: int = 12) -> Frames:
