@@ -147,12 +147,13 @@ def digest_of_tokens(chunks: list[TokenChunk]) -> str:
 
 
 def digest_of_contents(chunks: list[TokenChunk]) -> str:
-    """SHA-256 of each chunk's indices (u64, little-endian), levels (u8), motion vectors and first picture (i16, u8)."""
+    """SHA-256 of each chunk's indices (u64, little-endian), levels (u8), vectors, picture and residuals (i16, u8)."""
     parts: list[bytes] = []
     for chunk in chunks:
         parts += [chunk.indices.astype("<u8").tobytes(), chunk.levels.tobytes(), chunk.vectors.astype("<i2").tobytes()]
-        if chunk.picture is not None:
-            parts += [chunk.picture.coefficients.astype("<i2").tobytes(), bytes([chunk.picture.scale])]
+        for picture in (chunk.picture, *chunk.residuals):
+            if picture is not None:
+                parts += [picture.coefficients.astype("<i2").tobytes(), bytes([picture.scale])]
     return digest(*parts)
 
 
@@ -303,7 +304,7 @@ def problems(records: list[dict[str, Any]]) -> list[str]:
         if len({entry["tokens_sha256"] for entry in same}) != 1:
             found.append(f"file {sha256[:12]}: other tokens on another machine")
         elif len({entry["contents_sha256"] for entry in same if "contents_sha256" in entry}) > 1:
-            found.append(f"file {sha256[:12]}: other motion or another first picture on another machine")
+            found.append(f"file {sha256[:12]}: other motion, first pictures or residuals on another machine")
         if not all(entry["coded_again_is_the_file"] for entry in same):
             found.append(f"file {sha256[:12]}: its tokens give another file")
     return found

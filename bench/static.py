@@ -4,10 +4,10 @@
     python bench/static.py VIDEO... --moving --chunk-frames 17 [--frames 51] [--strip FILE.png]
 
 The first encodes the first frame of each source, repeated at 24 frames a second; the second the video as it is. For
-each latent step it prints the PSNR of its frames, the bits that its tokens keep (of a first picture by wavelets, whose
-tokens keep none, its coded bits), and the mean absolute change from frame to frame, decoded and in the source; then
-both across chunk borders and within chunks, and what still blocks (32x32 pixels) keep beside moving ones. `--coded`
-adds coded bits, by encoding chunks again in parts, which is slow.
+each latent step it prints the PSNR of its frames, the bits that its tokens keep (and the coded bits of a first picture
+by wavelets, whose tokens keep none, and of residuals), and the mean absolute change from frame to frame, decoded and in
+the source; then both across chunk borders and within chunks, and what still blocks (32x32 pixels) keep beside moving
+ones. `--coded` adds coded bits, by encoding chunks again in parts, which is slow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokcodec import Codec
-from tokcodec.bits import picture_bit_count
+from tokcodec.bits import picture_bit_count, residual_bit_counts
 from tokcodec.chunks import Entropy, encode_chunk
 from tokcodec.codec import DEFAULT_CHUNK_FRAMES, DEFAULT_EFFORT
 from tokcodec.errors import TokcodecError, UsageError
@@ -168,9 +168,10 @@ def block_bits(tokens: TokenChunk) -> NDArray[np.int64]:
 
 
 def kept_by_step(tokens: TokenChunk) -> list[int]:
-    """Bits that the tokens of each step keep, and in the first step about the coded bits of a picture by wavelets."""
-    first, *later = block_bits(tokens).sum(axis=(1, 2)).tolist()
-    return [first + picture_bit_count(tokens), *later]
+    """Bits that the tokens of each step keep, and about the coded bits of a picture and of residuals by wavelets."""
+    kept = block_bits(tokens).sum(axis=(1, 2)).tolist()
+    others = [picture_bit_count(tokens), *residual_bit_counts(tokens)]
+    return [own + other for own, other in zip_longest(kept, others, fillvalue=0)]
 
 
 def count_blocks(
@@ -217,7 +218,8 @@ def bits_by_step(tokens: TokenChunk, entropy: Entropy) -> list[int]:
     }
     sizes = [0]
     for steps in range(1, len(tokens.indices) + 1):
-        shorter = dataclasses.replace(tokens, **{name: value[:steps] for name, value in arrays.items()})
+        cut = {name: value[:steps] for name, value in arrays.items()}
+        shorter = dataclasses.replace(tokens, **cut, residuals=tokens.residuals[: steps - 1])
         sizes.append(size_of(shorter, entropy))
     return np.diff(sizes).tolist()
 
@@ -331,7 +333,7 @@ def draw(courses: Sequence[Course], target: Path) -> None:
             widths = [0.9 * len(frames) for frames in steps]
             bits.bar(places, kept_by_step(chunk.tokens), widths, color="#0072b2")
         bits.set_yscale("symlog", linthresh=10)
-        bits.set_ylabel("bits kept by each step (first picture: coded)")
+        bits.set_ylabel("bits kept by each step (pictures, residuals: coded)")
         for label, values, style in (("decoded", course.decoded_change, "-"), ("source", course.source_change, "--")):
             change.plot(range(1, len(values)), values[1:], style, label=label)
         change.set_ylabel("change from frame to frame")

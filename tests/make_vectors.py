@@ -61,6 +61,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "still_image": False,
     "motion_maps": False,
     "pictures": False,
+    "residuals": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -133,7 +134,8 @@ def blob(value: bytes) -> bytes:
 
 def header_fields(header: Mapping[str, Any]) -> Fields:
     """The fields of a header payload (spec sections 4.1, 4.5 and 4.6)."""
-    flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]] + 8 * header["pictures"]
+    flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]]
+    flags += 8 * header["pictures"] + 16 * header["residuals"]
     fields: Fields = [
         ("width", u16(header["width"])),
         ("height", u16(header["height"])),
@@ -270,9 +272,14 @@ class Chunk:
 def token_bytes(tokens: TokenChunk) -> bytes:
     """The canonical tokens as bytes (spec section 5.3)."""
     vectors = tokens.vectors.astype("<i2").tobytes()
-    first = tokens.picture
-    picture = b"" if first is None else first.coefficients.astype("<i2").tobytes() + u8(first.scale)
-    return tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes() + vectors + picture
+    picture = b"" if tokens.picture is None else picture_bytes(tokens.picture)
+    residuals = b"".join(u8(0) if each is None else u8(1) + picture_bytes(each) for each in tokens.residuals)
+    plain = tokens.indices.astype("<u8").tobytes() + tokens.levels.astype("u1").tobytes()
+    return plain + vectors + picture + residuals
+
+
+def picture_bytes(picture: Picture) -> bytes:
+    return picture.coefficients.astype("<i2").tobytes() + u8(picture.scale)
 
 
 def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
@@ -285,6 +292,7 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
         motion_tokens=motion_tokens,
         motion_maps=maps,
         pictures=header["pictures"],
+        residuals=header["residuals"],
         **numbers,
     )
 
@@ -299,6 +307,7 @@ def make_tokens(
     motion: Sequence[str] = (),
     step_frames: tuple[int, ...] = (),
     picture: Picture | None = None,
+    step_residuals: Sequence[Picture | None] = (),
 ) -> TokenChunk:
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
@@ -306,6 +315,7 @@ def make_tokens(
     ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named.
 
     With first pictures by wavelets the first step keeps nothing; `picture` is then None for one of zeros.
+    Without any `step_residuals` no later step has one.
     """
     geometry = geometry_of(header)
     rows, columns = geometry.grid(header["height"], header["width"])
@@ -335,7 +345,8 @@ def make_tokens(
             own = expected_map(maps, number) if even else motion_map(other, *shape, seed=seed + 50 * number + 10 + step)
             maps.append(own)
         vectors[step] = np.concatenate(maps)
-    whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, picture=picture)
+    by_wavelets = {"picture": picture, "residuals": tuple(step_residuals)}
+    whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, **by_wavelets)  # type: ignore[arg-type]
     return truncate(whole, wanted)
 
 
@@ -460,6 +471,7 @@ class File:
         motion: Sequence[str] = (),
         step_frames: tuple[int, ...] = (),
         picture: Picture | None = None,
+        step_residuals: Sequence[Picture | None] = (),
         tokens: TokenChunk | None = None,
         token_data: bytes | None = None,
     ) -> None:
@@ -471,6 +483,7 @@ class File:
         if tokens is None:
             seed = 100 * (number + 1) if seed is None else seed
             options = {"still": still, "motion": motion, "step_frames": step_frames, "picture": picture}
+            options["step_residuals"] = step_residuals
             tokens = make_tokens(self.header, len(pts), levels=levels, seed=seed, **options)  # type: ignore[arg-type]
         chunk = Chunk(
             pts=list(pts),
@@ -657,7 +670,18 @@ SUBTITLE = {
 
 def one_chunk(**options: Any) -> File:
     """A file of one chunk; options of :meth:`File.add_chunk`, the rest are header fields."""
-    names = ("frames", "pts", "duration", "levels", "seed", "still", "motion", "step_frames", "picture")
+    names = (
+        "frames",
+        "pts",
+        "duration",
+        "levels",
+        "seed",
+        "still",
+        "motion",
+        "step_frames",
+        "picture",
+        "step_residuals",
+    )
     made = File(**{key: value for key, value in options.items() if key not in names})
     made.add_chunk(**{key: value for key, value in options.items() if key in names})
     return made.close()
@@ -926,9 +950,11 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        weights = tiny_model.write_weights(
-            Path(folder), motion=made.header["motion_maps"], pictures=made.header["pictures"]
-        )
+        kinds = {
+            "motion": made.header["motion_maps"],
+            **{name: made.header[name] for name in ("pictures", "residuals")},
+        }
+        weights = tiny_model.write_weights(Path(folder), **kinds)
         model = load_tokenizer(entry_of_file(weights))
     prepare(model, torch.device("cpu"), torch.float32)
     decoder = StreamDecoder(model, height=made.header["height"], width=made.header["width"])
@@ -936,7 +962,9 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     steps = zip(chunk.tokens.indices, chunk.tokens.kept_bits(), chunk.tokens.vectors, strict=True)
     shown = [None, *chunk.step_frames] if chunk.step_frames else [None] * len(chunk.tokens.indices)
     frames = [decoder.step(*next(steps), frames=shown[0], picture=chunk.tokens.picture)]
-    frames += [decoder.step(*step, frames=count) for step, count in zip(steps, shown[1:], strict=True)]
+    residuals = chunk.tokens.residuals or [None] * (len(shown) - 1)
+    parts = zip(steps, shown[1:], residuals, strict=True)
+    frames += [decoder.step(*step, frames=count, residual=residual) for step, count, residual in parts]
     return np.concatenate(frames)[: len(chunk.pts)]
 
 
@@ -1196,7 +1224,9 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("frame_rate_not_lowest", "a frame rate of 50/2", "frame_rate", ratio(50, 2)),
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
     ("header_flags", "first pictures by coefficients without motion maps", "flags", u8(8)),
-    ("header_flags_undefined", "an undefined flag of the header", "flags", u8(16)),
+    ("header_flags_undefined", "residuals without motion maps", "flags", u8(16)),
+    ("header_flags_unknown", "an undefined flag of the header", "flags", u8(32)),
+    ("header_residuals_without_pictures", "residuals without first pictures by coefficients", "flags", u8(22)),
     ("header_pictures_of_one_map", "first pictures by coefficients with one motion map", "flags", u8(10)),
     ("header_seven_maps_of_none", "seven motion maps, and no motion maps", "flags", u8(4)),
     ("full_range_two", "a truth value of 2", "full_range", u8(2)),
@@ -1773,13 +1803,15 @@ def add_bad_motion(to: Collection) -> None:
 
 def make() -> list[Vector]:
     """All vectors."""
-    from picture_vectors import add_bad_pictures, add_pictures  # late: it imports this module
+    from picture_vectors import add_bad_pictures, add_pictures  # late: they import this module
+    from residual_vectors import add_bad_residuals, add_residuals
 
     to = Collection()
     for add in (
         add_good,
         add_motion,
         add_pictures,
+        add_residuals,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1792,6 +1824,7 @@ def make() -> list[Vector]:
         add_bad_tokens,
         add_bad_motion,
         add_bad_pictures,
+        add_bad_residuals,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]
@@ -1840,6 +1873,7 @@ def manifest(vectors: Sequence[Vector]) -> str:
         "tiny_motion_model_sha256": tiny_model.MOTION_SHA256,
         "tiny_hybrid_model_sha256": tiny_model.HYBRID_SHA256,
         "tiny_wavelet_model_sha256": tiny_model.WAVELET_SHA256,
+        "tiny_residual_model_sha256": tiny_model.RESIDUAL_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

@@ -76,7 +76,14 @@ def decoded(model: Tokenizer, steps: Sequence[TokenStep], *, height: int, width:
         rows, columns = step.indices.shape
         kept = spread_levels(step.levels, model.config.geometry, rows=rows, columns=columns)
         pictures.append(
-            decoder.step(step.indices, kept, step.vectors, frames=step.frames if number else None, picture=step.picture)
+            decoder.step(
+                step.indices,
+                kept,
+                step.vectors,
+                frames=step.frames if number else None,
+                picture=step.picture,
+                residual=step.residual,
+            )
         )
     return decoder, np.concatenate(pictures)
 

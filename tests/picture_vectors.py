@@ -121,11 +121,13 @@ def add_pixels(to: Collection) -> None:
     pixels("_scale_63", shows, picture("extreme", 16, 8, scale=63), 16, 8, **IMAGE)
 
 
-class _Emptied(PictureTraversal):
+class Emptied(PictureTraversal):
     """Says of the last band that it has coefficients, and codes none."""
 
+    LAST = BANDS[-1]
+
     def _code_phase(self, coder: Any, values: Any, known: Any, band: Band, colour: int, phase: int, scale: int) -> None:
-        last = band is BANDS[-1]
+        last = band is self.LAST
         if last:
             values[:] = 0
         super()._code_phase(coder, values, known, band, colour, phase, scale)
@@ -133,7 +135,7 @@ class _Emptied(PictureTraversal):
             known[-1][colour] = 1  # so that it is not refused here
 
 
-class _Beyond(int):
+class Beyond(int):
     """A largest coefficient that is larger, but for how many bits it has."""
 
     def bit_length(self) -> int:
@@ -145,7 +147,7 @@ def _encode_unchecked(tokens: TokenChunk, traversal: type[PictureTraversal] = Pi
     with (
         patch("tokcodec.bits._check_picture"),
         patch("tokcodec.bits.PictureTraversal", traversal),
-        patch("tokcodec.picture_bits.MAX_COEFFICIENT", _Beyond(1 << 16)),
+        patch("tokcodec.picture_bits.MAX_COEFFICIENT", Beyond(1 << 16)),
     ):
         return bits.encode_tokens(tokens)
 
@@ -179,7 +181,7 @@ def add_bad_pictures(to: Collection) -> None:
     bad("beside_tokens", "a first step that keeps bits beside its picture", beside, _encode_unchecked(beside))
     empty, one = (tokens_of(picture(kind, *size)) for kind in ("zeros", "finest"))
     shows = "a band that is said to have coefficients, and has none"
-    bad("empty_band", shows, empty, _encode_unchecked(one, _Emptied))
+    bad("empty_band", shows, empty, _encode_unchecked(one, Emptied))
     for name, value in (("", 32768), ("_below", -32768), ("_most", 32769)):
         far = tokens_of(changed(sparse, value, np.int32))
         bad(f"beyond{name}", f"a coefficient of {value}", far, _encode_unchecked(far))

@@ -69,6 +69,7 @@ class Geometry(NamedTuple):
     motion: bool = False
     seven: bool = False
     pictures: bool = False
+    residuals: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
@@ -98,13 +99,18 @@ class SideStream(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """The first picture of a chunk (3.6)."""
+    """The first picture of a chunk (3.6), or the residual of a later step (3.7)."""
 
-    coefficients: NDArray[np.int16]  # (3, 8 rows, 8 columns)
+    coefficients: NDArray[np.int16]  # (3, 8 rows, 8 columns); of a residual (3, 2 rows, 2 columns)
     scale: int
 
 
-Tokens = tuple[Indices, Levels, Vectors] | tuple[Indices, Levels, Vectors, Picture]
+Residuals = list[Picture | None]  # of each later step
+Tokens = (
+    tuple[Indices, Levels, Vectors]
+    | tuple[Indices, Levels, Vectors, Picture]
+    | tuple[Indices, Levels, Vectors, Picture, Residuals]
+)
 
 
 class Extension(NamedTuple):
@@ -258,10 +264,11 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 15)
-    still, motion, seven, pictures = (flags >> bit & 1 == 1 for bit in range(4))
+    flags = c.number(1, "flags", 0, 31)
+    still, motion, seven, pictures, residuals = (flags >> bit & 1 == 1 for bit in range(5))
     check(motion or not seven, c.offset - 1, "seven motion maps, and none")
     check(seven or not pictures, c.offset - 1, "first pictures by coefficients without seven motion maps")
+    check(pictures or not residuals, c.offset - 1, "residuals without first pictures by coefficients")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -295,7 +302,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven, pictures)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven, pictures, residuals)
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -788,6 +795,7 @@ class MotionDecoder:
 
 
 PICTURE_NETWORK = "2e3a725a33eb2fe262c8db3b08b41500d01cc852b29faea590f13ce36c6895fe"  # SHA-256 (7.11)
+RESIDUAL_NETWORK = "49dfbf168f2cdd274d4d8738d178f0967352d32b2657310b8743f0eed4569298"  # SHA-256 (7.12)
 PICTURE_SHAPES = {
     "inputs.weight": (22, 32),
     "hidden.weight": (32, 32),
@@ -800,11 +808,11 @@ PICTURE_SHAPES = {
 
 
 @functools.cache
-def picture_network() -> dict[str, Ints]:
-    """The tensors of the network for first pictures, which is part of the format (7.11)."""
-    name = f"picture-{PICTURE_NETWORK[:12]}.safetensors"
+def picture_network(kind: str, digest: str) -> dict[str, Ints]:
+    """The tensors of the network for a "picture" (7.11) or a "residual" (7.12), which is part of the format."""
+    name = f"{kind}-{digest[:12]}.safetensors"
     data = (Path(__file__).parent.parent / "tokcodec/weights" / name).read_bytes()
-    check(hashlib.sha256(data).hexdigest() == PICTURE_NETWORK, 0, "another network for first pictures", "M")
+    check(hashlib.sha256(data).hexdigest() == digest, 0, f"another network of the format: {kind}", "M")
     start = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(data[8:start])
     tensors = {}
@@ -815,10 +823,10 @@ def picture_network() -> dict[str, Ints]:
     return tensors
 
 
-def bands(coefficients: NDArray[Any]) -> list[NDArray[Any]]:
-    """Views of the 16 bands of an array whose last axes are rows and columns (3.6)."""
-    found = [coefficients[..., ::32, ::32]]
-    for h in (16, 8, 4, 2, 1):
+def bands(coefficients: NDArray[Any], coarsest: int = 32) -> list[NDArray[Any]]:
+    """Views of the bands of an array whose last axes are rows and columns: 16 (3.6), or 10 of a residual (7.12)."""
+    found = [coefficients[..., ::coarsest, ::coarsest]]
+    for h in (coarsest >> n for n in range(1, coarsest.bit_length())):
         found += [coefficients[..., y :: 2 * h, x :: 2 * h] for y, x in ((0, h), (h, 0), (h, h))]
     return found
 
@@ -844,14 +852,19 @@ class PictureDecoder:
     """The first picture (7.11)."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, picture_network()
+        self.decoder, self.t = decoder, picture_network("picture", PICTURE_NETWORK)
         self.coefficients = np.zeros((3, 8 * rows, 8 * columns), dtype=np.int64)
         self.bands = bands(self.coefficients)
+        self.scale = 0
+
+    def decode_scale(self) -> int:
+        found = 0
+        for _ in range(6):
+            found = 2 * found + self.decoder.decode(32768)
+        return found
 
     def decode(self) -> Picture:
-        self.scale = 0
-        for _ in range(6):
-            self.scale = 2 * self.scale + self.decoder.decode(32768)
+        self.scale = self.decode_scale()
         for band, values in enumerate(self.bands):
             for colour in range(3) if values.size else ():
                 if self.decoder.decode(32768):
@@ -920,6 +933,37 @@ class PictureDecoder:
             check(size[n] <= 32767, self.decoder.offset, "a coefficient beyond 32767")
         found = [-size[n] if negative.get(n) else size[n] for n in every]
         self.bands[band][colour, i::2, j::2] = np.array(found).reshape(inputs.shape[:2])
+
+
+class ResidualDecoder(PictureDecoder):
+    """The residuals of a chunk (7.12)."""
+
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
+        self.decoder, self.t = decoder, picture_network("residual", RESIDUAL_NETWORK)
+        self.shape = 3, 2 * rows, 2 * columns
+        self.has = np.zeros((10, 3), dtype=np.int64)
+        self.there, self.first = 0, True
+
+    def decode_step(self) -> Picture | None:
+        self.there = self.decoder.decode(61440 if self.there else 4096)
+        if not self.there:
+            return None
+        if self.first:
+            self.scale, self.first = self.decode_scale(), False
+        elif not self.decoder.decode(61440):
+            before, self.scale = self.scale, self.decode_scale()
+            check(self.scale != before, self.decoder.offset, "another scale of a residual that is the same")
+        coefficients = np.zeros(self.shape, dtype=np.int64)
+        self.bands = bands(coefficients, 8)
+        for band, values in enumerate(self.bands):
+            for colour in range(3) if values.size else ():
+                self.has[band, colour] = self.decoder.decode(61440 if self.has[band, colour] else 4096)
+                if self.has[band, colour]:
+                    for phase in range(4):
+                        self.decode_phase(band, colour, phase)
+                    check(bool(values[colour].any()), self.decoder.offset, "a coded band without a coefficient")
+        check(bool(self.has.any()), self.decoder.offset, "a residual without a coefficient")
+        return Picture(coefficients.astype(np.int16), self.scale)
 
 
 def adaptive_model(K: int, weights: Ints | None = None) -> Mixer:
@@ -1104,7 +1148,8 @@ def decode_tokens(
 ) -> Tokens:
     """Indices (steps, rows, columns), levels (steps, block rows, block columns) and vectors of a chunk (7).
 
-    Where first pictures are coefficients, the picture comes behind them.
+    Where first pictures are coefficients, the picture comes behind them, and where steps may have residuals then a
+    list of those of the later steps, None for a step without one.
 
     Vectors are (steps, motion rows, motion columns, 2), those of the first step zero; without motion maps
     there are no motion rows and columns.
@@ -1119,9 +1164,13 @@ def decode_tokens(
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
     picture = PictureDecoder(decoder, rows, columns).decode() if geometry.pictures else None
+    residual_decoder = ResidualDecoder(decoder, rows, columns) if geometry.residuals else None
+    residuals: Residuals = []
     for step in range(steps):
         if motion is not None and step > 0:
             vectors[step] = motion.decode_step()
+        if residual_decoder is not None and step > 0:
+            residuals.append(residual_decoder.decode_step())
         levels.append(maps.decode_step())
         bits = tokens.decode_step(spread(levels[-1], geometry, rows, columns), geometry.level_bits)
         for plane in range(K):
@@ -1129,14 +1178,26 @@ def decode_tokens(
     check(picture is None or not levels[0].any(), offset, "bits of a first step beside its picture")
     decoder.finish()
     tokens = indices, np.stack(levels).astype(np.uint8), vectors
-    return tokens if picture is None else (*tokens, picture)
+    if picture is None:
+        return tokens
+    return (*tokens, picture, residuals) if geometry.residuals else (*tokens, picture)
 
 
-def tokens_crc(indices: Indices, levels: Levels, vectors: Vectors, picture: Picture | None = None) -> int:
+def tokens_crc(
+    indices: Indices,
+    levels: Levels,
+    vectors: Vectors,
+    picture: Picture | None = None,
+    residuals: Residuals | None = None,
+) -> int:
     """The CRC of canonical tokens (5.3, 7.9)."""
     data = indices.astype("<u8").tobytes() + levels.tobytes() + vectors.astype("<i2").tobytes()
     if picture is not None:
         data += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
+    for residual in residuals or ():
+        data += bytes([residual is not None])
+        if residual is not None:
+            data += residual.coefficients.astype("<i2").tobytes() + bytes([residual.scale])
     return zlib.crc32(data)
 
 
@@ -1168,6 +1229,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "coded_motion": (False, True),
     "hybrid": (False, True),
     "wavelet": (False, True),
+    "residuals": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -1188,6 +1250,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     check(suits or not config["hybrid"], 0, "a hybrid that cannot be", "M")
     check(config["encoder_blocks"] > 0 or config["hybrid"], 0, "no blocks in the encoder", "M")
     check(config["hybrid"] or not config["wavelet"], 0, "wavelets without a hybrid", "M")
+    check(config["wavelet"] or not config["residuals"], 0, "residuals without wavelets", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1302,14 +1365,19 @@ class Network:
         return x + self.conv(name + ".conv2", silu(y))
 
     def step(
-        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None, vectors: Vectors | None = None
+        self,
+        signs: Floats,
+        kept: Floats,
+        state: tuple[Floats, Floats] | None,
+        vectors: Vectors | None = None,
+        residual: Picture | None = None,
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The frames of one latent step, and the state after it: features and the last picture.
 
         `vectors` is the step's motion map (motion rows, motion columns, 2), for `coded_motion`.
         """
         if self.config["hybrid"]:
-            return self.hybrid_step(signs, kept, state, vectors)
+            return self.hybrid_step(signs, kept, state, vectors, residual)
         trunk = "first" if state is None else "later"
         past = state if self.config["recurrent"] else None
         u = None
@@ -1356,7 +1424,12 @@ class Network:
         return frames, (x, np.clip(frames[-1], -1, 1))
 
     def hybrid_step(
-        self, signs: Floats, kept: Floats, state: tuple[Floats, Floats] | None, vectors: Vectors | None
+        self,
+        signs: Floats,
+        kept: Floats,
+        state: tuple[Floats, Floats] | None,
+        vectors: Vectors | None,
+        residual: Picture | None = None,
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The same of a hybrid (8.5); `vectors` has seven maps, one below the other."""
         trunk = "first" if state is None else "later"
@@ -1371,6 +1444,12 @@ class Network:
             maps = v.transpose(0, 3, 1, 2)
             maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
             known = known + overlapped(state[1], v[0])
+            even: Any = 1
+            if residual is not None:
+                added = residual_pixels(residual)
+                known = known + added
+                cells = np.abs(added).reshape(3, kept.shape[1], 8, kept.shape[2], 8).max(axis=(0, 2, 4))
+                even = np.clip(2 - 2 * 127.5 * cells, 0, 1)
             h = sample(state[0], maps[0] / 4)
             q = self.norm("norm_state", h)
             x = cond + q + self.conv("state_in", q) + self.conv("known_in", unshuffle(known, 8))
@@ -1386,7 +1465,7 @@ class Network:
             return [p], (x, np.clip(p, -1, 1))
         lengths = np.sqrt((maps**2).sum(axis=1))
         still, calm = (
-            np.where(kept.any(axis=0), 0, np.clip((0.4 - f) / 0.2, 0, 1)) for f in (lengths[0], lengths.max(0))
+            np.where(kept.any(axis=0), 0, even * np.clip((0.4 - f) / 0.2, 0, 1)) for f in (lengths[0], lengths.max(0))
         )
         held, kept_calm = (part.repeat(8, axis=0).repeat(8, axis=1) for part in (still, calm))
         x = x + still * (h - x)
@@ -1498,6 +1577,14 @@ def put_together(picture: Picture) -> Floats:
     return (sum(np.multiply.outer(COLOURS[colour], c[colour]) for colour in range(3)) / 127.5).astype(np.float32)
 
 
+def residual_pixels(residual: Picture) -> Floats:
+    """The pixels of a residual (8.8)."""
+    colours, height, width = residual.coefficients.shape
+    whole = np.zeros((colours, 4 * height, 4 * width), dtype=np.int16)
+    whole[:, ::4, ::4] = residual.coefficients
+    return put_together(Picture(whole, residual.scale))
+
+
 def put_lines_together(x: NDArray[np.float64]) -> None:
     """Put together, in place, lines of values along the first axis (8.7)."""
     count = len(x)
@@ -1534,16 +1621,18 @@ def decode_pixels(
     same = (config["coded_motion"], config["hybrid"]) == (geometry.motion, geometry.seven)
     check(same, 0, "weights and header differ about motion maps", "M")
     check(config["wavelet"] == geometry.pictures, 0, "weights and header differ about first pictures", "M")
+    check(config["residuals"] == geometry.residuals, 0, "weights and header differ about residuals", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
-    picture = tokens[3] if len(tokens) == 4 else None
+    picture = tokens[3] if len(tokens) > 3 else None
+    residuals = [None, *tokens[4]] if len(tokens) > 4 else [None] * len(tokens[0])
     for step, (index, level, vectors) in enumerate(zip(*tokens[:3], strict=True)):
         if step == 0 and picture is not None:
             pictures, state = network.begin(picture)
             continue
         kept = (planes < spread(level, geometry, *header.grid)).astype(np.float32)
         ones = ((index >> planes.astype(np.uint64)) & np.uint64(1)).astype(np.float32)
-        frames, state = network.step(kept * (2 * ones - 1), kept, state, vectors)
+        frames, state = network.step(kept * (2 * ones - 1), kept, state, vectors, residuals[step])
         pictures += frames[3 :: -4 // listed[step - 1]][::-1] if step and listed else frames
     cut = np.stack(pictures)[:frame_count, :, : header.height, : header.width].transpose(0, 2, 3, 1)
     return np.clip(np.round((cut + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import pytest
 from bench_helpers import bench_script
 from test_picture_bits import GEOMETRY, drawn
 
-from tokcodec.bits import picture_bit_count
+from tokcodec.bits import picture_bit_count, residual_bit_count
 from tokcodec.chunks import ADAPTIVE
 from tokcodec.errors import UsageError
 from tokcodec.tokens import Picture, TokenChunk, masks
@@ -113,6 +113,26 @@ def test_a_first_picture_by_wavelets_counts_in_its_step(tmp_path: Path):
     pytest.importorskip("matplotlib")
     STATIC.draw([course], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_residuals_count_in_their_steps():
+    geometry = dataclasses.replace(GEOMETRY, residuals=True)
+    indices, levels = np.zeros((4, 5, 9), np.uint64), np.zeros((4, 1, 1), np.uint8)
+    levels[1:] = 1
+    first = Picture(coefficients=drawn(40, 72, density=0.2, reach=20, seed=3), scale=20)
+    residual = Picture(coefficients=drawn(40, 72, density=0.4, reach=20, seed=4)[:, ::4, ::4].copy(), scale=24)
+    tokens = TokenChunk(
+        indices=indices, levels=levels, geometry=geometry, picture=first, residuals=(None, residual, None)
+    )
+    kept = STATIC.kept_by_step(tokens)
+    assert kept[0] == picture_bit_count(tokens)
+    assert sum(kept[1:]) == 3 * 45 + residual_bit_count(tokens)
+    assert max(kept[1], kept[3]) <= 45 + 64
+    assert kept[2] > 500
+    steps = STATIC.bits_by_step(tokens, ADAPTIVE)
+    assert sum(steps) == STATIC.size_of(tokens, ADAPTIVE)
+    assert steps[2] == pytest.approx(residual_bit_count(tokens), abs=128)
+    assert max(steps[1], steps[3]) < 128
 
 
 def test_tables_and_picture_of_a_course(tmp_path: Path):

@@ -310,7 +310,7 @@ def test_motion_and_pictures_of_a_file_are_compared_where_both_records_have_them
     assert script.problems([one, two]) == [], "an older record says nothing of them"
     one["may_differ"]["cpu"]["contents_sha256"] = "1" * 64
     (problem,) = script.problems([one, two])
-    assert problem.endswith("other motion or another first picture on another machine")
+    assert problem.endswith("other motion, first pictures or residuals on another machine")
 
 
 def test_records_that_differ_are_told_apart(script: ModuleType) -> None:

@@ -59,13 +59,16 @@ class RememberingDecoder(StreamDecoder):
         *,
         frames: int | None = None,
         picture: Picture | None = None,
+        residual: Picture | None = None,
     ) -> NDArray[np.uint8]:
-        said = b"" if picture is None else bytes([picture.scale]) + picture.coefficients.tobytes()
-        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr((self._size, frames)).encode(), said)
+        said = [
+            b"" if each is None else bytes([each.scale]) + each.coefficients.tobytes() for each in (picture, residual)
+        ]
+        given = (indices.tobytes(), kept_bits.tobytes(), vectors.tobytes(), repr((self._size, frames)).encode(), *said)
         self.past = (*self.past, *given)
         if self.past not in self.known:
             self.known[self.past] = (
-                super().step(indices, kept_bits, vectors, frames=frames, picture=picture),
+                super().step(indices, kept_bits, vectors, frames=frames, picture=picture, residual=residual),
                 self._state,
             )
         pixels, self._state = self.known[self.past]

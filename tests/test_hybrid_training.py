@@ -255,7 +255,8 @@ def test_the_weights_that_ship_code_a_moving_picture():
         codec = Codec(device="cpu", entropy=entropy)
         data = codec.encode_frames(frames, quality=4, frame_rate=24)
         found = survey(io.BytesIO(data), check_tokens=True)
-        sizes[entropy] = 8 * found.token_bytes - (found.picture_bits or 0) - (found.motion_bits or 0)
+        assert found.token_bits is not None
+        sizes[entropy] = found.token_bits
         shown = codec.decode_frames(data).frames.astype(float)
         errors = np.square(shown - frames).mean(axis=(1, 2, 3))
         still = np.square(shown[:1] - frames).mean(axis=(1, 2, 3))

@@ -101,7 +101,7 @@ def test_a_run_switches_them(tmp_path: Path):
         "encoder_blocks": 4,
     }
     run = read(json.dumps({"preset": "gpu", "model": switches, "train": {"inflate": False}}))
-    wanted = replace(CPU_RUN.model, wavelet=False, **switches)
+    wanted = replace(CPU_RUN.model, wavelet=False, residuals=False, **switches)
     assert (run.model, run.train.inflate) == (wanted, False)
     assert read(run.to_json()) == run
     for text, message in (

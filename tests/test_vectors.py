@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -43,7 +44,7 @@ from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
 FOLDER = make_vectors.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-MAX_TOTAL_BYTES = 440_000
+MAX_TOTAL_BYTES = 520_000
 FORGERIES = 300
 """Files that are made up in each of the last tests."""
 
@@ -66,7 +67,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     digests = {tiny_model.SHA256: 0, tiny_model.MOTION_SHA256: 1, tiny_model.HYBRID_SHA256: 7}
     found = {digest: tiny_model.write_weights(folder, motion=motion) for digest, motion in digests.items()}
-    return found | {tiny_model.WAVELET_SHA256: tiny_model.write_weights(folder, motion=7, pictures=True)}
+    found[tiny_model.WAVELET_SHA256] = tiny_model.write_weights(folder, motion=7, pictures=True)
+    return found | {
+        tiny_model.RESIDUAL_SHA256: tiny_model.write_weights(folder, motion=7, pictures=True, residuals=True)
+    }
 
 
 @pytest.fixture
@@ -93,6 +97,7 @@ def header_of_tokcodec(header: StreamHeader) -> dict[str, Any]:
         "still_image": header.still_image,
         "motion_maps": geometry.motion_maps if geometry.motion_tokens else 0,
         "pictures": geometry.pictures,
+        "residuals": geometry.residuals,
         **asdict(header.colour),
         "bits_per_token": geometry.bits_per_token,
         "spatial_factor": geometry.spatial_factor,
@@ -123,6 +128,7 @@ def header_of_spec(header: spec_decoder.Header) -> dict[str, Any]:
         **dict(zip(("primaries", "transfer", "matrix"), header.colour, strict=True)),
         "motion_maps": geometry.maps if geometry.motion else 0,
         "pictures": geometry.pictures,
+        "residuals": geometry.residuals,
         "level_bits": list(geometry.level_bits),
         "probability_digest": header.probability_digest.hex(),
         "tokenizer_digest": header.tokenizer_digest.hex(),
@@ -154,11 +160,16 @@ def chunk_entry(
     levels: NDArray[np.uint8],
     vectors: NDArray[np.int16],
     picture: Picture | spec_decoder.Picture | None,
+    residuals: Sequence[Picture | spec_decoder.Picture | None],
     step_frames: tuple[int, ...],
 ) -> dict[str, Any]:
     tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
     if picture is not None:
         tokens += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
+    for residual in residuals:
+        tokens += bytes([residual is not None])
+        if residual is not None:
+            tokens += residual.coefficients.astype("<i2").tobytes() + bytes([residual.scale])
     assert crc32(tokens) == tokens_crc
     return {
         "number": number,
@@ -182,15 +193,17 @@ def chunk_of_tokcodec(record: ChunkRecord, header: StreamHeader) -> dict[str, An
         tokens.levels,
         tokens.vectors,
         tokens.picture,
+        tokens.residuals,
         record.step_frames,
     )
 
 
 def chunk_of_spec(chunk: spec_decoder.Chunk, header: spec_decoder.Header) -> dict[str, Any]:
     tokens = spec_decoder.decode_chunk(chunk, header)
-    picture = tokens[3] if len(tokens) == 4 else None
+    picture = tokens[3] if len(tokens) > 3 else None
+    residuals = tokens[4] if len(tokens) > 4 else []
     times = chunk.number, chunk.pts, chunk.last_duration
-    return chunk_entry(*times, chunk.tokens_crc, *tokens[:3], picture, chunk.listed)
+    return chunk_entry(*times, chunk.tokens_crc, *tokens[:3], picture, residuals, chunk.listed)
 
 
 @dataclass(kw_only=True)
@@ -268,6 +281,8 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert hashlib.sha256(hybrid).hexdigest() == tiny_model.HYBRID_SHA256 == MANIFEST["tiny_hybrid_model_sha256"]
     wavelet = tiny_model.weights_bytes(tiny_model.WAVELET_CONFIG_JSON)
     assert hashlib.sha256(wavelet).hexdigest() == tiny_model.WAVELET_SHA256 == MANIFEST["tiny_wavelet_model_sha256"]
+    residual = tiny_model.weights_bytes(tiny_model.RESIDUAL_CONFIG_JSON)
+    assert hashlib.sha256(residual).hexdigest() == tiny_model.RESIDUAL_SHA256 == MANIFEST["tiny_residual_model_sha256"]
 
 
 # --- good and grease ---
@@ -341,8 +356,12 @@ def test_pixels(entry: dict[str, Any], weights: Path) -> None:
     listed = entry["chunks"][0].get("step_frames")
     shown = [None, *listed] if listed else [None] * len(tokens.indices)
     pictures = [tokens.picture, *[None] * (len(shown) - 1)]
-    parts = zip(tokens.indices, tokens.kept_bits(), tokens.vectors, shown, pictures, strict=True)
-    steps = [decoder.step(*step, frames=frames, picture=picture) for *step, frames, picture in parts]
+    residuals = [tokens.residual_of(step) for step in range(len(shown))]
+    parts = zip(tokens.indices, tokens.kept_bits(), tokens.vectors, shown, pictures, residuals, strict=True)
+    steps = [
+        decoder.step(*step, frames=frames, picture=picture, residual=residual)
+        for *step, frames, picture, residual in parts
+    ]
     by_tokcodec = np.concatenate(steps)[: entry["frames"]]
     for pixels in (by_spec, by_tokcodec):
         assert pixels.shape == wanted.shape
@@ -464,7 +483,7 @@ WHOLE = {entry.id: data_of(entry.values[0]) for entry in of_folder("good", "grea
 SUBJECTS = [WHOLE[f"good/{name}"] for name in ("side_streams", "two_chunks", "variable_timestamps", "still_image")]
 SUBJECTS += [WHOLE["grease/private_records"], WHOLE["grease/header_extensions"]]
 SUBJECTS += [WHOLE[f"good/steps_{name}"] for name in ("mixed", "two_chunks", "cut")]
-SUBJECTS += [WHOLE["good/picture_chunks"]]
+SUBJECTS += [WHOLE["good/picture_chunks"], WHOLE["good/residual_chunks"]]
 VALUES = st.sampled_from([0, 1, 2, 3, 5, 0x7F, 0x80, 0x81, 0xFE, 0xFF])
 
 
@@ -520,13 +539,15 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     levels = data.draw(st.sampled_from([(0, 1), (0, 3, 6), (0, 2, 5, 7, 18)]))
     motion_tokens = data.draw(st.sampled_from([0, 2]))
     motion_maps = data.draw(st.sampled_from([1, 7])) if motion_tokens else 1
+    pictures = motion_maps == 7 and data.draw(st.booleans())
     geometry = TokenGeometry(
         bits_per_token=levels[-1],
         level_bits=levels,
         block_tokens=data.draw(st.integers(1, 3)),
         motion_tokens=motion_tokens,
         motion_maps=motion_maps,
-        pictures=motion_maps == 7 and data.draw(st.booleans()),
+        pictures=pictures,
+        residuals=pictures and data.draw(st.booleans()),
     )
     words = data.draw(st.binary(min_size=4, max_size=40))
     if data.draw(st.booleans()):
@@ -542,7 +563,19 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
             wanted[0] = 0
             numbers = make_vectors.noise(words[2], (3, 8 * rows, 8 * columns)) % np.uint64(2 + words[3] % 9)
             picture = Picture(coefficients=numbers.astype(np.int16) - words[3] % 3, scale=words[3] % 64)
-        whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, picture=picture)
+        residuals: list[Picture | None] = []
+        for step in range(steps - 1) if geometry.residuals else ():
+            numbers = make_vectors.noise(words[step] + 9, (3, 2 * rows, 2 * columns)) % np.uint64(2 + words[2] % 5)
+            residual = Picture(coefficients=numbers.astype(np.int16) - words[2] % 2, scale=words[step] % 64)
+            residuals.append(residual if residual.coefficients.any() and words[step] % 4 else None)
+        whole = TokenChunk(
+            indices=indices,
+            levels=top,
+            geometry=geometry,
+            vectors=vectors,
+            picture=picture,
+            residuals=tuple(residuals),
+        )
         words = encode_tokens(truncate(whole, wanted)) + words[: data.draw(st.sampled_from([0, 0, 4]))]
     theirs = spec_decoder.Geometry(
         levels[-1],
@@ -551,6 +584,7 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         motion=bool(geometry.motion_tokens),
         seven=geometry.motion_maps == 7,
         pictures=geometry.pictures,
+        residuals=geometry.residuals,
     )
     try:
         expected = spec_decoder.decode_tokens(words, steps, rows, columns, theirs)
@@ -563,6 +597,11 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
     assert np.array_equal(found.levels, expected[1])
     assert np.array_equal(found.vectors, expected[2])
     assert (found.picture is None) == (len(expected) == 3)
-    if found.picture is not None and len(expected) == 4:
-        assert np.array_equal(found.picture.coefficients, expected[3].coefficients)
-        assert found.picture.scale == expected[3].scale
+    pairs = [(found.picture, expected[3])] if len(expected) > 3 else []
+    if geometry.residuals:
+        pairs += zip(found.residuals, expected[4], strict=True)
+    for one, other in pairs:
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert np.array_equal(one.coefficients, other.coefficients)
+            assert one.scale == other.scale

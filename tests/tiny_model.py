@@ -34,6 +34,11 @@ WAVELET_CONFIG_JSON = HYBRID_CONFIG_JSON.replace('"lfq"}', '"lfq", "wavelet": tr
 WAVELET_NAME = "tiny-wavelet"
 WAVELET_SHA256 = "06634d523ad5631d13912377d2cbbba3733d352927e3715821c1573bcd5a234d"
 
+RESIDUAL_CONFIG_JSON = WAVELET_CONFIG_JSON.replace('"lfq", "wavelet"', '"lfq", "residuals": true, "wavelet"')
+"""The same whose later steps may have residuals (spec section 8.8)."""
+RESIDUAL_NAME = "tiny-residual"
+RESIDUAL_SHA256 = "665d73d1a2f18dbf4691dfdd2dbd8c49531d98d4132a9041b9a65bedb13f2d05"
+
 
 def _uniform(seed: int) -> Iterator[int]:
     """Numbers 0 to 2^31 - 1 of the linear congruential generator of POSIX `rand48`, high bits."""
@@ -91,14 +96,16 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_weights(folder: Path, *, motion: int = 0, pictures: bool = False) -> Path:
-    """Write the weights (of the model with 1 or 7 motion maps, or with wavelets) into a folder; gives their path."""
+def write_weights(folder: Path, *, motion: int = 0, pictures: bool = False, residuals: bool = False) -> Path:
+    """Write the weights (of the model with 1 or 7 motion maps, with wavelets, or with residuals too) into a folder;
+    gives their path."""
     name, sha256, config = {
-        (0, False): (NAME, SHA256, CONFIG_JSON),
-        (1, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
-        (7, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
-        (7, True): (WAVELET_NAME, WAVELET_SHA256, WAVELET_CONFIG_JSON),
-    }[motion, pictures]
+        (0, False, False): (NAME, SHA256, CONFIG_JSON),
+        (1, False, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
+        (7, False, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
+        (7, True, False): (WAVELET_NAME, WAVELET_SHA256, WAVELET_CONFIG_JSON),
+        (7, True, True): (RESIDUAL_NAME, RESIDUAL_SHA256, RESIDUAL_CONFIG_JSON),
+    }[motion, pictures, residuals]
     data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")

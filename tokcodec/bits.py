@@ -10,6 +10,7 @@ it is given either puts bits into the stream or takes them out.
 from __future__ import annotations
 
 import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import constriction
@@ -23,8 +24,9 @@ from tokcodec.picture_bits import PictureTraversal
 from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, schedule_of
 from tokcodec.probability.adaptive import AllocationModel
 from tokcodec.probability.interface import BitGroup, Checkerboard
-from tokcodec.probability.picture_network import picture_network
-from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks
+from tokcodec.probability.picture_network import picture_network, residual_network
+from tokcodec.residual_bits import ResidualTraversal
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks, picture_shape, residual_shape
 
 if TYPE_CHECKING:
     from tokcodec.probability.prior_network import PriorNetwork
@@ -51,7 +53,8 @@ def tokens_crc32(chunk: TokenChunk) -> int:
 
     It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8, then
     all motion vectors, where there are any, as i16 little-endian, and the coefficients and the scale of the first
-    picture, where there is one, as i16 and as u8.
+    picture, where there is one, as i16 and as u8; and of each later step that may have one whether it has a residual,
+    as u8, and the same of it.
     """
     crc = 0
     for step in chunk.indices:
@@ -59,10 +62,17 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     for levels in chunk.levels:
         crc = zlib.crc32(levels.astype(np.uint8, copy=False).tobytes(), crc)
     crc = zlib.crc32(chunk.vectors.astype("<i2", copy=False).tobytes(), crc)
-    if chunk.picture is None:
-        return crc
-    crc = zlib.crc32(chunk.picture.coefficients.astype("<i2", copy=False).tobytes(), crc)
-    return zlib.crc32(bytes([chunk.picture.scale]), crc)
+    if chunk.picture is not None:
+        crc = _crc32_of(chunk.picture, crc)
+    for residual in chunk.residuals:
+        crc = zlib.crc32(bytes([residual is not None]), crc)
+        crc = crc if residual is None else _crc32_of(residual, crc)
+    return crc
+
+
+def _crc32_of(picture: Picture, crc: int) -> int:
+    crc = zlib.crc32(picture.coefficients.astype("<i2", copy=False).tobytes(), crc)
+    return zlib.crc32(bytes([picture.scale]), crc)
 
 
 def motion_bit_count(chunk: TokenChunk) -> int:
@@ -82,6 +92,24 @@ def picture_bit_count(chunk: TokenChunk) -> int:
     coder = _Encoder()
     PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
     return 8 * WORD_BYTES * len(coder.finish())
+
+
+def residual_bit_count(chunk: TokenChunk) -> int:
+    """About what the residuals of a chunk are of its coded bits: they are coded by themselves, to whole words."""
+    return sum(residual_bit_counts(chunk))
+
+
+def residual_bit_counts(chunk: TokenChunk) -> list[int]:
+    """The same of each later step; none where no step has one."""
+    if not any(chunk.residuals):
+        return []
+    coder, traversal = _Encoder(), ResidualTraversal(residual_network())
+    shape = residual_shape(chunk.geometry, *chunk.indices.shape[1:])
+    words = [0]
+    for residual in chunk.residuals:
+        traversal.code_step(coder, *_written(residual, shape))
+        words.append(len(coder.finish()))
+    return [8 * WORD_BYTES * (after - before) for before, after in pairwise(words)]
 
 
 def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorNetwork | None = None) -> bytes:
@@ -104,7 +132,14 @@ def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorN
     if chunk.picture is not None:
         PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
     for step in range(steps):
-        traversal.code_step(coder, chunk.indices[step], chunk.levels[step], chunk.vectors[step].copy(), first=step == 0)
+        traversal.code_step(
+            coder,
+            chunk.indices[step],
+            chunk.levels[step],
+            chunk.vectors[step].copy(),
+            first=step == 0,
+            residual=chunk.residual_of(step),
+        )
     return coder.finish().astype("<u4").tobytes()
 
 
@@ -148,11 +183,14 @@ def decode_tokens(
         vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), dtype=np.int16)
         picture = None
         if geometry.pictures:
-            coefficients = np.zeros(_picture_shape(geometry, rows, columns), dtype=np.int16)
+            coefficients = np.zeros(picture_shape(geometry, rows, columns), dtype=np.int16)
             scale = PictureTraversal(picture_network()).code(coder, coefficients, 0)
             picture = Picture(coefficients=coefficients, scale=scale)
+        residuals = []
         for step in range(steps):
-            traversal.code_step(coder, indices[step], levels[step], vectors[step], first=step == 0)
+            residual = traversal.code_step(coder, indices[step], levels[step], vectors[step], first=step == 0)
+            if geometry.residuals and step:
+                residuals.append(residual)
             if step == 0 and picture is not None and levels[0].any():
                 raise CorruptStreamError("a first step keeps bits beside its picture", hint=_HINT)
         coder.finish()
@@ -161,28 +199,48 @@ def decode_tokens(
             f"there is not enough memory for {steps} x {rows} x {columns} tokens",
             hint="use a machine with more memory, or shorter chunks when encoding",
         ) from error
-    return TokenChunk(indices=indices, levels=levels, geometry=geometry, vectors=vectors, picture=picture)
+    return TokenChunk(
+        indices=indices,
+        levels=levels,
+        geometry=geometry,
+        vectors=vectors,
+        picture=picture,
+        residuals=tuple(residuals),
+    )
 
 
-def _picture_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:
-    """Of the coefficients of a picture of so many tokens."""
-    return 3, geometry.spatial_factor * rows, geometry.spatial_factor * columns
+def _written(residual: Picture | None, shape: tuple[int, int, int]) -> tuple[NDArray[np.int16], int | None]:
+    """A residual as its traversal takes it."""
+    if residual is None:
+        return np.zeros(shape, np.int16), None
+    return residual.coefficients.copy(), residual.scale
 
 
 def _check_picture(chunk: TokenChunk) -> None:
-    """Check that there is a picture where there must be one, and that it can be coded."""
+    """Check that there is a picture where there must be one, and residuals where there may be, which can be coded."""
+    if len(chunk.residuals) != (len(chunk.indices) - 1 if chunk.geometry.residuals else 0):
+        raise UsageError(f"{len(chunk.residuals)} residuals do not fit {len(chunk.indices)} steps of this geometry")
+    shape = residual_shape(chunk.geometry, *chunk.indices.shape[1:])
+    for residual in chunk.residuals:
+        if residual is not None:
+            _check_coefficients(residual, shape)
+            if not residual.coefficients.any():
+                raise UsageError("a residual is zero everywhere", hint="leave it out")
     picture = chunk.picture
     if (picture is not None) != chunk.geometry.pictures:
         raise UsageError("a chunk has a picture by wavelets where its geometry says so, and nowhere else")
     if picture is None:
         return
-    wanted = _picture_shape(chunk.geometry, *chunk.indices.shape[1:])
+    _check_coefficients(picture, picture_shape(chunk.geometry, *chunk.indices.shape[1:]))
+    if chunk.levels[0].any():
+        raise UsageError("a first step keeps bits beside its picture")
+
+
+def _check_coefficients(picture: Picture, wanted: tuple[int, int, int]) -> None:
     if picture.coefficients.shape != wanted or not 0 <= picture.scale <= MAX_SCALE:
         raise UsageError(f"a picture {picture.coefficients.shape} of scale {picture.scale} does not fit {wanted}")
     if np.abs(picture.coefficients.astype(np.int32)).max() > MAX_COEFFICIENT:
         raise UsageError(f"coefficients of a picture beyond {MAX_COEFFICIENT}")
-    if chunk.levels[0].any():
-        raise UsageError("a first step keeps bits beside its picture")
 
 
 def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
@@ -286,6 +344,8 @@ class _Traversal:
         self._motion = None
         if geometry.motion_tokens:
             self._motion = MotionTraversal(*geometry.motion_blocks(rows, columns), maps=geometry.motion_maps)
+        self._residuals = ResidualTraversal(residual_network()) if geometry.residuals else None
+        self._residual_shape = residual_shape(geometry, rows, columns)
         self._mode: int | None = None
 
     def start(self, coder: _Coder, steps: int) -> None:
@@ -313,10 +373,16 @@ class _Traversal:
         vectors: NDArray[np.int16],
         *,
         first: bool,
-    ) -> None:
-        """Codes one latent step; a decoder fills `indices` (zero before), `levels` and `vectors` in place."""
+        residual: Picture | None = None,
+    ) -> Picture | None:
+        """Codes one latent step; a decoder fills `indices` (zero before), `levels` and `vectors` in place, and is given
+        the residual."""
         if self._motion is not None and not first:
             self._motion.code_step(coder, vectors)
+        if self._residuals is not None and not first:
+            coefficients, wanted = _written(residual, self._residual_shape)
+            scale = self._residuals.code_step(coder, coefficients, wanted)
+            residual = None if scale is None else Picture(coefficients=coefficients, scale=scale)
         self._code_levels(coder, levels)
         kept = np.asarray(self._geometry.level_bits, dtype=np.uint8)[levels.ravel()][self._block_of_token]
         self._tokens.start_step(kept)
@@ -329,6 +395,7 @@ class _Traversal:
             values[group.where] |= bits.astype(np.uint64) << shift
         self._tokens.finish_step()
         indices.reshape(-1)[self._grid.order] = values
+        return residual
 
     def _code_levels(self, coder: _Coder, levels: NDArray[np.uint8]) -> None:
         """Codes the allocation map of one step (spec section 7.4)."""

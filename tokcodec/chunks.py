@@ -176,12 +176,14 @@ def encode_chunk(
     """
     from tokcodec.bits import encode_tokens, tokens_crc32
 
+    # First, for it checks them.
+    token_data = encode_tokens(tokens, model=entropy.model, network=entropy.network())
     return ChunkRecord(
         number=number,
         pts=pts,
         last_duration=last_duration,
         tokens_crc32=tokens_crc32(tokens),
-        token_data=encode_tokens(tokens, model=entropy.model, network=entropy.network()),
+        token_data=token_data,
         step_frames=step_frames,
     )
 

@@ -93,7 +93,15 @@ class Coders:
             entry = find_by_digest(digest, extra=self._weights)
         model = self._tokenizer(entry)
         ours, theirs = model.config.geometry, header.geometry
-        for name in ("bits_per_token", "spatial_factor", "temporal_factor", "motion_tokens", "motion_maps", "pictures"):
+        for name in (
+            "bits_per_token",
+            "spatial_factor",
+            "temporal_factor",
+            "motion_tokens",
+            "motion_maps",
+            "pictures",
+            "residuals",
+        ):
             if getattr(ours, name) != getattr(theirs, name):
                 raise ModelError(
                     f"the file's {name} is {getattr(theirs, name)}, that of the model that it names is "

@@ -165,6 +165,7 @@ class Concealer:
                     self._tokens.vectors[number],
                     frames=1,
                     picture=None if number else self._tokens.picture,
+                    residual=self._tokens.residual_of(number),
                 )
         return True
 

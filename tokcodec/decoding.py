@@ -40,8 +40,14 @@ def pictures_of(decoder: StreamDecoder, record: ChunkRecord, tokens: TokenChunk)
     decoder.start_chunk()
     for number, indices in enumerate(tokens.indices):
         shown = record.step_frames[number - 1] if number and record.step_frames else None
-        picture = None if number else tokens.picture
-        yield decoder.step(indices, tokens.kept_bits_of(number), tokens.vectors[number], frames=shown, picture=picture)
+        yield decoder.step(
+            indices,
+            tokens.kept_bits_of(number),
+            tokens.vectors[number],
+            frames=shown,
+            picture=None if number else tokens.picture,
+            residual=tokens.residual_of(number),
+        )
 
 
 class _Begun(NamedTuple):

@@ -20,6 +20,10 @@ MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
 PICTURE_LEVELS = 5
 """Times that a first picture is halved, where it is coded by wavelets."""
+RESIDUAL_SPACING = 4
+"""Pixels between the coefficients of a residual: of the transform of pictures its two finest sizes are left out."""
+RESIDUAL_LEVELS = 3
+"""Sizes of it that are left."""
 MAX_SCALE = 63
 """Largest number of the step of its quantizer."""
 SCALES_IN_OCTAVE = 4
@@ -56,6 +60,7 @@ class TokenGeometry:
         motion_maps: Motion maps of each later step, one below the other: 1 or 7; 1 where there are none.
         pictures: Whether a chunk's first picture is coded by wavelets (spec section 3.6); then its first step keeps
             no bits.
+        residuals: Whether later steps may have residuals by wavelets (spec section 3.7).
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -66,6 +71,7 @@ class TokenGeometry:
     motion_tokens: int = 0
     motion_maps: int = 1
     pictures: bool = False
+    residuals: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""

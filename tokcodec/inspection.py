@@ -30,9 +30,10 @@ class ChunkBits:
         frames: Frames.
         steps: Later steps by the frames that they show, in a file that may list them; empty elsewhere.
         tokens: Tokens, those that keep no bit among them.
-        coded_bits: All of its coded bits: tokens with their levels, motion maps, the first picture.
+        coded_bits: All of its coded bits: tokens with their levels, motion maps, the first picture, residuals.
         motion_bits: Of these, about as many are motion maps; None where there may be any and nothing was decoded.
         picture_bits: And about as many the first picture, where it is coded by wavelets; None likewise.
+        residual_bits: And about as many residuals by wavelets; None likewise.
         raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
     """
 
@@ -43,12 +44,13 @@ class ChunkBits:
     coded_bits: int
     motion_bits: int | None
     picture_bits: int | None
+    residual_bits: int | None
     raw_bits: int | None
 
     @property
     def token_bits(self) -> int | None:
         """About as many of the coded bits are tokens and their levels; None where that is not known."""
-        return _of_tokens(self.coded_bits, self.motion_bits, self.picture_bits)
+        return _of_tokens(self.coded_bits, self.motion_bits, self.picture_bits, self.residual_bits)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -60,6 +62,7 @@ class ChunkBits:
             "coded_bits": self.coded_bits,
             "motion_bits": self.motion_bits,
             "picture_bits": self.picture_bits,
+            "residual_bits": self.residual_bits,
             "raw_bits": self.raw_bits,
             "coded_bits_per_token": _share(self.token_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_bits, self.tokens),
@@ -70,9 +73,10 @@ def _share(bits: int | None, tokens: int) -> float | None:
     return None if bits is None or not tokens else round(bits / tokens, 4)
 
 
-def _of_tokens(coded: int, motion: int | None, pictures: int | None) -> int | None:
+def _of_tokens(coded: int, *others: int | None) -> int | None:
     # What is left out was counted in whole words, so that nothing might be left, and less.
-    return None if motion is None or pictures is None else max(0, coded - motion - pictures)
+    known = [each for each in others if each is not None]
+    return max(0, coded - sum(known)) if len(known) == len(others) else None
 
 
 def _total(counts: Iterable[int | None]) -> int | None:
@@ -88,12 +92,13 @@ class Inspection:
     Attributes:
         header: The file's header.
         file_bytes: Bytes read.
-        token_bytes: Bytes of coded tokens, with motion maps and first pictures.
+        token_bytes: Bytes of coded tokens, with motion maps, first pictures and residuals.
         side_bytes: Bytes of side-stream packets.
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
         motion_bits: About as many of the coded bits are motion maps; None where there may be any and tokens were not
             decoded.
         picture_bits: About as many are first pictures by wavelets; None likewise.
+        residual_bits: About as many are residuals by wavelets; None likewise.
         raw_reason: Why tokens were not decoded; None where they were.
         chunk_bits: Each whole chunk's tokens and bits.
         chunks: Whole chunks.
@@ -113,6 +118,7 @@ class Inspection:
     raw_token_bits: int | None
     motion_bits: int | None
     picture_bits: int | None
+    residual_bits: int | None
     raw_reason: str | None
     chunk_bits: tuple[ChunkBits, ...]
     chunks: int
@@ -132,7 +138,7 @@ class Inspection:
     @property
     def token_bits(self) -> int | None:
         """About as many of the coded bits are tokens and their levels; None where that is not known."""
-        return _of_tokens(8 * self.token_bytes, self.motion_bits, self.picture_bits)
+        return _of_tokens(8 * self.token_bytes, self.motion_bits, self.picture_bits, self.residual_bits)
 
     @property
     def step_counts(self) -> dict[int, int]:
@@ -172,6 +178,7 @@ class Inspection:
             "raw_token_bits": self.raw_token_bits,
             "motion_bits": self.motion_bits,
             "picture_bits": self.picture_bits,
+            "residual_bits": self.residual_bits,
             "raw_token_bits_reason": self.raw_reason,
             "coded_bits_per_token": _share(self.token_bits, self.tokens),
             "raw_bits_per_token": _share(self.raw_token_bits, self.tokens),
@@ -247,9 +254,11 @@ def survey(
             raw_bits: int | None = None
             motion_bits = None if header.geometry.motion_tokens and item.frames > 1 else 0
             picture_bits = None if header.geometry.pictures else 0
+            residual_bits = None if header.geometry.residuals and item.frames > 1 else 0
             if reason is None:
                 try:
-                    raw_bits, motion_bits, picture_bits = _bits_of(decode_chunk(item, header, prior=prior))
+                    tokens = decode_chunk(item, header, prior=prior)
+                    raw_bits, motion_bits, picture_bits, residual_bits = _bits_of(tokens)
                 except CorruptStreamError as error:
                     damages.append(token_damage(item, error, offset=reader.item_offset))
                     continue
@@ -266,6 +275,7 @@ def survey(
                     coded_bits=8 * len(item.token_data),
                     motion_bits=motion_bits,
                     picture_bits=picture_bits,
+                    residual_bits=residual_bits,
                     raw_bits=raw_bits,
                 )
             )
@@ -290,6 +300,7 @@ def survey(
         raw_token_bits=None if reason else sum(chunk.raw_bits or 0 for chunk in found),
         motion_bits=_total(chunk.motion_bits for chunk in found),
         picture_bits=_total(chunk.picture_bits for chunk in found),
+        residual_bits=_total(chunk.residual_bits for chunk in found),
         raw_reason=reason,
         chunk_bits=tuple(found),
         chunks=len(found),
@@ -312,11 +323,12 @@ def _steps_of(chunk: ChunkRecord, geometry: TokenGeometry) -> dict[int, int]:
     return dict(sorted(Counter(chunk.step_frames).items(), reverse=True))
 
 
-def _bits_of(tokens: TokenChunk) -> tuple[int, int, int]:
-    """Bits kept, before coding, and about those of the motion maps and of the first picture, after it."""
-    from tokcodec.bits import motion_bit_count, picture_bit_count  # late: `info` need not wait for the coder
+def _bits_of(tokens: TokenChunk) -> tuple[int, int, int, int]:
+    """Bits kept, before coding, and about those of the motion maps, the first picture and residuals, after it."""
+    from tokcodec import bits  # late: `info` need not wait for the coder
 
-    return tokens.kept_bit_count(), motion_bit_count(tokens), picture_bit_count(tokens)
+    counts = bits.motion_bit_count(tokens), bits.picture_bit_count(tokens), bits.residual_bit_count(tokens)
+    return tokens.kept_bit_count(), *counts
 
 
 def inspect(path: str | Path) -> Inspection:

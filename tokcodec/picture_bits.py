@@ -1,4 +1,4 @@
-"""The coefficients of a chunk's first picture <-> bits (spec section 7.11): integers only.
+"""The coefficients of a picture <-> bits (spec section 7.11): integers only.
 
 Coefficients lie where the transform leaves them (spec section 8.7): those of a band are every so many rows and columns
 of one array. Bands are coded from coarse to fine, of each band the colours one after the other, of each colour four
@@ -8,6 +8,7 @@ of other directions and in other colours. A network says of all that how likely 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import CorruptStreamError
-from tokcodec.geometry import MAX_COEFFICIENT, PICTURE_LEVELS
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, PICTURE_LEVELS
 from tokcodec.probability.picture_network import COLOURS, INPUTS, PictureNetwork
 
 EVEN = 32768
@@ -55,10 +56,11 @@ class Band:
     others: tuple[int, ...]
 
 
-def _bands() -> tuple[Band, ...]:
-    side = 1 << PICTURE_LEVELS
+def bands_of(levels: int) -> tuple[Band, ...]:
+    """The bands of a transform that halves so many times, in coding order."""
+    side = 1 << levels
     found = [Band(number=0, rows=slice(0, None, side), columns=slice(0, None, side), coarser=None, others=())]
-    for level in range(PICTURE_LEVELS, 0, -1):
+    for level in range(levels, 0, -1):
         step, half = 1 << level, 1 << level - 1
         start = len(found)
         for place, (down, right) in enumerate(((0, half), (half, 0), (half, half))):
@@ -67,14 +69,15 @@ def _bands() -> tuple[Band, ...]:
                     number=start + place,
                     rows=slice(down, None, step),
                     columns=slice(right, None, step),
-                    coarser=None if level == PICTURE_LEVELS else start + place - 3,
+                    coarser=None if level == levels else start + place - 3,
                     others=tuple(range(start, start + place)),
                 )
             )
     return tuple(found)
 
 
-BANDS = _bands()
+BANDS = bands_of(PICTURE_LEVELS)
+_EVEN_FLAGS = np.full((len(BANDS), COLOURS), EVEN, np.int32)
 
 
 class PictureTraversal:
@@ -82,10 +85,11 @@ class PictureTraversal:
 
     Args:
         network: Says how likely decisions are.
+        bands: What there is of a picture.
     """
 
-    def __init__(self, network: PictureNetwork) -> None:
-        self._network = network
+    def __init__(self, network: PictureNetwork, bands: Sequence[Band] = BANDS) -> None:
+        self._network, self._bands = network, bands
 
     def code(self, coder: Coder, coefficients: NDArray[np.int16], scale: int) -> int:
         """Codes one picture.
@@ -101,9 +105,30 @@ class PictureTraversal:
         Raises:
             CorruptStreamError: A coefficient is beyond what there is, or a band is said to have some and has none.
         """
-        scale = int(_raw(coder, np.asarray([scale]), 6)[0])
+        scale = code_scale(coder, scale)
+        self.code_bands(coder, coefficients, scale, likely=_EVEN_FLAGS)
+        return scale
+
+    def code_bands(
+        self, coder: Coder, coefficients: NDArray[np.int16], scale: int, *, likely: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        """Codes all but the scale.
+
+        Args:
+            coder: Of the chunk.
+            coefficients: As for `code`, of the bands that there are.
+            scale: Number of the quantizer's step.
+            likely: 16-bit probability that a band has coefficients of a colour, `(bands, 3)`.
+
+        Returns:
+            Which have some, `(bands, 3)`.
+
+        Raises:
+            CorruptStreamError: As for `code`.
+        """
         known: list[Magnitudes] = []
-        for band in BANDS:
+        found = np.zeros(likely.shape, np.bool_)
+        for band in self._bands:
             values = coefficients[:, band.rows, band.columns]
             sizes = np.zeros(values.shape, np.uint8)
             known.append(sizes)
@@ -111,13 +136,14 @@ class PictureTraversal:
                 continue
             for colour in range(COLOURS):
                 there = np.asarray([values[colour].any()], np.uint8)
-                if not coder.code(there, np.asarray([EVEN], np.int32))[0]:
+                if not coder.code(there, likely[band.number, colour : colour + 1])[0]:
                     continue
+                found[band.number, colour] = True
                 for phase in range(len(PHASES)):
                     self._code_phase(coder, values[colour], known, band, colour, phase, scale)
                 if not sizes[colour].any():
                     raise CorruptStreamError("a band of a picture has no coefficient", hint="the file is damaged")
-        return scale
+        return found
 
     def _code_phase(
         self,
@@ -240,10 +266,10 @@ def _total(parts: list[Magnitudes]) -> NDArray[np.int32]:
     return found
 
 
-def _raw(coder: Coder, values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Codes whole numbers bit by bit, from above."""
-    found = np.zeros_like(values)
-    for bit in range(bits - 1, -1, -1):
-        coded = coder.code((values >> bit & 1).astype(np.uint8), np.full(values.size, EVEN, np.int32))
-        found = 2 * found + coded
+def code_scale(coder: Coder, scale: int) -> int:
+    """Codes the number of a quantizer's step, 0 to `MAX_SCALE`, bit by bit from above; a decoder ignores its own."""
+    found = 0
+    for bit in range(MAX_SCALE.bit_length() - 1, -1, -1):
+        coded = coder.code(np.asarray([scale >> bit & 1], np.uint8), np.asarray([EVEN], np.int32))
+        found = 2 * found + int(coded[0])
     return found

@@ -50,8 +50,8 @@ class EncodeSettings:
     Attributes:
         quality: 1 (fewest bits) to 6 (nearly all bits); None where there is a rate, else 6.
         chunk_frames: Most frames of a chunk, 1 + 4t.
-        effort: 0 keeps the same number of bits everywhere, but for first pictures by wavelets; 1 looks for the best
-            places, 2 and 3 for the best bits too.
+        effort: 0 keeps the same number of bits everywhere, but for first pictures and residuals by wavelets; 1 looks
+            for the best places, 2 and 3 for the best bits too.
         entropy: The probability model of the entropy coder.
         rate: How large the file shall be.
         scene_cuts: Whether a chunk begins where another scene does, too.
@@ -114,6 +114,7 @@ def coded_chunk(
         geometry=geometry,
         vectors=np.stack([step.vectors for step in steps]),
         picture=steps[0].picture,
+        residuals=tuple(step.residual for step in steps[1:]) if geometry.residuals else (),
     )
     return encode_chunk(
         tokens,

@@ -30,7 +30,7 @@ from tokcodec.container import (
 from tokcodec.continuation import Continuation, expected_vectors
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
 from tokcodec.geometry import usual_steps
-from tokcodec.tokens import TokenChunk
+from tokcodec.tokens import Picture, TokenChunk
 
 if TYPE_CHECKING:
     from tokcodec.probability.prior_network import PriorNetwork
@@ -180,7 +180,13 @@ def _continued(
     past: TokenChunk, steps: int, *, whole: int, network: PriorNetwork | None, seed: int, temperature: float
 ) -> tuple[TokenChunk, bool]:
     """The `whole` first steps of a chunk, and others drawn from them, `steps` in all; and whether any bit was drawn."""
-    known = replace(past, indices=past.indices[:whole], levels=past.levels[:whole], vectors=past.vectors[:whole])
+    known = replace(
+        past,
+        indices=past.indices[:whole],
+        levels=past.levels[:whole],
+        vectors=past.vectors[:whole],
+        residuals=past.residuals[: max(whole - 1, 0)],
+    )
     indices = np.zeros((steps, *past.indices.shape[1:]), dtype=np.uint64)
     levels = np.zeros((steps, *past.levels.shape[1:]), dtype=np.uint8)
     vectors = np.zeros((steps, *past.vectors.shape[1:]), dtype=np.int16)
@@ -192,7 +198,10 @@ def _continued(
         levels[whole:] = drawing.levels
         for step in range(whole, steps):
             indices[step] = drawing.step()
-    return replace(past, indices=indices, levels=levels, vectors=vectors), draws
+    residuals: tuple[Picture | None, ...] = ()
+    if past.geometry.residuals:
+        residuals = (*known.residuals, *[None] * (steps - max(whole, 1)))
+    return replace(past, indices=indices, levels=levels, vectors=vectors, residuals=residuals), draws
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,9 @@ Keys of such a file:
                  lie one below the other
     pictures     int16 (chunks, 3, 8H', 8W'), coefficients of the first picture of each chunk, and
     scales       uint8 (chunks), of its quantizer, where pictures are coded by wavelets (spec section 3.6)
+    residuals    int16 (n, 3, 2H', 2W'), coefficients of the residuals of n later steps,
+    residual_scales  uint8 (n), of their quantizers, and
+    residual_steps   int64 (n), the steps that have them, where there are any (spec section 3.7); all three or none
     chunk_frames int64 (chunks), frames of each chunk; its steps follow from them (spec section 3.2) but where there are
     chunk_steps  int64 (chunks), steps of each chunk, and
     step_frames  uint8 (T'), frames that each step shows, where a step shows fewer than four: 1 for the first of a chunk
@@ -38,7 +41,7 @@ from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR, usual_steps
-from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks, picture_shape, residual_shape
 from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -61,6 +64,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
     levels: list[NDArray[np.uint8]] = []
     vectors: list[NDArray[np.int16]] = []
     pictures: list[Picture] = []
+    residuals: list[Picture | None] = []
     frames: list[int] = []
     pts: list[int] = []
     durations: list[int] = []
@@ -73,6 +77,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
         levels.append(chunk.levels)
         vectors.append(chunk.vectors)
         pictures += [] if chunk.picture is None else [chunk.picture]
+        residuals += [chunk.residual_of(step) for step in range(len(chunk.indices))]
         frames.append(record.frames)
         pts.extend(record.pts)
         durations.append(record.last_duration)
@@ -97,6 +102,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
             if pictures
             else {}
         ),
+        **_packed_residuals(residuals),
         "chunk_frames": np.asarray(frames, dtype=np.int64),
         **(
             {"chunk_steps": np.asarray(steps, np.int64), "step_frames": np.asarray(step_frames, np.uint8)}
@@ -173,6 +179,7 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
     indices, levels = _tokens(arrays, geometry, shape, firsts=firsts)
     vectors = _vectors(arrays, (shape[0], *geometry.motion_blocks(*shape[1:]), 2))
     pictures = _pictures(arrays, geometry, chunks=len(frames), shape=shape[1:])
+    residuals = _residuals(arrays, geometry, shape=shape, firsts=firsts)
     tick = 1 if header.frame_rate is None else max(1, round(1 / (header.frame_rate * header.time_base)))
     pts = arrays.get("pts", np.arange(sum(frames)) * tick)
     durations = arrays.get("durations", np.full(len(frames), tick))
@@ -188,6 +195,7 @@ def write_tok(arrays: Arrays, target: BinaryIO, *, entropy: Entropy) -> int:
             geometry=geometry,
             vectors=vectors[span],
             picture=pictures[number] if pictures else None,
+            residuals=tuple(residuals[step + 1 : step + length]) if geometry.residuals else (),
         )
         writer.write_chunk(
             encode_chunk(
@@ -262,7 +270,7 @@ def _tokens(
     return chunk.indices, chunk.levels
 
 
-def _pictures(arrays: Arrays, geometry: TokenGeometry, *, chunks: int, shape: tuple[int, ...]) -> list[Picture]:
+def _pictures(arrays: Arrays, geometry: TokenGeometry, *, chunks: int, shape: tuple[int, int]) -> list[Picture]:
     """The first picture of each chunk, checked; none where they are not coded by wavelets."""
     if not geometry.pictures:
         if {"pictures", "scales"} & set(arrays):
@@ -270,17 +278,66 @@ def _pictures(arrays: Arrays, geometry: TokenGeometry, *, chunks: int, shape: tu
         return []
     if not {"pictures", "scales"} <= set(arrays):
         raise UsageError("the file of tokens has no pictures or no scales, and the header says that there are some")
-    found, scales = arrays["pictures"], arrays["scales"]
-    wanted = (chunks, 3, *(geometry.spatial_factor * side for side in shape))
+    wanted = (chunks, *picture_shape(geometry, *shape))
+    return _checked(arrays["pictures"], arrays["scales"], wanted, names=("pictures", "scales"))
+
+
+def _packed_residuals(residuals: Sequence[Picture | None]) -> dict[str, NDArray[Any]]:
+    """Those of all steps, of which most may have none."""
+    there = [(step, each) for step, each in enumerate(residuals) if each is not None]
+    if not there:
+        return {}
+    return {
+        "residuals": np.stack([each.coefficients for _, each in there]),
+        "residual_scales": np.asarray([each.scale for _, each in there], np.uint8),
+        "residual_steps": np.asarray([step for step, _ in there], np.int64),
+    }
+
+
+def _residuals(
+    arrays: Arrays, geometry: TokenGeometry, *, shape: tuple[int, int, int], firsts: NDArray[np.intp]
+) -> list[Picture | None]:
+    """The residual of each step, checked; None where it has none."""
+    found: list[Picture | None] = [None] * shape[0]
+    names = {"residuals", "residual_scales", "residual_steps"}
+    if not names & set(arrays):
+        return found
+    if not geometry.residuals:
+        raise UsageError("the header says that there are no residuals")
+    if not names <= set(arrays):
+        raise UsageError(f"{', '.join(sorted(names))} go together")
+    steps = arrays["residual_steps"]
+    if steps.ndim != 1 or steps.dtype.kind not in "iu" or np.any(steps[1:] <= steps[:-1]):
+        raise UsageError("residual_steps must be whole numbers that rise")
+    later = np.setdiff1d(np.arange(shape[0]), firsts)
+    if not np.isin(steps, later).all():
+        raise UsageError("residual_steps must be numbers of steps that are not a chunk's first")
+    wanted = (len(steps), *residual_shape(geometry, *shape[1:]))
+    pictures = _checked(arrays["residuals"], arrays["residual_scales"], wanted, names=("residuals", "residual_scales"))
+    for step, each in zip(steps, pictures, strict=True):
+        found[int(step)] = each if each.coefficients.any() else None
+    return found
+
+
+def _checked(
+    found: NDArray[Any], scales: NDArray[Any], wanted: tuple[int, ...], *, names: tuple[str, str]
+) -> list[Picture]:
+    """Coefficients and their scales."""
     if (
         found.shape != wanted
         or found.dtype.kind not in "iu"
-        or int(found.min()) < -MAX_COEFFICIENT
-        or int(found.max()) > MAX_COEFFICIENT
+        or int(found.min(initial=0)) < -MAX_COEFFICIENT
+        or int(found.max(initial=0)) > MAX_COEFFICIENT
     ):
-        raise UsageError(f"pictures must be whole numbers within {MAX_COEFFICIENT} of shape {wanted}")
-    if scales.shape != (chunks,) or scales.dtype.kind not in "iu" or scales.min() < 0 or scales.max() > MAX_SCALE:
-        raise UsageError(f"scales must be {chunks} whole numbers from 0 to {MAX_SCALE}")
+        raise UsageError(f"{names[0]} must be whole numbers within {MAX_COEFFICIENT} of shape {wanted}")
+    count = len(found)
+    if (
+        scales.shape != (count,)
+        or scales.dtype.kind not in "iu"
+        or scales.min(initial=0) < 0
+        or scales.max(initial=0) > MAX_SCALE
+    ):
+        raise UsageError(f"{names[1]} must be {count} whole numbers from 0 to {MAX_SCALE}")
     return [
         Picture(coefficients=each.astype(np.int16), scale=int(scale)) for each, scale in zip(found, scales, strict=True)
     ]

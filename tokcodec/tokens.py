@@ -7,9 +7,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.geometry import DEFAULT_GEOMETRY, MAX_SCALE, SCALES_IN_OCTAVE, TokenGeometry
+from tokcodec.geometry import DEFAULT_GEOMETRY, MAX_SCALE, RESIDUAL_SPACING, SCALES_IN_OCTAVE, TokenGeometry
 
-__all__ = ["DEFAULT_GEOMETRY", "Picture", "TokenChunk", "TokenGeometry", "masks", "spread_levels", "truncate"]
+__all__ = [
+    "DEFAULT_GEOMETRY",
+    "Picture",
+    "TokenChunk",
+    "TokenGeometry",
+    "masks",
+    "picture_shape",
+    "residual_shape",
+    "spread_levels",
+    "truncate",
+]
 
 
 _NO_VECTORS = np.zeros((0, 0, 0, 2), np.int16)
@@ -17,10 +27,11 @@ _NO_VECTORS = np.zeros((0, 0, 0, 2), np.int16)
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A chunk's first picture, where the geometry says that it is coded by wavelets (spec section 3.6).
+    """A chunk's first picture, or the residual of a later step, as coefficients of wavelets (spec 3.6 and 3.7).
 
     Attributes:
-        coefficients: int16 `(3, H, W)`, H and W those of the token grid in pixels, each within `MAX_COEFFICIENT`.
+        coefficients: int16, each within `MAX_COEFFICIENT`: `(3, H, W)` of a picture, H and W those of the token grid in
+            pixels; `(3, H / 4, W / 4)` of a residual, every `RESIDUAL_SPACING`th of them.
         scale: Number of the quantizer's step, 0 to `MAX_SCALE`.
     """
 
@@ -37,6 +48,17 @@ class Picture:
         )
 
 
+def picture_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:
+    """Of the coefficients of a first picture of so many tokens."""
+    return 3, geometry.spatial_factor * rows, geometry.spatial_factor * columns
+
+
+def residual_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:
+    """Of the coefficients of a residual of so many tokens."""
+    colours, height, width = picture_shape(geometry, rows, columns)
+    return colours, height // RESIDUAL_SPACING, width // RESIDUAL_SPACING
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
     """The tokens of one chunk, in canonical form: bits that are not kept are zero.
@@ -50,6 +72,8 @@ class TokenChunk:
             `MAX_VECTOR`; zero in the first step; rows of all maps of a step, one below the other. Without any,
             `(steps, 0, 0, 2)` where the geometry has no motion, and all zero where it has.
         picture: The first one, where the geometry has `pictures`; then the first step keeps nothing.
+        residuals: Of each later step, in order, where the geometry has `residuals`; None where a step has none, for
+            no residual is zero everywhere. Without any given, no step has one.
     """
 
     indices: NDArray[np.uint64]
@@ -57,12 +81,19 @@ class TokenChunk:
     geometry: TokenGeometry = DEFAULT_GEOMETRY
     vectors: NDArray[np.int16] = field(default_factory=lambda: _NO_VECTORS)
     picture: Picture | None = None
+    residuals: tuple[Picture | None, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.geometry.residuals and not self.residuals:
+            object.__setattr__(self, "residuals", (None,) * (len(self.indices) - 1))
         if self.vectors is _NO_VECTORS and self.indices.ndim == 3:
             steps, rows, columns = self.indices.shape
             still = np.zeros((steps, *self.geometry.motion_blocks(rows, columns), 2), np.int16)
             object.__setattr__(self, "vectors", still)
+
+    def residual_of(self, step: int) -> Picture | None:
+        """The residual of a step; None where it has none, as the first."""
+        return self.residuals[step - 1] if step and self.residuals else None
 
     def kept_bits(self) -> NDArray[np.uint8]:
         """Bits kept at each token: uint8 `(steps, rows, columns)`."""

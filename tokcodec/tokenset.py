@@ -14,7 +14,7 @@ from tokcodec.chunks import decode_chunk
 from tokcodec.container import ChunkRecord, StreamHeader, read_stream
 from tokcodec.errors import CorruptStreamError, UsageError
 from tokcodec.sources import open_tok
-from tokcodec.tokens import TokenChunk, TokenGeometry
+from tokcodec.tokens import TokenChunk, TokenGeometry, residual_shape
 
 if TYPE_CHECKING:
     import torch
@@ -126,8 +126,10 @@ class TokenDataset:
     An item is a dictionary: `indices`, int64 `(T', H', W')` (of 64 bits, those from 2^63 on are negative); `subtokens`,
     int32 `(T', H', W', parts)`, see :func:`factorize`; `kept`, int64 of the shape of `indices`, the bits kept of each
     token; `path`, the file's name below the folder; `chunk`, its number; and where first pictures are coded by wavelets
-    `picture`, that of the chunk, int16 `(3, 8H', 8W')`, and `scale`, that of its quantizer. Items differ in shape where
-    files do. The last chunk is kept, so that its other pieces need not be decoded again.
+    `picture`, that of the chunk, int16 `(3, 8H', 8W')`, and `scale`, that of its quantizer; where steps may have
+    residuals `residuals`, those of its steps, int16 `(T', 3, 2H', 2W')`, zero where a step has none, and
+    `residual_scales`, uint8 `(T',)`. Items differ in shape where files do. The last chunk is kept, so that its other
+    pieces need not be decoded again.
 
     Args:
         folder: Looked through at any depth.
@@ -187,6 +189,12 @@ class TokenDataset:
         indices, first = chunk.indices[part], dict[str, torch.Tensor | int]()
         if chunk.picture is not None:
             first = {"picture": torch.from_numpy(chunk.picture.coefficients.copy()), "scale": chunk.picture.scale}
+        if chunk.geometry.residuals:
+            shape = residual_shape(chunk.geometry, *chunk.indices.shape[1:])
+            found = [chunk.residual_of(step) for step in range(len(chunk.indices))[part]]
+            coefficients = [np.zeros(shape, np.int16) if each is None else each.coefficients for each in found]
+            first["residuals"] = torch.from_numpy(np.stack(coefficients))
+            first["residual_scales"] = torch.tensor([0 if each is None else each.scale for each in found]).byte()
         return {
             "indices": torch.from_numpy(indices.astype(np.int64)),
             "subtokens": torch.from_numpy(factorize(indices, bits=self.bits_per_token, parts=len(self.subtoken_bits))),

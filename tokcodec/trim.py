@@ -66,7 +66,7 @@ def trim(
         source: A `.tok` stream at its first byte; need not be seekable.
         target: Where the smaller one goes; need not be seekable.
         quality: No block keeps more than this level, 1 to the highest; the coefficients of a picture by wavelets are
-            halved until their quantizer is about that of `SCALES`.
+            halved until their quantizer is about that of `SCALES`, and those of residuals as often.
         bits_per_pixel: Instead of it, an upper bound of the rate, side streams not counted.
         prior: A weights file of the model `prior`, beside those that are installed.
 
@@ -173,14 +173,18 @@ def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: f
 
 
 def _capped(tokens: TokenChunk, caps: NDArray[np.uint8]) -> TokenChunk:
-    """A chunk whose blocks keep no more than these levels, and whose picture has the quality of that of its step."""
+    """A chunk whose blocks keep no more than these levels, and whose picture has the quality of that of its step;
+    residuals become coarser as often as it does."""
     lower = truncate(tokens, caps)
     if tokens.picture is None:
         return lower
     top, level = len(tokens.geometry.level_bits) - 1, int(caps[0].max())
     wanted = 0 if level == top else round(SCALES[0] + (SCALES[1] - SCALES[0]) * level / top)
     # Once it is no more than a half of a halving away it is there, so that a second trim changes nothing.
-    return replace(lower, picture=tokens.picture.coarser(max(0, (wanted - tokens.picture.scale + 1) // 4)))
+    halvings = max(0, (wanted - tokens.picture.scale + 1) // 4)
+    coarser = [each and each.coarser(halvings) for each in tokens.residuals]
+    left = tuple(each if each and each.coefficients.any() else None for each in coarser)
+    return replace(lower, picture=tokens.picture.coarser(halvings), residuals=left)
 
 
 def _caps(tokens: TokenChunk, level: int, raised: int) -> NDArray[np.uint8]:

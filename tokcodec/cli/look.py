@@ -47,7 +47,11 @@ def _inspection_lines(found: Inspection) -> list[tuple[str, str]]:
             each += f", {bits / found.tokens:.3f} bits each"
             if raw:
                 each += f" of {raw / found.tokens:.3f} before coding ({bits / raw:.1%})"
-        others = (found.motion_bits, "motion"), (found.picture_bits, "first pictures")
+        others = (
+            (found.motion_bits, "motion"),
+            (found.picture_bits, "first pictures"),
+            (found.residual_bits, "residuals"),
+        )
         among = [what if count is None else f"{count // 8} bytes of {what}" for count, what in others if count != 0]
         if among:
             each += f", and {' and '.join(among)} among them"

@@ -21,8 +21,8 @@ Effort = Annotated[
         "--effort",
         min=0,
         max=3,
-        help="0: the same bits everywhere, but for first pictures by wavelets; 1: where they do most good; 2, 3: more "
-        "is tried, many times slower (some weights refine their bits).",
+        help="0: the same bits everywhere, but for first pictures and residuals by wavelets; 1: where they do most "
+        "good; 2, 3: more is tried, many times slower (some weights refine their bits).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

@@ -42,7 +42,10 @@ def pack_header(header: StreamHeader) -> bytes:
         out.fail("first pictures by coefficients, and no seven motion maps")
     if header.geometry.pictures and header.geometry.spatial_factor != SPATIAL_FACTOR:
         out.fail(f"first pictures by coefficients, and tokens of {header.geometry.spatial_factor} pixels")
+    if header.geometry.residuals and not header.geometry.pictures:
+        out.fail("residuals by coefficients, and no such first pictures")
     flags |= wire.HEADER_FLAG_PICTURES if header.geometry.pictures else 0
+    flags |= wire.HEADER_FLAG_RESIDUALS if header.geometry.residuals else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -81,6 +84,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
         data.fail("seven motion maps, and no motion maps")
     if flags & wire.HEADER_FLAG_PICTURES and not flags & wire.HEADER_FLAG_SEVEN_MAPS:
         data.fail("first pictures by coefficients, and no seven motion maps")
+    if flags & wire.HEADER_FLAG_RESIDUALS and not flags & wire.HEADER_FLAG_PICTURES:
+        data.fail("residuals by coefficients, and no such first pictures")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -172,6 +177,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         motion_tokens=MOTION_TOKENS if flags & wire.HEADER_FLAG_MOTION else 0,
         motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_SEVEN_MAPS else 1,
         pictures=bool(flags & wire.HEADER_FLAG_PICTURES),
+        residuals=bool(flags & wire.HEADER_FLAG_RESIDUALS),
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

@@ -26,8 +26,8 @@ class Limits:
             with a prior of the usual sizes 2700. A first picture by wavelets takes up to 2000 more while it is decoded,
             and 384 as long as its chunk is there.
         chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each, with seven
-            motion maps 24, the first picture aside. The default holds 65 frames of 7680x4320 (8.8 million) in
-            steps of four.
+            motion maps 24, with residuals as well 48, the first picture aside. The default holds 65 frames of
+            7680x4320 (8.8 million) in steps of four.
         index_chunks: Most entries of a chunk index that is read into memory.
     """
 

@@ -1,6 +1,6 @@
-"""The network that says how likely the coefficients of a first picture are, in integers (spec section 7.11).
+"""The networks that say how likely coefficients of pictures and of residuals are, in integers (spec 7.11 and 7.12).
 
-It is small, the same for every file, and comes with the package: its numbers are part of the format. As with the
+They are small, the same for every file, and come with the package: their numbers are part of the format. As with the
 `prior`, no sum can reach 2**24, so that every machine gets the same (spec section 7.8).
 """
 
@@ -35,6 +35,8 @@ SHAPES = {
 }
 FILE = "picture-2e3a725a33eb.safetensors"
 SHA256 = "2e3a725a33eb2fe262c8db3b08b41500d01cc852b29faea590f13ce36c6895fe"
+RESIDUAL_FILE = "residual-49dfbf168f2c.safetensors"
+RESIDUAL_SHA256 = "49dfbf168f2cdd274d4d8738d178f0967352d32b2657310b8743f0eed4569298"
 BLOCK = 8192
 """Coefficients that are computed at a time: bounds memory, and keeps it in the cache."""
 
@@ -81,7 +83,7 @@ def _activated(sums: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
 
 def _check(tensors: Mapping[str, NDArray[np.int64]]) -> None:
     if set(tensors) != set(SHAPES):
-        raise ModelError(f"the network of pictures has exactly the tensors {', '.join(SHAPES)}")
+        raise ModelError(f"a network of coefficients has exactly the tensors {', '.join(SHAPES)}")
     for name, shape in SHAPES.items():
         if tensors[name].shape != shape:
             raise ModelError(f"the tensor {name} is {tensors[name].shape}, must be {shape}")
@@ -107,7 +109,7 @@ def pack(tensors: Mapping[str, NDArray[np.int64]]) -> bytes:
 
     _check(tensors)
     if any(abs(tensor).max() > np.iinfo(_type(name)).max for name, tensor in tensors.items()):
-        raise ModelError("a number of the network of pictures does not fit its type")
+        raise ModelError("a number of a network of coefficients does not fit its type")
     data: bytes = save({name: np.ascontiguousarray(tensors[name].astype(_type(name))) for name in SHAPES})
     return data
 
@@ -126,7 +128,7 @@ def unpack(data: bytes) -> dict[str, NDArray[np.int64]]:
     except SafetensorError as error:
         raise ModelError("not a safetensors file") from error
     if any(tensor.dtype != _type(name) for name, tensor in tensors.items()):
-        raise ModelError("the numbers of the network of pictures have other types")
+        raise ModelError("the numbers of a network of coefficients have other types")
     return {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
 
 
@@ -136,15 +138,29 @@ def _type(name: str) -> type[np.signedinteger[Any]]:
 
 @functools.cache
 def picture_network() -> PictureNetwork:
-    """The network that comes with the package.
+    """The network of first pictures that comes with the package.
 
     Raises:
         ModelError: Its file is not the one that the specification names.
     """
+    return _packaged(FILE, SHA256)
+
+
+@functools.cache
+def residual_network() -> PictureNetwork:
+    """The network of residuals that comes with the package.
+
+    Raises:
+        ModelError: As for `picture_network`.
+    """
+    return _packaged(RESIDUAL_FILE, RESIDUAL_SHA256)
+
+
+def _packaged(file: str, sha256: str) -> PictureNetwork:
     try:
-        data = (resources.files("tokcodec") / "weights" / FILE).read_bytes()
+        data = (resources.files("tokcodec") / "weights" / file).read_bytes()
     except OSError:
         data = b""
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise ModelError(f"the file {FILE} of the package is missing or damaged", hint="install tokcodec again")
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ModelError(f"the file {file} of the package is missing or damaged", hint="install tokcodec again")
     return PictureNetwork(unpack(data))

@@ -14,7 +14,7 @@ from tokcodec.tokenizer.transform import MAX_BITS, MIN_BITS
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "hybrid", "wavelet")
+VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals")
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -40,6 +40,7 @@ class TokenizerConfig:
         hybrid: Whether later steps predict as hybrid video codecs do, with seven motion maps, and bits are those of a
             transform; see :mod:`tokcodec.tokenizer.hybrid`. There is no encoder network then (`encoder_blocks` 0).
         wavelet: Whether a hybrid's first pictures are coded by wavelets, see :mod:`tokcodec.tokenizer.wavelet`.
+        residuals: Whether its later steps may have residuals by wavelets beside their tokens.
     """
 
     frame_channels: int = 64
@@ -55,6 +56,7 @@ class TokenizerConfig:
     coded_motion: bool = False
     hybrid: bool = False
     wavelet: bool = False
+    residuals: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -84,13 +86,15 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid", "wavelet"):
+        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
             raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
         if self.wavelet and not self.hybrid:
             raise ModelError("first pictures by wavelets are those of a hybrid", hint='"hybrid": true')
+        if self.residuals and not self.wavelet:
+            raise ModelError("residuals by wavelets come with such first pictures", hint='"wavelet": true')
         if self.hybrid and self.quantizer == "none":
             hint = 'leave the transform out: "hybrid": false, "encoder_blocks": 4'
             raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)
@@ -111,6 +115,7 @@ class TokenizerConfig:
             motion_tokens=MOTION_TOKENS if self.coded_motion else 0,
             motion_maps=MOTION_MAPS if self.hybrid else 1,
             pictures=self.wavelet,
+            residuals=self.residuals,
         )
 
     def to_json(self) -> str:

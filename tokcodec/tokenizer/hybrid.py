@@ -1,7 +1,8 @@
 """The variant `hybrid`: a later step is its last frame, predicted and mended, and three between (spec 8.5).
 
     decoder, a later step:
-        last   = the picture before, moved, + the tokens' cosines + what a network with a recurrent state makes of both
+        last   = the picture before, moved, + the residual + the tokens' cosines + what a network with a recurrent state
+                 makes of all
         middle = the picture before and the last one, each moved, blended and mended by a small network
         early, late (the other two): the same, of the middle one and the one on their other side
 
@@ -30,7 +31,7 @@ from tokcodec.tokenizer.state import (
     Forecast,
     Past,
 )
-from tokcodec.tokenizer.transform import CELL, CellTransform
+from tokcodec.tokenizer.transform import CELL, PEAK, CellTransform
 
 LAST, MIDDLE, MIDDLE_BACK, EARLY, EARLY_BACK, LATE_BACK, LATE = range(7)
 """Motion maps of a step, in their order: from where each frame comes in the picture that it is made of, or in the
@@ -165,12 +166,15 @@ class HybridDecoder(nn.Module):
             raise ValueError("a later step of a hybrid is made of motion")
         forward = displacement[:, LAST]
         known = known + state.reference.moved(forward)
+        if state.residual is not None:
+            known = known + state.residual
         held = warp_features(state.features, forward)
         carried = self.norm_state(held)
         x = condition + carried + self.state_in(carried)
         x = x + self.displacement_in(code_of_motion(forward).to(dtype)) + self.known_in(to_patches(known, CELL, dtype))
         x, pixels = self._mended(trunk, self.split_last, x, condition, known)
-        still = stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
+        even = _evenness(state.residual)
+        still = even * stillness(forward.unsqueeze(1), kept)  # an encoder knows no other map yet
         if _has_any(still):
             x = torch.lerp(x, held.to(x.dtype), still.to(x.dtype))
             pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
@@ -181,7 +185,7 @@ class HybridDecoder(nn.Module):
             others = self.middle(state.reference, after.reference, displacement).unsqueeze(1)
         else:
             others = self._others(state.reference, after.reference, displacement)
-        unmoved = stillness(displacement, kept)
+        unmoved = even * stillness(displacement, kept)
         if _has_any(unmoved):
             others = torch.lerp(others, state.picture.unsqueeze(1), _each_pixel(unmoved).unsqueeze(1))
         found = torch.cat([others, pixels.unsqueeze(1)], dim=1)
@@ -233,6 +237,15 @@ class HybridDecoder(nn.Module):
 def _has_any(values: Tensor) -> bool:
     """Whether a value may be other than 0; elsewhere than on a CPU it costs more to ask than to go on."""
     return values.device.type != "cpu" or bool(values.any())
+
+
+def _evenness(residual: Tensor | None) -> Tensor | float:
+    """1 where a residual changes no pixel of a token by more than half of an 8-bit value, 0 from a whole one on:
+    `(N, 1, h, w)`."""
+    if residual is None:
+        return 1.0
+    largest = F.max_pool2d(residual.abs().amax(dim=1, keepdim=True), CELL) * PEAK
+    return (2.0 - 2.0 * largest).clamp(0.0, 1.0)
 
 
 def _each_pixel(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -32,12 +32,21 @@ class DecoderState:
             is not recurrent, or hybrid. The next step does not need it.
         moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
             step does not need it.
+        residual: What the next step adds to its prediction, float32 `(N, 3, H, W)`; None is nothing.
     """
 
     features: Tensor
     picture: Tensor
     motion: Tensor | None = None
     moved: Tensor | None = None
+    residual: Tensor | None = None
+
+    def with_residual(self, residual: Tensor | None) -> DecoderState:
+        """The same before a step with another residual."""
+        found = replace(self, residual=residual)
+        if "reference" in vars(self):
+            vars(found)["reference"] = self.reference  # it takes a while to make
+        return found
 
     @functools.cached_property
     def reference(self) -> Reference:

@@ -24,14 +24,14 @@ from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
-from tokcodec.tokenizer.picture_choice import chosen
+from tokcodec.tokenizer.picture_choice import ResidualChoice, chosen
 from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
 from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
-from tokcodec.tokenizer.wavelet import restored
+from tokcodec.tokenizer.wavelet import restored, restored_residual
 from tokcodec.tokens import Picture
 
 
@@ -119,6 +119,7 @@ class TokenStep:
         vectors: The motion map, int16 `(motion_rows, motion_columns, 2)`; zero in a chunk's first step.
         frames: That it shows, repeated ones among them.
         picture: Of a chunk's first step whose picture is coded by wavelets.
+        residual: Of a later step that has one.
     """
 
     indices: NDArray[np.uint64]
@@ -126,6 +127,7 @@ class TokenStep:
     vectors: NDArray[np.int16]
     frames: int
     picture: Picture | None = None
+    residual: Picture | None = None
 
 
 class StreamEncoder:
@@ -171,6 +173,8 @@ class StreamEncoder:
         self._last: Tensor | None = None
         self._vectors: NDArray[np.int16] | None = None
         self._displacement: Tensor | None = None
+        self._residual: Picture | None = None
+        self._residual_choice = ResidualChoice()
         self._hybrid_motion = HybridMotion()
         self._errors: StepErrors | None = None
         self._cost.start_chunk()
@@ -212,6 +216,7 @@ class StreamEncoder:
             before = self._memory()
         if self._errors is not None:
             self._length.took(length, tried=lengths[0], errors=self._errors)
+        self._residual_choice.took(self._residual)
         self._waiting = self._waiting[length:]
         return step
 
@@ -257,7 +262,9 @@ class StreamEncoder:
         indices = pack_bits((tokens[0] > 0) & kept[0].bool()).cpu().numpy().astype(np.uint64)
         if self._vectors is None:
             self._vectors = np.zeros((*self.geometry.motion_blocks(*indices.shape), 2), np.int16)
-        return TokenStep(indices=indices, levels=levels, vectors=self._vectors, frames=len(frames))
+        return TokenStep(
+            indices=indices, levels=levels, vectors=self._vectors, frames=len(frames), residual=self._residual
+        )
 
     def _picture_step(self, frames: Tensor, pixels: Tensor) -> TokenStep:
         """A chunk's first step, whose picture is coded by wavelets and whose tokens keep nothing."""
@@ -329,6 +336,12 @@ class StreamEncoder:
             pixels, self._last, self._decoded.picture, slope=self._allocator.slope
         )
         forecast = self._model.decoder.forecast(self._decoded, self._displacement)
+        if self._model.config.residuals:
+            missing, repeats = pixels[0, -1] - forecast.frames[0, -1], REPEATS[pixels.shape[1]]
+            self._residual = self._residual_choice.chosen(missing, self._allocator.slope, repeats=repeats)
+            if self._residual is not None:
+                self._decoded = self._decoded.with_residual(restored_residual(self._residual, pixels).unsqueeze(0))
+                forecast = self._model.decoder.forecast(self._decoded, self._displacement)
         return Past(state=self._state, forecast=forecast, motion=forecast.motion)
 
     def _finish_hybrid(self, tokens: Tensor, kept: Tensor, pixels: Tensor) -> None:
@@ -350,7 +363,7 @@ class StreamEncoder:
             )
 
 
-_CHANGED = ("_state", "_decoded", "_sent", "_last", "_vectors", "_displacement", "_errors")
+_CHANGED = ("_state", "_decoded", "_sent", "_last", "_vectors", "_displacement", "_residual", "_errors")
 _CHANGED_IN_PLACE = ("_hybrid_motion", "_cost", "_allocator")
 
 
@@ -390,6 +403,7 @@ class StreamDecoder:
         *,
         frames: int | None = None,
         picture: Picture | None = None,
+        residual: Picture | None = None,
     ) -> NDArray[np.uint8]:
         """Decode a latent step.
 
@@ -400,6 +414,7 @@ class StreamDecoder:
                 chunk's first step, and to models without coded motion.
             frames: That the step shows, if it is not a chunk's first: 4, 2 or 1; None is 4.
             picture: That of a chunk's first step, where pictures are coded by wavelets.
+            residual: That of a later step; None where it has none.
 
         Returns:
             uint8 `(F, H, W, 3)` RGB, F = 1 for a chunk's first step, else `frames`.
@@ -419,6 +434,9 @@ class StreamDecoder:
             if self._state is None and self._model.config.wavelet:
                 pixels = self._begun(picture)
             else:
+                if self._state is not None and residual is not None:
+                    added = restored_residual(residual, self._parameter).unsqueeze(0)
+                    self._state = self._state.with_residual(added)
                 pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
             shown = pixels[0] if self._post_filter is None else self._post_filter(pixels[0].clamp(-1.0, 1.0))
         height, width = self._size

@@ -1,8 +1,9 @@
-"""The wavelet transform of first pictures (spec section 8.7): pixels <-> whole numbers.
+"""The wavelet transform of first pictures and residuals (spec sections 8.7 and 8.8): pixels <-> whole numbers.
 
 A transform of cells of 8x8 pixels says an even sky cell by cell, and has no way to say a fine edge. A chunk's first
 picture is what all others are made of, so in tokenizers with `wavelet` it is coded by the wavelets of JPEG 2000 (the
-9/7 filters of Cohen, Daubechies and Feauveau, by lifting), five times over, and no network takes part.
+9/7 filters of Cohen, Daubechies and Feauveau, by lifting), five times over, and no network takes part. The residual of
+a later step has the coarser ones of these wavelets: what is large and smooth there, tokens would say cell by cell.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, PICTURE_LEVELS, SCALES_IN_OCTAVE
+from tokcodec.geometry import (
+    MAX_COEFFICIENT,
+    MAX_SCALE,
+    PICTURE_LEVELS,
+    RESIDUAL_LEVELS,
+    RESIDUAL_SPACING,
+    SCALES_IN_OCTAVE,
+)
 from tokcodec.tokenizer.transform import PEAK, colour_matrix, mixed
 from tokcodec.tokens import Picture
 
@@ -70,6 +78,11 @@ def quantized(picture: Tensor, scale: int, *, dead: float | None = None) -> NDAr
     return numbers
 
 
+def quantized_residual(residual: Tensor, scale: int, *, dead: float) -> NDArray[np.int16]:
+    """The coefficients of a residual, int16 `(3, H / 4, W / 4)`; arguments as for :func:`quantized`."""
+    return np.ascontiguousarray(quantized(residual, scale, dead=dead)[:, ::RESIDUAL_SPACING, ::RESIDUAL_SPACING])
+
+
 def analysed(picture: Tensor) -> Tensor:
     """What is quantized, float32 in 8-bit values, of a picture as of :func:`quantized`; the same shape."""
     return forward(mixed(colour_matrix(picture.float()), picture.float().unsqueeze(0) * PEAK)[0])
@@ -77,9 +90,24 @@ def analysed(picture: Tensor) -> Tensor:
 
 def restored(picture: Picture, like: Tensor) -> Tensor:
     """Its pixels: float32 `(3, H, W)` in units of [-1, 1], not clamped, on the device of `like`."""
-    numbers = torch.from_numpy(np.ascontiguousarray(picture.coefficients, np.int16)).to(like.device).float()
-    whole = inverse((numbers + OUTWARD * numbers.sign()) * step_of(picture.scale))
+    whole = inverse(_values(picture, like))
     return mixed(colour_matrix(whole).T, whole.unsqueeze(0))[0] / PEAK
+
+
+def restored_residual(residual: Picture, like: Tensor) -> Tensor:
+    """What it adds: float32 `(3, H, W)` in units of [-1, 1], four times as many rows and columns as it has, on the
+    device of `like`."""
+    coarse = inverse(_values(residual, like), levels=RESIDUAL_LEVELS)
+    found = mixed(colour_matrix(coarse).T, coarse.unsqueeze(0))[0] / PEAK
+    for _ in range(PICTURE_LEVELS - RESIDUAL_LEVELS):
+        found = _widened(_widened(found, -2), -1)
+    return found
+
+
+def _values(picture: Picture, like: Tensor) -> Tensor:
+    """What its numbers stand for."""
+    numbers = torch.from_numpy(np.ascontiguousarray(picture.coefficients, np.int16)).to(like.device).float()
+    return (numbers + OUTWARD * numbers.sign()) * step_of(picture.scale)
 
 
 def forward(values: Tensor) -> Tensor:
@@ -91,10 +119,10 @@ def forward(values: Tensor) -> Tensor:
     return found
 
 
-def inverse(coefficients: Tensor) -> Tensor:
-    """The inverse of :func:`forward`, but for rounding."""
+def inverse(coefficients: Tensor, *, levels: int = PICTURE_LEVELS) -> Tensor:
+    """The inverse of :func:`forward`, but for rounding; or of the first `levels` times that it halves."""
     found = coefficients.clone()
-    for level in reversed(range(PICTURE_LEVELS)):
+    for level in reversed(range(levels)):
         part = found[..., :: 1 << level, :: 1 << level]
         part.copy_(_unlifted(_unlifted(part, -2), -1))
     return found
@@ -139,6 +167,23 @@ def _unlifted(values: Tensor, dim: int) -> Tensor:
     for number in (2, 0):
         even = _added(even, odd, -LIFTING[number + 1], dim, odd=False)
         odd = _added(odd, even, -LIFTING[number], dim, odd=True)
+    return _joined(even, odd, dim)
+
+
+def _widened(values: Tensor, dim: int) -> Tensor:
+    """What `_unlifted` makes of these at even places and of zeros at odd ones, with as many of either."""
+    size = values.shape[dim]
+
+    def beside(part: Tensor, *, before: bool) -> Tensor:
+        """The sum of each and its neighbour on one side; that beyond the end is itself."""
+        end = part.narrow(dim, 0 if before else size - 1, 1)
+        rest = part.narrow(dim, 0 if before else 1, size - 1)
+        return part + torch.cat([end, rest] if before else [rest, end], dim)
+
+    even = values / GAIN
+    odd = -LIFTING[2] * beside(even, before=False)
+    even = even - LIFTING[1] * beside(odd, before=True)
+    odd = odd - LIFTING[0] * beside(even, before=False)
     return _joined(even, odd, dim)
 
 

@@ -233,12 +233,13 @@ def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunCo
 
 def _with_levels(values: object) -> object:
     """The same choices, with even levels for a model of another width, so that it does not get the preset's table, and
-    without wavelets for one that is no hybrid."""
+    without wavelets for one that is no hybrid, or has none for first pictures."""
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(values, dict) or not isinstance(model, dict):
         return values
     implied: dict[str, object] = {"level_bits": []} if "bits_per_token" in model else {}
-    implied |= {"wavelet": False} if model.get("hybrid") is False else {}
+    implied |= {"wavelet": False, "residuals": False} if model.get("hybrid") is False else {}
+    implied |= {"residuals": False} if model.get("wavelet") is False else {}
     return {**values, "model": {**implied, **model}}
 
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokcodec.geometry import BLOCK_TOKENS
+from tokcodec.geometry import BLOCK_TOKENS, TEMPORAL_FACTOR
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.allocation import SLOPES, RateDistortionConfig
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import code_of_motion
+from tokcodec.tokenizer.picture_choice import slope_of_residual
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
+from tokcodec.tokenizer.step_length import REPEATS
 from tokcodec.tokenizer.transform import CellTransform
-from tokcodec.tokenizer.wavelet import dead_of_slope, quantized, restored, scale_of_slope
+from tokcodec.tokenizer.wavelet import (
+    dead_of_slope,
+    quantized,
+    quantized_residual,
+    restored,
+    restored_residual,
+    scale_of_slope,
+)
 from tokcodec.tokens import Picture
 from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
@@ -34,6 +43,9 @@ SET_BITS = 4.0
 """About what a set bit costs, in bits of information."""
 ERROR_COUNTS = {True: RateDistortionConfig.first_weight_of_transform, False: 6.0}
 """How often the error of a first step's picture, or of a later one's last, counts when levels are chosen."""
+RESIDUAL_DEAD = 0.4
+"""Share of a step by which a coefficient of a residual must exceed the middle between two numbers: about what an
+encoder leaves out that looks at what each costs."""
 BLOCK_PIXELS = 32
 """Pixels along each side of a block of 4x4 tokens."""
 
@@ -217,6 +229,27 @@ def begun(model: Tokenizer, pictures: Tensor, slope: Tensor | None) -> DecoderSt
     return model.decoder.begin(torch.stack(found))
 
 
+@torch.no_grad()
+def residuals_of(missing: Tensor, slope: Tensor | None) -> Tensor:
+    """What the residuals of a step say of what the forecast of its last frame lacks, with a wide dead zone in the place
+    of an encoder's choice.
+
+    Args:
+        missing: float32 `(N, 3, H, W)`, in units of [-1, 1].
+        slope: Lambda of each clip, `(N,)`; None for the finest.
+
+    Returns:
+        Of the shape of `missing`.
+    """
+    slopes = [SLOPE_RANGE[0]] * len(missing) if slope is None else slope.tolist()
+    found = []
+    for residual, each in zip(missing.float(), slopes, strict=True):
+        scale = scale_of_slope(slope_of_residual(each, repeats=REPEATS[TEMPORAL_FACTOR]))
+        coefficients = quantized_residual(residual, scale, dead=RESIDUAL_DEAD)
+        found.append(restored_residual(Picture(coefficients=coefficients, scale=scale), residual))
+    return torch.stack(found)
+
+
 def clip_losses(
     model: Tokenizer,
     frames: Tensor,
@@ -265,6 +298,13 @@ def clip_losses(
             past = Past(state=EncoderState(before=()), forecast=forecast, motion=motion[:, 0])
     for step in range(int(model.config.wavelet), allocations.levels.shape[1]):
         part = frames[:, :1] if step == 0 else frames[:, 4 * step - 3 : 4 * step + 1]
+        if model.config.residuals and past is not None and decoder_state is not None:
+            expected = past.forecast.frames
+            residual = residuals_of(part[:, -1] - expected[:, -1], allocations.slope)
+            decoder_state = decoder_state.with_residual(residual)
+            # What the network makes of it is left out, for a second forecast would take a third more time.
+            forecast = replace(past.forecast, frames=(expected + residual.unsqueeze(1)).clamp(-1.0, 1.0))
+            past = replace(past, forecast=forecast)
         z, encoder_state = steps.encode(part, past, allocations.slope)
         levels = allocations.at(step, part, None if past is None else past.forecast)
         if isinstance(model.encoder, HybridEncoder) and allocations.slope is not None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokcodec.errors import UsageError
-from tokcodec.picture_bits import BANDS, PHASES, contexts
+from tokcodec.picture_bits import BANDS, PHASES, Band, contexts
 from tokcodec.probability import picture_network as network
 from tokcodec.tokenizer.stream import pad_frame
 from tokcodec.tokenizer.wavelet import quantized
@@ -39,15 +39,17 @@ SIDES = (272, 400)
 """Rows and columns of what is cut out of a picture, at most."""
 
 
-def observations(coefficients: NDArray[np.int16], scale: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
-    """What a coder sees before each coefficient, and the coefficient's magnitude.
+def observations(
+    coefficients: NDArray[np.int16], scale: int, bands: Sequence[Band] = BANDS
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """What a coder sees before each coefficient of some bands, and the coefficient's magnitude.
 
     Yields:
         uint8 `(n, INPUTS + 2)`, the inputs, the place of the bias of band and colour, and the phase; int32 `(n, 2)`,
         the magnitude and for how many rows this one stands (zeros around which there is nothing are one row).
     """
     known: list[NDArray[np.uint8]] = []
-    for band in BANDS:
+    for band in bands:
         values = np.abs(coefficients[:, band.rows, band.columns].astype(np.int32))
         known.append(np.zeros(values.shape, np.uint8))
         for colour in range(network.COLOURS):
@@ -187,6 +189,14 @@ def train(rows: Tensor, sizes: Tensor, *, steps: int, batch: int = 16384, learni
     return model
 
 
+def save(model: FloatNetwork, folder: Path, *, name: str) -> str:
+    """Write the rounded network as `NAME-DIGEST.safetensors`; its SHA-256."""
+    data = network.pack(model.rounded())
+    digest = hashlib.sha256(data).hexdigest()
+    (folder / f"{name}-{digest[:12]}.safetensors").write_bytes(data)
+    return digest
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description="Train the network of spec section 7.11.")
@@ -200,10 +210,7 @@ def main() -> None:
     torch.manual_seed(given.seed)
     rows, sizes = gather(given.data, count=given.pictures, exclude=given.exclude, seed=given.seed)
     print(f"{len(rows)} rows", flush=True)
-    data = network.pack(train(rows, sizes, steps=given.steps).rounded())
-    digest = hashlib.sha256(data).hexdigest()
-    (given.out / f"picture-{digest[:12]}.safetensors").write_bytes(data)
-    print(digest)
+    print(save(train(rows, sizes, steps=given.steps), given.out, name="picture"))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ MODEL = TokenizerConfig(
     coded_motion=True,
     hybrid=True,
     wavelet=True,
+    residuals=True,
 )
-"""Sizes of the weights `base`: first pictures by wavelets, later ones by cosines that are bits, seven motion maps a
-step, and a network that decodes."""
+"""Sizes of the weights `base`: first pictures by wavelets, later ones by coarse ones of these and cosines that are
+bits, seven motion maps a step, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(

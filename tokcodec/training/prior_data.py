@@ -48,10 +48,11 @@ def load_chunks(folder: Path) -> tuple[TokenGeometry, list[TokenChunk]]:
 
 
 def without_picture(chunk: TokenChunk) -> TokenChunk:
-    """The tokens of a chunk alone: a prior has nothing to do with a picture by wavelets."""
+    """The tokens of a chunk alone: a prior has nothing to do with a picture and residuals by wavelets."""
     if chunk.picture is None:
         return chunk
-    return replace(chunk, picture=None, geometry=replace(chunk.geometry, pictures=False))
+    plain = replace(chunk.geometry, pictures=False, residuals=False)
+    return replace(chunk, picture=None, residuals=(), geometry=plain)
 
 
 def bits_of_folder(folder: Path) -> int:
