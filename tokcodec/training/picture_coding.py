@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -197,20 +197,41 @@ def save(model: FloatNetwork, folder: Path, *, name: str) -> str:
     return digest
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description="Train the network of spec section 7.11.")
+class Gather(Protocol):
+    """Observations of `count` pictures or videos of a folder."""
+
+    def __call__(self, folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
+        """As :func:`gather`."""
+        ...
+
+
+def train_by_arguments(gather: Gather, *, name: str, section: str, of: str, count: int) -> None:
+    """Gather, train and save as the command line says.
+
+    Args:
+        gather: Of what is learned from.
+        name: Of the network's file.
+        section: Of the specification, that has the network.
+        of: What is counted; the name of the option.
+        count: How many by default.
+    """
+    parser = argparse.ArgumentParser(description=f"Train the network of spec section {section}.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
-    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument(f"--{of}", dest="count", type=int, default=count)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    rows, sizes = gather(given.data, count=given.pictures, exclude=given.exclude, seed=given.seed)
+    rows, sizes = gather(given.data, count=given.count, exclude=given.exclude, seed=given.seed)
     print(f"{len(rows)} rows", flush=True)
-    print(save(train(rows, sizes, steps=given.steps), given.out, name="picture"))
+    print(save(train(rows, sizes, steps=given.steps), given.out, name=name))
+
+
+def main() -> None:
+    """See the module."""
+    train_by_arguments(gather, name="picture", section="7.11", of="pictures", count=400)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ what the network that stands makes them cost:
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from tokcodec.tokenizer.allocation import SLOPES
 from tokcodec.tokens import Picture
 from tokcodec.tokenset import read_chunks
 from tokcodec.training.media import find_media, leave_out, read_whole
-from tokcodec.training.picture_coding import observations, save, train
+from tokcodec.training.picture_coding import observations, train_by_arguments
 
 SIZE = 21, 192, 288
 """Frames, rows and columns of what is coded of a video, at most."""
@@ -73,18 +72,7 @@ def gather(folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> tu
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description="Train the network of spec section 7.12.")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--exclude", action="append", default=[], help="a pattern of names that are left out")
-    parser.add_argument("--videos", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    torch.manual_seed(given.seed)
-    rows, sizes = gather(given.data, count=given.videos, exclude=given.exclude, seed=given.seed)
-    print(f"{len(rows)} rows", flush=True)
-    print(save(train(rows, sizes, steps=given.steps), given.out, name="residual"))
+    train_by_arguments(gather, name="residual", section="7.12", of="videos", count=300)
 
 
 if __name__ == "__main__":
