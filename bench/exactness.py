@@ -30,7 +30,9 @@ from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import decode_chunk, entropy_of
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.geometry import MAX_COEFFICIENT
+from tokcodec.intra import coarser, planes
 from tokcodec.picture_bits import BANDS
+from tokcodec.picture_layout import MODES, SIZES
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import (
     ACCUMULATOR_LIMIT,
@@ -52,7 +54,9 @@ NAMES = tuple(f"{tokens}, {model}" for tokens in GEOMETRIES for model in MODELS)
 """What every record has under `must_be_equal`."""
 STEPS, ROWS, COLUMNS = 2, 18, 32
 PICTURE = "18 bits and a first picture, adaptive"
-LATER = (PICTURE,)
+BLOCKS = "18 bits and a first picture by blocks, adaptive"
+PIXELS = "pixels of a first picture by blocks, and of a coarser one"
+LATER = (PICTURE, BLOCKS, PIXELS)
 """What a record may lack, because it was made before this was recorded."""
 SCALE = 20
 """Of the fixed picture: the number of its quantizer's step."""
@@ -102,13 +106,36 @@ def fixed_picture(rows: int = ROWS, columns: int = COLUMNS) -> Picture:
     return Picture(coefficients=found.astype(np.int16), scale=SCALE)
 
 
-def fixed_chunk_with_picture() -> TokenChunk:
+def fixed_blocks(rows: int = ROWS, columns: int = COLUMNS) -> Picture:
+    """A first picture by blocks by a formula, of so many tokens: each square of 32 pixels has blocks of one size, where
+    it is whole, each block a mode, and few coefficients, most of them small and of low frequencies."""
+    layout = np.zeros((2 * rows, 2 * columns), np.uint8)
+    squares = noise(5, (-(-rows // 4), -(-columns // 4))).astype(np.int64) & 3
+    modes = (noise(6, layout.shape) % np.uint64(MODES)).astype(np.int64)
+    coefficients = np.zeros((3, 8 * rows, 8 * columns), np.int64)
+    values = (noise(7, coefficients.shape) >> np.uint64(8)).astype(np.int64)
+    for y, x in np.ndindex(squares.shape):
+        whole = 32 * (y + 1) <= 8 * rows and 32 * (x + 1) <= 8 * columns
+        level = int(squares[y, x]) if whole else 3
+        side = SIZES[level]
+        for top in range(32 * y, min(32 * (y + 1), 8 * rows), side):
+            for left in range(32 * x, min(32 * (x + 1), 8 * columns), side):
+                part = np.s_[top // 4 : (top + side) // 4, left // 4 : (left + side) // 4]
+                layout[part] = MODES * level + modes[top // 4, left // 4]
+                low = np.s_[:, top : top + 4, left : left + 4]
+                found = values[low] % 9 - 4
+                coefficients[low] = np.where(values[low] // 1000 % 3 == 0, found, 0)
+    coefficients[:, ::64, ::64] = MAX_COEFFICIENT
+    return Picture(coefficients=coefficients.astype(np.int16), scale=SCALE, blocks=layout)
+
+
+def fixed_chunk_with(picture: Picture) -> TokenChunk:
     """The fixed tokens behind a first picture; those of the first step keep nothing, as they must there."""
-    geometry = TokenGeometry(pictures=True)
+    geometry = TokenGeometry(pictures=True, intra=picture.blocks is not None)
     tokens = fixed_tokens(geometry)
     levels = tokens.levels.copy()
     levels[0] = 0
-    return dataclasses.replace(truncate(tokens, levels), picture=fixed_picture())
+    return dataclasses.replace(truncate(tokens, levels), picture=picture)
 
 
 def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
@@ -147,13 +174,14 @@ def digest_of_tokens(chunks: list[TokenChunk]) -> str:
 
 
 def digest_of_contents(chunks: list[TokenChunk]) -> str:
-    """SHA-256 of each chunk's indices (u64, little-endian), levels (u8), vectors, picture and residuals (i16, u8)."""
+    """SHA-256 of indices (u64, little-endian), levels (u8), vectors, picture and residuals (i16, u8) and the layout."""
     parts: list[bytes] = []
     for chunk in chunks:
         parts += [chunk.indices.astype("<u8").tobytes(), chunk.levels.tobytes(), chunk.vectors.astype("<i2").tobytes()]
         for picture in (chunk.picture, *chunk.residuals):
             if picture is not None:
-                parts += [picture.coefficients.astype("<i2").tobytes(), bytes([picture.scale])]
+                layout = b"" if picture.blocks is None else picture.blocks.tobytes()
+                parts += [picture.coefficients.astype("<i2").tobytes(), layout, bytes([picture.scale])]
     return digest(*parts)
 
 
@@ -175,13 +203,17 @@ def coded() -> dict[str, dict[str, str]]:
                 before, data = data, encode_tokens(tokens, model=model, network=network)
                 same = returns(data, tokens, model, plain) and (not before or returns(before, tokens, model, network))
                 entry[kind] = digest(data) if same else LOST
-    found[PICTURE] = coded_picture()
+    blocks = fixed_blocks()
+    found[PICTURE], found[BLOCKS] = coded_picture(fixed_picture()), coded_picture(blocks)
+    found[PIXELS] = {
+        "NumPy float64": digest(*(planes(each).astype("<i2").tobytes() for each in (blocks, coarser(blocks, 1))))
+    }
     return found
 
 
-def coded_picture() -> dict[str, str]:
+def coded_picture(picture: Picture) -> dict[str, str]:
     """Digest of the coded bytes of a chunk with a first picture; its network has one arithmetic, float32 in NumPy."""
-    chunk = fixed_chunk_with_picture()
+    chunk = fixed_chunk_with(picture)
     data = encode_tokens(chunk)
     return {"NumPy float32": digest(data) if returns(data, chunk) else LOST}
 

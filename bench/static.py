@@ -168,7 +168,7 @@ def block_bits(tokens: TokenChunk) -> NDArray[np.int64]:
 
 
 def kept_by_step(tokens: TokenChunk) -> list[int]:
-    """Bits that the tokens of each step keep, and about the coded bits of a picture and of residuals by wavelets."""
+    """Bits that the tokens of each step keep, and about the coded bits of a first picture and of residuals."""
     kept = block_bits(tokens).sum(axis=(1, 2)).tolist()
     others = [picture_bit_count(tokens), *residual_bit_counts(tokens)]
     return [own + other for own, other in zip_longest(kept, others, fillvalue=0)]

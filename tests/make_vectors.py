@@ -62,6 +62,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "motion_maps": False,
     "pictures": False,
     "residuals": False,
+    "picture_blocks": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -135,7 +136,7 @@ def blob(value: bytes) -> bytes:
 def header_fields(header: Mapping[str, Any]) -> Fields:
     """The fields of a header payload (spec sections 4.1, 4.5 and 4.6)."""
     flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]]
-    flags += 8 * header["pictures"] + 16 * header["residuals"]
+    flags += 8 * header["pictures"] + 16 * header["residuals"] + 32 * header["picture_blocks"]
     fields: Fields = [
         ("width", u16(header["width"])),
         ("height", u16(header["height"])),
@@ -279,7 +280,8 @@ def token_bytes(tokens: TokenChunk) -> bytes:
 
 
 def picture_bytes(picture: Picture) -> bytes:
-    return picture.coefficients.astype("<i2").tobytes() + u8(picture.scale)
+    layout = b"" if picture.blocks is None else picture.blocks.astype("u1").tobytes()
+    return picture.coefficients.astype("<i2").tobytes() + layout + u8(picture.scale)
 
 
 def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
@@ -293,6 +295,7 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
         motion_maps=maps,
         pictures=header["pictures"],
         residuals=header["residuals"],
+        intra=header["picture_blocks"],
         **numbers,
     )
 
@@ -314,7 +317,8 @@ def make_tokens(
     `motion` names the kind of each later step's motion map, see :func:`motion_map`. Of seven maps it names the first
     ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named.
 
-    With first pictures by wavelets the first step keeps nothing; `picture` is then None for one of zeros.
+    With first pictures by coefficients the first step keeps nothing; by wavelets `picture` may be None for one of
+    zeros.
     Without any `step_residuals` no later step has one.
     """
     geometry = geometry_of(header)
@@ -345,8 +349,8 @@ def make_tokens(
             own = expected_map(maps, number) if even else motion_map(other, *shape, seed=seed + 50 * number + 10 + step)
             maps.append(own)
         vectors[step] = np.concatenate(maps)
-    by_wavelets = {"picture": picture, "residuals": tuple(step_residuals)}
-    whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, **by_wavelets)  # type: ignore[arg-type]
+    by_coefficients = {"picture": picture, "residuals": tuple(step_residuals)}
+    whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, **by_coefficients)  # type: ignore[arg-type]
     return truncate(whole, wanted)
 
 
@@ -953,6 +957,7 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
         kinds = {
             "motion": made.header["motion_maps"],
             **{name: made.header[name] for name in ("pictures", "residuals")},
+            "blocks": made.header["picture_blocks"],
         }
         weights = tiny_model.write_weights(Path(folder), **kinds)
         model = load_tokenizer(entry_of_file(weights))
@@ -1225,7 +1230,10 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("pixel_shape_zero", "pixels of 1 : 0", "sample_aspect_ratio", ratio(1, 0)),
     ("header_flags", "first pictures by coefficients without motion maps", "flags", u8(8)),
     ("header_flags_undefined", "residuals without motion maps", "flags", u8(16)),
-    ("header_flags_unknown", "an undefined flag of the header", "flags", u8(32)),
+    ("header_flags_unknown", "first pictures by blocks without motion maps", "flags", u8(32)),
+    ("header_flags_64", "an undefined flag of the header", "flags", u8(64)),
+    ("header_flags_128", "the last flag of the header, undefined too", "flags", u8(128)),
+    ("header_blocks_without_pictures", "first pictures by blocks, and not by coefficients", "flags", u8(38)),
     ("header_residuals_without_pictures", "residuals without first pictures by coefficients", "flags", u8(22)),
     ("header_pictures_of_one_map", "first pictures by coefficients with one motion map", "flags", u8(10)),
     ("header_seven_maps_of_none", "seven motion maps, and no motion maps", "flags", u8(4)),
@@ -1803,7 +1811,8 @@ def add_bad_motion(to: Collection) -> None:
 
 def make() -> list[Vector]:
     """All vectors."""
-    from picture_vectors import add_bad_pictures, add_pictures  # late: they import this module
+    from block_vectors import add_bad_blocks, add_blocks  # late: they import this module
+    from picture_vectors import add_bad_pictures, add_pictures
     from residual_vectors import add_bad_residuals, add_residuals
 
     to = Collection()
@@ -1812,6 +1821,7 @@ def make() -> list[Vector]:
         add_motion,
         add_pictures,
         add_residuals,
+        add_blocks,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1825,6 +1835,7 @@ def make() -> list[Vector]:
         add_bad_motion,
         add_bad_pictures,
         add_bad_residuals,
+        add_bad_blocks,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]
@@ -1874,6 +1885,8 @@ def manifest(vectors: Sequence[Vector]) -> str:
         "tiny_hybrid_model_sha256": tiny_model.HYBRID_SHA256,
         "tiny_wavelet_model_sha256": tiny_model.WAVELET_SHA256,
         "tiny_residual_model_sha256": tiny_model.RESIDUAL_SHA256,
+        "tiny_block_model_sha256": tiny_model.BLOCK_SHA256,
+        "tiny_block_residual_model_sha256": tiny_model.BLOCK_RESIDUAL_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

@@ -145,7 +145,7 @@ class Beyond(int):
 def _encode_unchecked(tokens: TokenChunk, traversal: type[PictureTraversal] = PictureTraversal) -> bytes:
     """Token data of a picture that is not as it must be."""
     with (
-        patch("tokcodec.bits._check_picture"),
+        patch("tokcodec.chunk_checks._check_picture"),
         patch("tokcodec.bits.PictureTraversal", traversal),
         patch("tokcodec.picture_bits.MAX_COEFFICIENT", Beyond(1 << 16)),
     ):

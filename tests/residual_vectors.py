@@ -136,7 +136,7 @@ def _encode_unchecked(
 ) -> bytes:
     """Token data of residuals that are not as they must be."""
     with (
-        patch("tokcodec.bits._check_picture"),
+        patch("tokcodec.chunk_checks._check_picture"),
         patch("tokcodec.bits.ResidualTraversal", residuals),
         patch("tokcodec.residual_bits.PictureTraversal", bands),
         patch("tokcodec.picture_bits.MAX_COEFFICIENT", Beyond(1 << 16)),

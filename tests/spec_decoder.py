@@ -3,14 +3,14 @@
 The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
 the variants of the network (8.4, 8.5) but for `coded_motion` were written, by authors of tokcodec.
 
-It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
-favours plainness over speed. Numbers in brackets are sections of bitstream_spec.md.
+Of its parts, `spec_coding` is what reads bits and `spec_blocks` first pictures by blocks. It shares no code with
+tokcodec, so that a disagreement shows a bug of one of the two or of the document. It favours plainness over speed.
+Numbers in brackets are sections of bitstream_spec.md.
 Use: python tests/spec_decoder.py FILE.tok [WEIGHTS.safetensors]
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
@@ -24,7 +24,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import spec_blocks
 from numpy.typing import NDArray
+from spec_coding import (
+    SIZES,
+    RangeDecoder,
+    SpecError,
+    ask_network,
+    check,
+    decode_coefficients,
+    decode_scale,
+    format_network,
+    squash,
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -32,29 +44,12 @@ Indices = NDArray[np.uint64]
 Levels = NDArray[np.uint8]
 Vectors = NDArray[np.int16]
 
-ERROR_NAMES = {"C": "CorruptStreamError", "U": "UnsupportedStreamError", "L": "LimitError", "M": "ModelError"}
 LIMITS = {"payload": 2**26, "pixels": 2**25, "grid": 2**20, "tokens": 2**26, "index": 2**20}  # of a reader (10.2)
 MAGIC = bytes.fromhex("8e544f4b0d0a1a0a")
 SYNC = bytes.fromhex("9d546bf6")
 HEADER, CHUNK, PACKETS, INDEX, END = 1, 2, 3, 4, 5
 CRITICAL = {HEADER: 1, CHUNK: 1, PACKETS: 0, INDEX: 0, END: 1}  # the critical flag of the known types (2.4)
 MAX_TIME = 2**60
-
-
-class SpecError(Exception):
-    """An error of (1.2); with `damage` it is damage met in strict reading (12). `partial` came before it."""
-
-    def __init__(self, kind: str, offset: int, message: str, damage: bool = False) -> None:
-        super().__init__(f"{kind} ({ERROR_NAMES[kind]}) at byte {offset}: {message}")
-        self.kind, self.offset, self.message, self.damage = kind, offset, message, damage
-        self.name = ERROR_NAMES[kind]
-        self.partial: ParsedFile | None = None
-
-
-def check(condition: bool, offset: int, message: str, kind: str = "C") -> None:
-    """Raise the error of a constraint that does not hold."""
-    if not condition:
-        raise SpecError(kind, offset, message)
 
 
 class Geometry(NamedTuple):
@@ -70,6 +65,7 @@ class Geometry(NamedTuple):
     seven: bool = False
     pictures: bool = False
     residuals: bool = False
+    blocks: bool = False  # first pictures are by blocks
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
@@ -99,10 +95,11 @@ class SideStream(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """The first picture of a chunk (3.6), or the residual of a later step (3.7)."""
+    """The first picture of a chunk (3.6, 3.8), or the residual of a later step (3.7)."""
 
     coefficients: NDArray[np.int16]  # (3, 8 rows, 8 columns); of a residual (3, 2 rows, 2 columns)
     scale: int
+    layout: NDArray[np.uint8] | None = None  # (2 rows, 2 columns) of a picture by blocks
 
 
 Residuals = list[Picture | None]  # of each later step
@@ -264,11 +261,12 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 31)
-    still, motion, seven, pictures, residuals = (flags >> bit & 1 == 1 for bit in range(5))
+    flags = c.number(1, "flags", 0, 63)
+    still, motion, seven, pictures, residuals, blocks = (flags >> bit & 1 == 1 for bit in range(6))
     check(motion or not seven, c.offset - 1, "seven motion maps, and none")
     check(seven or not pictures, c.offset - 1, "first pictures by coefficients without seven motion maps")
     check(pictures or not residuals, c.offset - 1, "residuals without first pictures by coefficients")
+    check(pictures or not blocks, c.offset - 1, "first pictures by blocks, and not by coefficients")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -302,7 +300,8 @@ def parse_header(payload: bytes, base: int) -> Header:
         check(not critical, offset, "unknown critical header extension", "U")
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
-    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model, motion, seven, pictures, residuals)
+    geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model,
+                        motion, seven, pictures, residuals, blocks)  # fmt: skip
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -524,57 +523,10 @@ def recover(data: bytes) -> tuple[list[Chunk], list[Damage]]:
     return file.chunks, file.damages
 
 
-class RangeDecoder:
-    """The range decoder (7.2)."""
-
-    def __init__(self, data: bytes, offset: int) -> None:
-        self.offset = offset
-        check(len(data) > 0 and len(data) % 4 == 0, offset, f"token data of {len(data)} bytes")
-        self.words = struct.unpack(f"<{len(data) // 4}I", data)
-        self.lower, self.range, self.shifts = 0, 2**64 - 1, 0
-        self.point = self.word(0) * 2**32 + self.word(1)
-
-    def word(self, n: int) -> int:
-        return self.words[n] if n < len(self.words) else 0
-
-    def decode(self, p: int) -> int:
-        """One bit, whose probability of being 1 is p / 65536."""
-        f1 = p * 256
-        f0 = 2**24 - f1
-        scale = self.range >> 24
-        quantile = ((self.point - self.lower) % 2**64) // scale
-        check(quantile < 2**24, self.offset, "token data that no encoder writes")
-        bit = int(quantile >= f0)
-        self.lower = (self.lower + bit * scale * f0) % 2**64
-        self.range = scale * (f1 if bit else f0)
-        if self.range < 2**32:
-            self.lower = self.lower * 2**32 % 2**64
-            self.range *= 2**32
-            self.point = self.point * 2**32 % 2**64 + self.word(self.shifts + 2)
-            self.shifts += 1
-        return bit
-
-    def finish(self) -> None:
-        """Check that the data end as the encoder ends them."""
-        tail = ((self.lower + 2**32 - 1) % 2**64) >> 32
-        expected = (tail, 0) if ((self.lower + self.range) % 2**64) >> 32 == tail else (tail,)
-        check(self.words[self.shifts :] == expected, self.offset, "token data do not end as they must")
-
-
 # fmt: off
-SQUASH = np.array([22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743,
-                   32768, 40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374,
-                   65438, 65476, 65500, 65514], dtype=np.int64)
 LOG = (0, 126, 248, 367, 482, 595, 704, 810, 914, 1015, 1114, 1210, 1304, 1396, 1486, 1575, 1661, 1745, 1828,
        1909, 1989, 2067, 2143, 2218, 2292, 2365, 2436, 2506, 2575, 2642, 2709, 2775, 2839)
 # fmt: on
-
-
-def squash(s: Ints) -> Ints:
-    """The probabilities of stretches (7.5)."""
-    x = s + 2048
-    i = x >> 7
-    return np.clip(SQUASH[i] + (((SQUASH[i + 1] - SQUASH[i]) * (x & 127)) >> 7), 32, 65504)
 
 
 def log(n: int) -> int:
@@ -796,31 +748,6 @@ class MotionDecoder:
 
 PICTURE_NETWORK = "2e3a725a33eb2fe262c8db3b08b41500d01cc852b29faea590f13ce36c6895fe"  # SHA-256 (7.11)
 RESIDUAL_NETWORK = "49dfbf168f2cdd274d4d8738d178f0967352d32b2657310b8743f0eed4569298"  # SHA-256 (7.12)
-PICTURE_SHAPES = {
-    "inputs.weight": (22, 32),
-    "hidden.weight": (32, 32),
-    "out.weight": (32, 4),
-    "band.bias": (48, 32),
-    "phase.bias": (4, 32),
-    "hidden.bias": (32,),
-    "out.bias": (4,),
-}
-
-
-@functools.cache
-def picture_network(kind: str, digest: str) -> dict[str, Ints]:
-    """The tensors of the network for a "picture" (7.11) or a "residual" (7.12), which is part of the format."""
-    name = f"{kind}-{digest[:12]}.safetensors"
-    data = (Path(__file__).parent.parent / "tokcodec/weights" / name).read_bytes()
-    check(hashlib.sha256(data).hexdigest() == digest, 0, f"another network of the format: {kind}", "M")
-    start = 8 + int.from_bytes(data[:8], "little")
-    head = json.loads(data[8:start])
-    tensors = {}
-    for name, shape in PICTURE_SHAPES.items():
-        begin, end = head[name]["data_offsets"]
-        kind = "<i2" if name.endswith(".weight") else "<i4"
-        tensors[name] = np.frombuffer(data[start + begin : start + end], kind).reshape(shape).astype(np.int64)
-    return tensors
 
 
 def bands(coefficients: NDArray[Any], coarsest: int = 32) -> list[NDArray[Any]]:
@@ -833,7 +760,6 @@ def bands(coefficients: NDArray[Any], coarsest: int = 32) -> list[NDArray[Any]]:
 
 AROUND = [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)]
 FARTHER = [(-2, 0), (2, 0), (0, -2), (0, 2)]
-SIZES = np.array([min(255, math.floor(32 * math.log2(1 + v) + 0.5)) for v in range(256)], dtype=np.int64)
 
 
 def away(m: Ints, dy: int, dx: int) -> Ints:
@@ -852,19 +778,13 @@ class PictureDecoder:
     """The first picture (7.11)."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, picture_network("picture", PICTURE_NETWORK)
+        self.decoder, self.t = decoder, format_network("picture", PICTURE_NETWORK)
         self.coefficients = np.zeros((3, 8 * rows, 8 * columns), dtype=np.int64)
         self.bands = bands(self.coefficients)
         self.scale = 0
 
-    def decode_scale(self) -> int:
-        found = 0
-        for _ in range(6):
-            found = 2 * found + self.decoder.decode(32768)
-        return found
-
     def decode(self) -> Picture:
-        self.scale = self.decode_scale()
+        self.scale = decode_scale(self.decoder)
         for band, values in enumerate(self.bands):
             for colour in range(3) if values.size else ():
                 if self.decoder.decode(32768):
@@ -898,48 +818,32 @@ class PictureDecoder:
         return np.stack([*found, np.full((rows, columns), 4 * self.scale)], axis=-1)
 
     def probabilities(self, inputs: Ints, band: int, colour: int, phase: int) -> Ints:
-        def act(x: Ints) -> Ints:
-            return np.clip((x + 128) >> 8, 0, 255)
-
         t = self.t
         first = inputs @ t["inputs.weight"] + t["band.bias"][3 * band + colour] + t["phase.bias"][phase]
-        out = act(act(first) @ t["hidden.weight"] + t["hidden.bias"]) @ t["out.weight"] + t["out.bias"]
-        return squash(np.clip((out + 128) >> 8, -2047, 2047))
+        return ask_network(first, t)
 
     def decode_phase(self, band: int, colour: int, phase: int) -> None:
         i, j = ((0, 0), (1, 1), (0, 1), (1, 0))[phase]
         inputs = self.contexts(band, colour)[i::2, j::2]
         p = self.probabilities(inputs, band, colour, phase).reshape(-1, 4).tolist()
-        decode, every = self.decoder.decode, range(len(p))
-        size = [decode(p[n][0]) for n in every]
-        there = [n for n in every if size[n]]
-        negative = {n: decode(32768) for n in there}
-        for k in (1, 2):
-            for n in there:
-                if size[n] == k:
-                    size[n] += decode(p[n][k])
-        large = [n for n in there if size[n] == 3]
-        length, value = dict.fromkeys(large, 0), dict.fromkeys(large, 1)
-        for j_bit in range(14):
-            for n in large:
-                if length[n] == j_bit:
-                    length[n] += decode(p[n][3])
-        for j_bit in range(14):
-            for n in large:
-                if length[n] > j_bit:
-                    value[n] = 2 * value[n] + decode(32768)
-        for n in large:
-            size[n] = value[n] + 2
-            check(size[n] <= 32767, self.decoder.offset, "a coefficient beyond 32767")
-        found = [-size[n] if negative.get(n) else size[n] for n in every]
+        found = decode_coefficients(self.decoder, p)
         self.bands[band][colour, i::2, j::2] = np.array(found).reshape(inputs.shape[:2])
+
+
+def decode_picture(decoder: RangeDecoder, rows: int, columns: int, geometry: Geometry) -> Picture:
+    """The first picture, by wavelets (7.11) or by blocks (7.13)."""
+    if not geometry.blocks:
+        return PictureDecoder(decoder, rows, columns).decode()
+    found = spec_blocks.BlocksDecoder(decoder, rows, columns)
+    found.decode()
+    return Picture(found.coefficients.astype(np.int16), found.scale, found.layout)
 
 
 class ResidualDecoder(PictureDecoder):
     """The residuals of a chunk (7.12)."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, picture_network("residual", RESIDUAL_NETWORK)
+        self.decoder, self.t = decoder, format_network("residual", RESIDUAL_NETWORK)
         self.shape = 3, 2 * rows, 2 * columns
         self.has = np.zeros((10, 3), dtype=np.int64)
         self.there, self.first = 0, True
@@ -949,9 +853,9 @@ class ResidualDecoder(PictureDecoder):
         if not self.there:
             return None
         if self.first:
-            self.scale, self.first = self.decode_scale(), False
+            self.scale, self.first = decode_scale(self.decoder), False
         elif not self.decoder.decode(61440):
-            before, self.scale = self.scale, self.decode_scale()
+            before, self.scale = self.scale, decode_scale(self.decoder)
             check(self.scale != before, self.decoder.offset, "another scale of a residual that is the same")
         coefficients = np.zeros(self.shape, dtype=np.int64)
         self.bands = bands(coefficients, 8)
@@ -1163,7 +1067,7 @@ def decode_tokens(
     motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), geometry.maps) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
-    picture = PictureDecoder(decoder, rows, columns).decode() if geometry.pictures else None
+    picture = decode_picture(decoder, rows, columns, geometry) if geometry.pictures else None
     residual_decoder = ResidualDecoder(decoder, rows, columns) if geometry.residuals else None
     residuals: Residuals = []
     for step in range(steps):
@@ -1193,7 +1097,9 @@ def tokens_crc(
     """The CRC of canonical tokens (5.3, 7.9)."""
     data = indices.astype("<u8").tobytes() + levels.tobytes() + vectors.astype("<i2").tobytes()
     if picture is not None:
-        data += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
+        data += picture.coefficients.astype("<i2").tobytes()
+        data += b"" if picture.layout is None else picture.layout.tobytes()
+        data += bytes([picture.scale])
     for residual in residuals or ():
         data += bytes([residual is not None])
         if residual is not None:
@@ -1230,6 +1136,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "hybrid": (False, True),
     "wavelet": (False, True),
     "residuals": (False, True),
+    "intra": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -1251,6 +1158,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     check(config["encoder_blocks"] > 0 or config["hybrid"], 0, "no blocks in the encoder", "M")
     check(config["hybrid"] or not config["wavelet"], 0, "wavelets without a hybrid", "M")
     check(config["wavelet"] or not config["residuals"], 0, "residuals without wavelets", "M")
+    check(config["wavelet"] or not config["intra"], 0, "blocks without first pictures by coefficients", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1480,8 +1388,8 @@ class Network:
         return [*frames, p], (x, last)
 
     def begin(self, picture: Picture) -> tuple[list[Floats], tuple[Floats, Floats]]:
-        """The first frame of a chunk and the state after it, where first pictures are coefficients (8.7)."""
-        p = put_together(picture)
+        """The first frame of a chunk and the state after it, where first pictures are coefficients (8.7, 8.9)."""
+        p = put_together(picture) if picture.layout is None else put_blocks_together(picture)
         _, height, width = p.shape
         features = np.zeros((self.config["latent_channels"], height // 8, width // 8), dtype=np.float32)
         return [p], (features, np.clip(p, -1, 1))
@@ -1577,6 +1485,13 @@ def put_together(picture: Picture) -> Floats:
     return (sum(np.multiply.outer(COLOURS[colour], c[colour]) for colour in range(3)) / 127.5).astype(np.float32)
 
 
+def put_blocks_together(picture: Picture) -> Floats:
+    """The pixels of a first picture by blocks (8.9)."""
+    assert picture.layout is not None
+    z = spec_blocks.block_pixels(picture.coefficients, picture.scale, picture.layout) / 8
+    return (sum(np.multiply.outer(COLOURS[colour], z[colour]) for colour in range(3)) / 127.5).astype(np.float32)
+
+
 def residual_pixels(residual: Picture) -> Floats:
     """The pixels of a residual (8.8)."""
     colours, height, width = residual.coefficients.shape
@@ -1622,6 +1537,7 @@ def decode_pixels(
     check(same, 0, "weights and header differ about motion maps", "M")
     check(config["wavelet"] == geometry.pictures, 0, "weights and header differ about first pictures", "M")
     check(config["residuals"] == geometry.residuals, 0, "weights and header differ about residuals", "M")
+    check(config["intra"] == geometry.blocks, 0, "weights and header differ about blocks", "M")
     network, state, pictures = Network(config, tensors), None, []
     planes = np.arange(K)[:, None, None]
     picture = tokens[3] if len(tokens) > 3 else None

@@ -137,13 +137,11 @@ def test_help_names_the_exit_codes_and_needs_nothing_heavy(folder: Path):
 
 @pytest.mark.parametrize("command", ["encode", "eval"])
 def test_help_says_that_effort_0_leaves_first_pictures_aside(command: str, monkeypatch: pytest.MonkeyPatch):
-    """Pictures and residuals by wavelets have the bits that the quality asks for, wherever they need them."""
+    """Pictures and residuals have the bits that the quality asks for, wherever they need them."""
     monkeypatch.setenv("COLUMNS", "1000")
     done = called(command, "--help")
     assert done.returncode == 0
-    assert b"0: the same bits everywhere, but for first pictures and residuals by wavelets; 1:" in b" ".join(
-        done.stdout.split()
-    )
+    assert b"0: the same bits everywhere, but for first pictures and residuals; 1:" in b" ".join(done.stdout.split())
 
 
 def test_python_dash_m():

@@ -31,6 +31,7 @@ from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import ModelError
 from tokcodec.inspection import survey
 from tokcodec.picture_bits import BANDS
+from tokcodec.picture_layout import MODES, is_layout
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import ACCUMULATOR_LIMIT, Arithmetic, NumpyArithmetic, PriorNetwork
 from tokcodec.probability.prior_torch import TorchArithmetic
@@ -239,7 +240,7 @@ def test_the_records_agree_and_name_no_version_of_a_system(script: ModuleType) -
 
 
 def test_a_first_picture_is_recorded_too(script: ModuleType) -> None:
-    chunk = script.fixed_chunk_with_picture()
+    chunk = script.fixed_chunk_with(script.fixed_picture())
     assert chunk.picture is not None
     coefficients = chunk.picture.coefficients
     assert not chunk.levels[0].any()
@@ -256,7 +257,22 @@ def test_a_first_picture_is_recorded_too(script: ModuleType) -> None:
     assert not script.returns(encode_tokens(changed), chunk)
     assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
     assert script.digest_of_tokens([changed]) == script.digest_of_tokens([chunk]), "as older records have it"
-    assert set(script.coded_picture().values()) == {script.digest(data)}
+    assert set(script.coded_picture(chunk.picture).values()) == {script.digest(data)}
+
+
+def test_a_first_picture_by_blocks_is_recorded_too(script: ModuleType) -> None:
+    picture = script.fixed_blocks()
+    chunk = script.fixed_chunk_with(picture)
+    assert is_layout(picture.blocks)
+    assert set(np.unique(picture.blocks // MODES)) == {0, 1, 2, 3}
+    assert 0.01 < np.mean(picture.coefficients != 0) < 0.5
+    data = encode_tokens(chunk)
+    assert script.returns(data, chunk)
+    other = picture.blocks.copy()
+    other[-1, -1] ^= 1
+    changed = dataclasses.replace(chunk, picture=dataclasses.replace(picture, blocks=other))
+    assert not script.returns(encode_tokens(changed), chunk)
+    assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
 
 
 def two_records() -> list[dict[str, Any]]:
@@ -270,7 +286,7 @@ def test_what_an_earlier_record_lacks_is_told_and_not_compared(
 ) -> None:
     one, two = two_records()
     for found in (one, two):
-        found["must_be_equal"][script.PICTURE] = {"NumPy float32": "0" * 64}
+        found["must_be_equal"] |= {name: {"NumPy float32": "0" * 64} for name in script.LATER}
     assert (script.problems([one, two]), script.gaps([one, two])) == ([], [])
     two["must_be_equal"][script.PICTURE] = {"NumPy float32": "1" * 64}
     assert script.problems([one, two]) == [f"{script.PICTURE}: 2 digests where there must be one"]

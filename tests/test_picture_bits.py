@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_bits import assert_refused_or_the_code_of_others, decode_like
 
-from tokcodec import bits, picture_bits
+from tokcodec import chunk_checks, picture_bits
 from tokcodec.bits import encode_tokens, picture_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
@@ -354,7 +354,7 @@ def test_pictures_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     keeps = replace(good, levels=np.ones_like(good.levels))
     with pytest.raises(UsageError, match="beside its picture"):
         encode_tokens(keeps)
-    monkeypatch.setattr(bits, "_check_picture", lambda chunk: None)
+    monkeypatch.setattr(chunk_checks, "_check_picture", lambda chunk: None)
     with pytest.raises(CorruptStreamError, match="beside its picture"):
         decode_like(keeps, encode_tokens(keeps))
 

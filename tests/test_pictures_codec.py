@@ -183,7 +183,7 @@ def test_headers_say_that_there_are_pictures(film: bytes):
     (at,) = np.flatnonzero(np.frombuffer(plain, np.uint8) != np.frombuffer(pack_header(header), np.uint8))
     flags = plain[at]
     assert flags & 0x0E == 6
-    for broken in (flags & ~4 | 8, flags & ~6 | 8, flags | 16, flags | 32):
+    for broken in (flags & ~4 | 8, flags & ~6 | 8, flags | 16, flags | 32, flags | 64):
         data = plain[:at] + bytes([broken]) + plain[at + 1 :]
         with pytest.raises(CorruptStreamError):
             parse_header(data, offset=0, limits=limits, understood=())

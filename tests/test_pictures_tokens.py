@@ -114,5 +114,5 @@ def test_arrays_that_do_not_fit_are_refused(film: bytes, tmp_path: Path):
     others = token_arrays(io.BytesIO(plain.encode_frames(glide(3), quality=4, effort=0)))
     assert not {"pictures", "scales"} & set(others)
     for name in ("pictures", "scales"):
-        with pytest.raises(UsageError, match="not coded by wavelets"):
+        with pytest.raises(UsageError, match="not coded by coefficients"):
             tok_bytes({**others, name: arrays[name]}, entropy=ADAPTIVE)

@@ -17,9 +17,12 @@ from network_helpers import smooth
 
 from tokcodec import Codec
 from tokcodec.bench.codecs.tokcodec import make_tokcodec
+from tokcodec.chunks import decode_chunk
+from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import MediaError, ModelError, UsageError
 from tokcodec.metrics.lpips_network import ALEX, Lpips
-from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig
+from tokcodec.tokenizer import stream
+from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig, share_of_scale
 from tokcodec.training.coded_clips import CodedClip, CropSampler, read_clips, to_batch
 from tokcodec.training.losses import LossWeights
 from tokcodec.training.post_filter_loop import PostFilterTrainConfig, PostFilterTrainer
@@ -149,6 +152,24 @@ def test_a_filtered_picture_is_what_the_filter_makes_of_it(tmp_path: Path, monke
         wanted = network(to_batch(list(decoded(data, "faithful"))))
     found = to_batch(list(decoded(data, "vivid")))
     assert (found - wanted.clamp(-1, 1)).abs().mean() < 0.02, "but for rounding, of pixels and of bfloat16"
+
+
+def test_fine_pictures_show_less_of_a_filters_change(monkeypatch: pytest.MonkeyPatch):
+    shares = [share_of_scale(scale) for scale in range(64)]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[22], shares[-1]) == (0.5, 0.6, 1.0)
+    data = Codec(device="cpu", style="faithful").encode_frames(FRAMES, quality=4)
+    plain, filtered = (Codec(device="cpu", style=style).decode_frames(data).frames for style in ("faithful", "vivid"))
+    seen: list[int] = []
+    monkeypatch.setattr(stream, "share_of_scale", lambda scale: seen.append(scale) or 1.0)
+    whole = Codec(device="cpu", style="vivid").decode_frames(data).frames
+    [chunk] = [item for item in read_stream(io.BytesIO(data)) if isinstance(item, ChunkRecord)]
+    first = decode_chunk(chunk, read_stream(io.BytesIO(data)).header).picture
+    assert first is not None
+    assert seen == [first.scale]
+    assert 0.5 < shares[first.scale] < 1.0
+    changes = [np.abs(each.astype(int) - plain).mean() for each in (filtered, whole)]
+    assert changes[0] == pytest.approx(shares[first.scale] * changes[1], rel=0.1)
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -101,7 +101,7 @@ def test_a_run_switches_them(tmp_path: Path):
         "encoder_blocks": 4,
     }
     run = read(json.dumps({"preset": "gpu", "model": switches, "train": {"inflate": False}}))
-    wanted = replace(CPU_RUN.model, wavelet=False, residuals=False, **switches)
+    wanted = replace(CPU_RUN.model, wavelet=False, residuals=False, intra=False, **switches)
     assert (run.model, run.train.inflate) == (wanted, False)
     assert read(run.to_json()) == run
     for text, message in (
@@ -325,6 +325,8 @@ def test_the_decoder_of_the_specification_shows_the_same(config: TokenizerConfig
         {"hybrid": True, "coded_motion": True},
         {"hybrid": True, "encoder_blocks": 0},
         {"encoder_blocks": 0},
+        {"intra": 1},
+        {"intra": True},
     ],
 )
 def test_the_decoder_of_the_specification_refuses_other_values(change: dict[str, object], tmp_path: Path):

@@ -18,6 +18,7 @@ import pytest
 import spec_decoder
 import tiny_model
 import torch
+from block_vectors import block_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
 FOLDER = make_vectors.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
-MAX_TOTAL_BYTES = 520_000
+MAX_TOTAL_BYTES = 630_000
 FORGERIES = 300
 """Files that are made up in each of the last tests."""
 
@@ -67,10 +68,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     digests = {tiny_model.SHA256: 0, tiny_model.MOTION_SHA256: 1, tiny_model.HYBRID_SHA256: 7}
     found = {digest: tiny_model.write_weights(folder, motion=motion) for digest, motion in digests.items()}
-    found[tiny_model.WAVELET_SHA256] = tiny_model.write_weights(folder, motion=7, pictures=True)
-    return found | {
-        tiny_model.RESIDUAL_SHA256: tiny_model.write_weights(folder, motion=7, pictures=True, residuals=True)
-    }
+    for digest, residuals, blocks in [
+        (tiny_model.WAVELET_SHA256, False, False),
+        (tiny_model.RESIDUAL_SHA256, True, False),
+        (tiny_model.BLOCK_SHA256, False, True),
+        (tiny_model.BLOCK_RESIDUAL_SHA256, True, True),
+    ]:
+        kinds = {"residuals": residuals, "blocks": blocks}
+        found[digest] = tiny_model.write_weights(folder, motion=7, pictures=True, **kinds)
+    return found
 
 
 @pytest.fixture
@@ -98,6 +104,7 @@ def header_of_tokcodec(header: StreamHeader) -> dict[str, Any]:
         "motion_maps": geometry.motion_maps if geometry.motion_tokens else 0,
         "pictures": geometry.pictures,
         "residuals": geometry.residuals,
+        "picture_blocks": geometry.intra,
         **asdict(header.colour),
         "bits_per_token": geometry.bits_per_token,
         "spatial_factor": geometry.spatial_factor,
@@ -129,6 +136,7 @@ def header_of_spec(header: spec_decoder.Header) -> dict[str, Any]:
         "motion_maps": geometry.maps if geometry.motion else 0,
         "pictures": geometry.pictures,
         "residuals": geometry.residuals,
+        "picture_blocks": geometry.blocks,
         "level_bits": list(geometry.level_bits),
         "probability_digest": header.probability_digest.hex(),
         "tokenizer_digest": header.tokenizer_digest.hex(),
@@ -165,7 +173,9 @@ def chunk_entry(
 ) -> dict[str, Any]:
     tokens = indices.astype("<u8").tobytes() + levels.astype("u1").tobytes() + vectors.astype("<i2").tobytes()
     if picture is not None:
-        tokens += picture.coefficients.astype("<i2").tobytes() + bytes([picture.scale])
+        layout = layout_of(picture)
+        tokens += picture.coefficients.astype("<i2").tobytes()
+        tokens += (b"" if layout is None else layout.tobytes()) + bytes([picture.scale])
     for residual in residuals:
         tokens += bytes([residual is not None])
         if residual is not None:
@@ -180,6 +190,10 @@ def chunk_entry(
         "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
         **({"step_frames": list(step_frames)} if step_frames else {}),
     }
+
+
+def layout_of(picture: Picture | spec_decoder.Picture) -> NDArray[np.uint8] | None:
+    return picture.layout if isinstance(picture, spec_decoder.Picture) else picture.blocks
 
 
 def chunk_of_tokcodec(record: ChunkRecord, header: StreamHeader) -> dict[str, Any]:
@@ -283,6 +297,10 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert hashlib.sha256(wavelet).hexdigest() == tiny_model.WAVELET_SHA256 == MANIFEST["tiny_wavelet_model_sha256"]
     residual = tiny_model.weights_bytes(tiny_model.RESIDUAL_CONFIG_JSON)
     assert hashlib.sha256(residual).hexdigest() == tiny_model.RESIDUAL_SHA256 == MANIFEST["tiny_residual_model_sha256"]
+    block = tiny_model.weights_bytes(tiny_model.BLOCK_CONFIG_JSON)
+    assert hashlib.sha256(block).hexdigest() == tiny_model.BLOCK_SHA256 == MANIFEST["tiny_block_model_sha256"]
+    both = hashlib.sha256(tiny_model.weights_bytes(tiny_model.BLOCK_RESIDUAL_CONFIG_JSON)).hexdigest()
+    assert both == tiny_model.BLOCK_RESIDUAL_SHA256 == MANIFEST["tiny_block_residual_model_sha256"]
 
 
 # --- good and grease ---
@@ -483,7 +501,7 @@ WHOLE = {entry.id: data_of(entry.values[0]) for entry in of_folder("good", "grea
 SUBJECTS = [WHOLE[f"good/{name}"] for name in ("side_streams", "two_chunks", "variable_timestamps", "still_image")]
 SUBJECTS += [WHOLE["grease/private_records"], WHOLE["grease/header_extensions"]]
 SUBJECTS += [WHOLE[f"good/steps_{name}"] for name in ("mixed", "two_chunks", "cut")]
-SUBJECTS += [WHOLE["good/picture_chunks"], WHOLE["good/residual_chunks"]]
+SUBJECTS += [WHOLE[f"good/{name}_chunks"] for name in ("picture", "residual", "block")]
 VALUES = st.sampled_from([0, 1, 2, 3, 5, 0x7F, 0x80, 0x81, 0xFE, 0xFF])
 
 
@@ -548,6 +566,7 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         motion_maps=motion_maps,
         pictures=pictures,
         residuals=pictures and data.draw(st.booleans()),
+        intra=pictures and data.draw(st.booleans()),
     )
     words = data.draw(st.binary(min_size=4, max_size=40))
     if data.draw(st.booleans()):
@@ -562,7 +581,9 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         if geometry.pictures:
             wanted[0] = 0
             numbers = make_vectors.noise(words[2], (3, 8 * rows, 8 * columns)) % np.uint64(2 + words[3] % 9)
-            picture = Picture(coefficients=numbers.astype(np.int16) - words[3] % 3, scale=words[3] % 64)
+            layout = block_layout(words[2], 8 * rows, 8 * columns, kind="mixed") if geometry.intra else None
+            values = numbers.astype(np.int16) - words[3] % 3
+            picture = Picture(coefficients=values, scale=words[3] % 64, blocks=layout)
         residuals: list[Picture | None] = []
         for step in range(steps - 1) if geometry.residuals else ():
             numbers = make_vectors.noise(words[step] + 9, (3, 2 * rows, 2 * columns)) % np.uint64(2 + words[2] % 5)
@@ -585,6 +606,7 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         seven=geometry.motion_maps == 7,
         pictures=geometry.pictures,
         residuals=geometry.residuals,
+        blocks=geometry.intra,
     )
     try:
         expected = spec_decoder.decode_tokens(words, steps, rows, columns, theirs)
@@ -605,3 +627,5 @@ def test_two_decoders_agree_on_any_token_data(data: st.DataObject) -> None:
         if one is not None and other is not None:
             assert np.array_equal(one.coefficients, other.coefficients)
             assert one.scale == other.scale
+            assert (one.blocks is None) == (other.layout is None)
+            assert one.blocks is None or np.array_equal(one.blocks, other.layout)

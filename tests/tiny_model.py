@@ -38,6 +38,14 @@ RESIDUAL_CONFIG_JSON = WAVELET_CONFIG_JSON.replace('"lfq", "wavelet"', '"lfq", "
 """The same whose later steps may have residuals (spec section 8.8)."""
 RESIDUAL_NAME = "tiny-residual"
 RESIDUAL_SHA256 = "665d73d1a2f18dbf4691dfdd2dbd8c49531d98d4132a9041b9a65bedb13f2d05"
+BLOCK_CONFIG_JSON = WAVELET_CONFIG_JSON.replace('"latent_channels"', '"intra": true, "latent_channels"')
+"""The one of wavelets whose first pictures are by blocks instead (spec section 8.9)."""
+BLOCK_NAME = "tiny-block"
+BLOCK_SHA256 = "2607e288ae1bc7f9ab94701f3374c841f922f13cb5533eaecec6b84a866ffe3e"
+BLOCK_RESIDUAL_CONFIG_JSON = RESIDUAL_CONFIG_JSON.replace('"latent_channels"', '"intra": true, "latent_channels"')
+"""The same, and later steps may have residuals."""
+BLOCK_RESIDUAL_NAME = "tiny-block-residual"
+BLOCK_RESIDUAL_SHA256 = "d55b7779bcd7ca8e511b37ac746806586cc0e83d8627a498d3009a1c9512c4c6"
 
 
 def _uniform(seed: int) -> Iterator[int]:
@@ -96,16 +104,20 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
-def write_weights(folder: Path, *, motion: int = 0, pictures: bool = False, residuals: bool = False) -> Path:
-    """Write the weights (of the model with 1 or 7 motion maps, with wavelets, or with residuals too) into a folder;
-    gives their path."""
+def write_weights(
+    folder: Path, *, motion: int = 0, pictures: bool = False, residuals: bool = False, blocks: bool = False
+) -> Path:
+    """Write the weights (of the model with 1 or 7 motion maps, with first pictures by wavelets or by blocks, or with
+    residuals too) into a folder; gives their path."""
     name, sha256, config = {
-        (0, False, False): (NAME, SHA256, CONFIG_JSON),
-        (1, False, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
-        (7, False, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
-        (7, True, False): (WAVELET_NAME, WAVELET_SHA256, WAVELET_CONFIG_JSON),
-        (7, True, True): (RESIDUAL_NAME, RESIDUAL_SHA256, RESIDUAL_CONFIG_JSON),
-    }[motion, pictures, residuals]
+        (0, False, False, False): (NAME, SHA256, CONFIG_JSON),
+        (1, False, False, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
+        (7, False, False, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
+        (7, True, False, False): (WAVELET_NAME, WAVELET_SHA256, WAVELET_CONFIG_JSON),
+        (7, True, True, False): (RESIDUAL_NAME, RESIDUAL_SHA256, RESIDUAL_CONFIG_JSON),
+        (7, True, False, True): (BLOCK_NAME, BLOCK_SHA256, BLOCK_CONFIG_JSON),
+        (7, True, True, True): (BLOCK_RESIDUAL_NAME, BLOCK_RESIDUAL_SHA256, BLOCK_RESIDUAL_CONFIG_JSON),
+    }[motion, pictures, residuals, blocks]
     data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")

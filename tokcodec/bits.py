@@ -10,6 +10,7 @@ it is given either puts bits into the stream or takes them out.
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,16 +18,19 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.block_bits import BlockTraversal
+from tokcodec.chunk_checks import checked_shape
 from tokcodec.errors import CorruptStreamError, LimitError, UsageError
-from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR
 from tokcodec.motion_bits import MotionTraversal
 from tokcodec.picture_bits import PictureTraversal
+from tokcodec.picture_layout import UNKNOWN
 from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, schedule_of
 from tokcodec.probability.adaptive import AllocationModel
+from tokcodec.probability.block_network import block_network
 from tokcodec.probability.interface import BitGroup, Checkerboard
 from tokcodec.probability.picture_network import picture_network, residual_network
 from tokcodec.residual_bits import ResidualTraversal
-from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks, picture_shape, residual_shape
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, layout_shape, picture_shape, residual_shape
 
 if TYPE_CHECKING:
     from tokcodec.probability.prior_network import PriorNetwork
@@ -52,9 +56,9 @@ def tokens_crc32(chunk: TokenChunk) -> int:
     """CRC-32 of the tokens themselves, to be compared after decoding (spec section 5.3).
 
     It covers all indices `(steps, rows, columns)` as u64 little-endian, then all levels as u8, then
-    all motion vectors, where there are any, as i16 little-endian, and the coefficients and the scale of the first
-    picture, where there is one, as i16 and as u8; and of each later step that may have one whether it has a residual,
-    as u8, and the same of it.
+    all motion vectors, where there are any, as i16 little-endian, then of the first picture, where there is one, the
+    coefficients as i16, the layout as u8, where it has blocks, and the scale as u8; and of each later step that may
+    have one whether it has a residual, as u8, and the same of it.
     """
     crc = 0
     for step in chunk.indices:
@@ -72,6 +76,7 @@ def tokens_crc32(chunk: TokenChunk) -> int:
 
 def _crc32_of(picture: Picture, crc: int) -> int:
     crc = zlib.crc32(picture.coefficients.astype("<i2", copy=False).tobytes(), crc)
+    crc = crc if picture.blocks is None else zlib.crc32(picture.blocks.tobytes(), crc)
     return zlib.crc32(bytes([picture.scale]), crc)
 
 
@@ -90,7 +95,7 @@ def picture_bit_count(chunk: TokenChunk) -> int:
     if chunk.picture is None:
         return 0
     coder = _Encoder()
-    PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
+    _code_picture(coder, _copied(chunk.picture))
     return 8 * WORD_BYTES * len(coder.finish())
 
 
@@ -125,12 +130,12 @@ def encode_tokens(chunk: TokenChunk, *, model: str = "adaptive", network: PriorN
         ModelError: The network is for tokens of another number of bits.
         LimitError: The chunk is too large for the autoregressive order.
     """
-    steps, rows, columns = _checked_shape(chunk)
+    steps, rows, columns = checked_shape(chunk)
     coder = _Encoder()
     traversal = _Traversal(rows, columns, chunk.geometry, model, network)
     traversal.start(coder, steps)
     if chunk.picture is not None:
-        PictureTraversal(picture_network()).code(coder, chunk.picture.coefficients.copy(), chunk.picture.scale)
+        _code_picture(coder, _copied(chunk.picture))
     for step in range(steps):
         traversal.code_step(
             coder,
@@ -184,8 +189,9 @@ def decode_tokens(
         picture = None
         if geometry.pictures:
             coefficients = np.zeros(picture_shape(geometry, rows, columns), dtype=np.int16)
-            scale = PictureTraversal(picture_network()).code(coder, coefficients, 0)
-            picture = Picture(coefficients=coefficients, scale=scale)
+            layout = np.full(layout_shape(geometry, rows, columns), UNKNOWN, np.uint8) if geometry.intra else None
+            picture = Picture(coefficients=coefficients, scale=0, blocks=layout)
+            picture = replace(picture, scale=_code_picture(coder, picture))
         residuals = []
         for step in range(steps):
             residual = traversal.code_step(coder, indices[step], levels[step], vectors[step], first=step == 0)
@@ -209,59 +215,24 @@ def decode_tokens(
     )
 
 
+def _code_picture(coder: _Encoder | _Decoder, picture: Picture) -> int:
+    """Codes a first picture, by wavelets or by blocks; a decoder's is filled, but for the scale that is returned."""
+    if picture.blocks is None:
+        return PictureTraversal(picture_network()).code(coder, picture.coefficients, picture.scale)
+    return BlockTraversal(block_network()).code(coder, picture)
+
+
+def _copied(picture: Picture) -> Picture:
+    """A picture that a traversal may write to."""
+    blocks = None if picture.blocks is None else picture.blocks.copy()
+    return replace(picture, coefficients=picture.coefficients.copy(), blocks=blocks)
+
+
 def _written(residual: Picture | None, shape: tuple[int, int, int]) -> tuple[NDArray[np.int16], int | None]:
     """A residual as its traversal takes it."""
     if residual is None:
         return np.zeros(shape, np.int16), None
     return residual.coefficients.copy(), residual.scale
-
-
-def _check_picture(chunk: TokenChunk) -> None:
-    """Check that there is a picture where there must be one, and residuals where there may be, which can be coded."""
-    if len(chunk.residuals) != (len(chunk.indices) - 1 if chunk.geometry.residuals else 0):
-        raise UsageError(f"{len(chunk.residuals)} residuals do not fit {len(chunk.indices)} steps of this geometry")
-    shape = residual_shape(chunk.geometry, *chunk.indices.shape[1:])
-    for residual in chunk.residuals:
-        if residual is not None:
-            _check_coefficients(residual, shape)
-            if not residual.coefficients.any():
-                raise UsageError("a residual is zero everywhere", hint="leave it out")
-    picture = chunk.picture
-    if (picture is not None) != chunk.geometry.pictures:
-        raise UsageError("a chunk has a picture by wavelets where its geometry says so, and nowhere else")
-    if picture is None:
-        return
-    _check_coefficients(picture, picture_shape(chunk.geometry, *chunk.indices.shape[1:]))
-    if chunk.levels[0].any():
-        raise UsageError("a first step keeps bits beside its picture")
-
-
-def _check_coefficients(picture: Picture, wanted: tuple[int, int, int]) -> None:
-    if picture.coefficients.shape != wanted or not 0 <= picture.scale <= MAX_SCALE:
-        raise UsageError(f"a picture {picture.coefficients.shape} of scale {picture.scale} does not fit {wanted}")
-    if np.abs(picture.coefficients.astype(np.int32)).max() > MAX_COEFFICIENT:
-        raise UsageError(f"coefficients of a picture beyond {MAX_COEFFICIENT}")
-
-
-def _checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
-    """Shape of a chunk's tokens, after checking that it can be coded."""
-    if chunk.indices.ndim != 3 or chunk.indices.size == 0:
-        raise UsageError(f"tokens of shape {chunk.indices.shape} cannot be coded")
-    steps, rows, columns = chunk.indices.shape
-    geometry = chunk.geometry
-    if chunk.levels.shape != (steps, *geometry.blocks(rows, columns)):
-        raise UsageError(f"levels of shape {chunk.levels.shape} do not fit tokens of {chunk.indices.shape}")
-    if chunk.levels.max() >= len(geometry.level_bits):
-        raise UsageError(f"level {chunk.levels.max()} is not among the {len(geometry.level_bits)} levels")
-    if chunk.vectors.shape != (steps, *geometry.motion_blocks(rows, columns), 2):
-        raise UsageError(f"motion vectors of shape {chunk.vectors.shape} do not fit tokens of {chunk.indices.shape}")
-    if chunk.vectors.size and (chunk.vectors[0].any() or np.abs(chunk.vectors.astype(np.int32)).max() > MAX_VECTOR):
-        raise UsageError(f"motion vectors in the first step, or beyond {MAX_VECTOR} half pixels")
-    for step in range(steps):
-        if np.any(chunk.indices[step] & ~masks(chunk.kept_bits_of(step))):
-            raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")
-    _check_picture(chunk)
-    return steps, rows, columns
 
 
 class _Coder(Protocol):

@@ -101,6 +101,7 @@ class Coders:
             "motion_maps",
             "pictures",
             "residuals",
+            "intra",
         ):
             if getattr(ours, name) != getattr(theirs, name):
                 raise ModelError(

@@ -59,7 +59,7 @@ def usual_levels(past: TokenChunk) -> NDArray[np.uint8]:
     """The level of each block that is usual of late: uint8 `(block_rows, block_columns)`.
 
     It is the lower median of up to four last steps; a chunk's first step, which codes a picture of its own, counts
-    only where there is no other (a picture by wavelets keeps nothing, and so does what follows it alone).
+    only where there is no other (a picture by coefficients keeps nothing, and so does what follows it alone).
     """
     late = np.sort(past.levels[1:][-LEVEL_STEPS:] if len(past.levels) > 1 else past.levels, axis=0)
     usual: NDArray[np.uint8] = late[(len(late) - 1) // 2]

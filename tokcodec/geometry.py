@@ -20,6 +20,8 @@ MAX_VECTOR = 511
 """Largest magnitude of a component of a motion vector, in half pixels."""
 PICTURE_LEVELS = 5
 """Times that a first picture is halved, where it is coded by wavelets."""
+BLOCK_CELL = 4
+"""Pixels along each side of the smallest block of a first picture by blocks."""
 RESIDUAL_SPACING = 4
 """Pixels between the coefficients of a residual: of the transform of pictures its two finest sizes are left out."""
 RESIDUAL_LEVELS = 3
@@ -58,9 +60,11 @@ class TokenGeometry:
         block_tokens: Tokens along each side of an allocation block.
         motion_tokens: Tokens along each side of a motion block; 0 where later steps carry no motion map.
         motion_maps: Motion maps of each later step, one below the other: 1 or 7; 1 where there are none.
-        pictures: Whether a chunk's first picture is coded by wavelets (spec section 3.6); then its first step keeps
-            no bits.
+        pictures: Whether a chunk's first picture is coded by coefficients (spec sections 3.6 and 3.8); then its first
+            step keeps no bits.
         residuals: Whether later steps may have residuals by wavelets (spec section 3.7).
+        intra: Whether a chunk's first picture is coded by blocks and not by wavelets (spec section 3.8); then
+            `pictures` is true, too.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -72,6 +76,7 @@ class TokenGeometry:
     motion_maps: int = 1
     pictures: bool = False
     residuals: bool = False
+    intra: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""

@@ -32,7 +32,7 @@ class ChunkBits:
         tokens: Tokens, those that keep no bit among them.
         coded_bits: All of its coded bits: tokens with their levels, motion maps, the first picture, residuals.
         motion_bits: Of these, about as many are motion maps; None where there may be any and nothing was decoded.
-        picture_bits: And about as many the first picture, where it is coded by wavelets; None likewise.
+        picture_bits: And about as many the first picture, where it is coefficients; None likewise.
         residual_bits: And about as many residuals by wavelets; None likewise.
         raw_bits: Bits that the tokens keep, before coding; None unless tokens were decoded.
     """
@@ -97,7 +97,7 @@ class Inspection:
         raw_token_bits: Bits of all kept tokens before coding; None unless tokens were decoded.
         motion_bits: About as many of the coded bits are motion maps; None where there may be any and tokens were not
             decoded.
-        picture_bits: About as many are first pictures by wavelets; None likewise.
+        picture_bits: About as many are first pictures by coefficients; None likewise.
         residual_bits: About as many are residuals by wavelets; None likewise.
         raw_reason: Why tokens were not decoded; None where they were.
         chunk_bits: Each whole chunk's tokens and bits.

@@ -161,16 +161,7 @@ class PictureTraversal:
             return
         inputs = contexts(known, band, colour, phase, scale)
         probabilities = self._probabilities(inputs, band.number, colour, phase)
-        flat = wanted.reshape(-1).astype(np.int32)
-        there = np.flatnonzero(coder.code((flat != 0).astype(np.uint8), probabilities[:, 0]))
-        found = np.zeros(flat.size, np.int32)
-        if there.size:
-            own = probabilities[there]
-            negative = coder.code((flat[there] < 0).astype(np.uint8), np.full(there.size, EVEN, np.int32))
-            size = self._code_sizes(coder, np.abs(flat[there]), own)
-            if size.max() > MAX_COEFFICIENT:
-                raise CorruptStreamError(f"a coefficient beyond {MAX_COEFFICIENT}", hint="the file is damaged")
-            found[there] = np.where(negative, -size, size)
+        found = code_coefficients(coder, wanted.reshape(-1), probabilities)
         values[down::2, right::2] = found.reshape(wanted.shape)
         known[band.number][colour, down::2, right::2] = np.minimum(np.abs(found), 255).reshape(wanted.shape)
 
@@ -184,34 +175,57 @@ class PictureTraversal:
         spread[busy] = found[:-1]
         return spread
 
-    @staticmethod
-    def _code_sizes(coder: Coder, size: NDArray[np.int32], probabilities: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Codes magnitudes of 1 and more: above 1? above 2? then the rest, by its length."""
-        found = np.ones(size.size, np.int32)
-        left = np.arange(size.size)
-        for number in (1, 2):
-            above = coder.code((size[left] > number).astype(np.uint8), probabilities[left, number])
-            left = left[above > 0]
-            found[left] += 1
-            if not left.size:
-                return found
-        rest = np.maximum(size[left] - 2, 1)  # 1 and more
-        wanted = np.frexp(rest)[1] - 1
-        length = np.zeros(left.size, np.int32)
-        going = np.arange(left.size)
-        for number in range(MAX_COEFFICIENT.bit_length() - 1):
-            longer = coder.code((wanted[going] > number).astype(np.uint8), probabilities[left[going], 3])
-            going = going[longer > 0]
-            if not going.size:
-                break
-            length[going] += 1
-        value = np.ones(left.size, np.int32)
-        for number in range(int(length.max())):
-            at = np.flatnonzero(length > number)
-            bits = (rest[at] >> np.maximum(length[at] - 1 - number, 0) & 1).astype(np.uint8)
-            value[at] = 2 * value[at] + coder.code(bits, np.full(at.size, EVEN, np.int32))
-        found[left] = value + 2
-        return found
+
+def code_coefficients(coder: Coder, wanted: NDArray[np.int16], probabilities: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Codes coefficients `(n,)`: whether each is there, the signs of those that are, and their magnitudes.
+
+    Args:
+        coder: Of the chunk.
+        wanted: A decoder's are of no account.
+        probabilities: Of the decisions, 16 bits, `(n, OUTPUTS)`.
+
+    Raises:
+        CorruptStreamError: One is beyond what there is.
+    """
+    flat = wanted.astype(np.int32)
+    there = np.flatnonzero(coder.code((flat != 0).astype(np.uint8), probabilities[:, 0]))
+    found = np.zeros(flat.size, np.int32)
+    if there.size:
+        negative = coder.code((flat[there] < 0).astype(np.uint8), np.full(there.size, EVEN, np.int32))
+        size = _code_sizes(coder, np.abs(flat[there]), probabilities[there])
+        if size.max() > MAX_COEFFICIENT:
+            raise CorruptStreamError(f"a coefficient beyond {MAX_COEFFICIENT}", hint="the file is damaged")
+        found[there] = np.where(negative, -size, size)
+    return found
+
+
+def _code_sizes(coder: Coder, size: NDArray[np.int32], probabilities: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Codes magnitudes of 1 and more: above 1? above 2? then the rest, by its length."""
+    found = np.ones(size.size, np.int32)
+    left = np.arange(size.size)
+    for number in (1, 2):
+        above = coder.code((size[left] > number).astype(np.uint8), probabilities[left, number])
+        left = left[above > 0]
+        found[left] += 1
+        if not left.size:
+            return found
+    rest = np.maximum(size[left] - 2, 1)  # 1 and more
+    wanted = np.frexp(rest)[1] - 1
+    length = np.zeros(left.size, np.int32)
+    going = np.arange(left.size)
+    for number in range(MAX_COEFFICIENT.bit_length() - 1):
+        longer = coder.code((wanted[going] > number).astype(np.uint8), probabilities[left[going], 3])
+        going = going[longer > 0]
+        if not going.size:
+            break
+        length[going] += 1
+    value = np.ones(left.size, np.int32)
+    for number in range(int(length.max())):
+        at = np.flatnonzero(length > number)
+        bits = (rest[at] >> np.maximum(length[at] - 1 - number, 0) & 1).astype(np.uint8)
+        value[at] = 2 * value[at] + coder.code(bits, np.full(at.size, EVEN, np.int32))
+    found[left] = value + 2
+    return found
 
 
 def contexts(known: list[Magnitudes], band: Band, colour: int, phase: int, scale: int) -> NDArray[np.uint8]:
@@ -254,9 +268,15 @@ def contexts(known: list[Magnitudes], band: Band, colour: int, phase: int, scale
     inputs = np.zeros((rows * columns, INPUTS), np.uint8)
     for place, part in enumerate(parts):
         if part is not None:
-            inputs[:, place] = _SIZES[np.minimum(part, 255)].reshape(-1)
+            inputs[:, place] = sizes_of(part).reshape(-1)
     inputs[:, -1] = 4 * scale
     return inputs
+
+
+def sizes_of(magnitudes: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Magnitudes, or sums of them, as networks see them."""
+    found: NDArray[np.uint8] = _SIZES[np.minimum(magnitudes, 255)]
+    return found
 
 
 def _total(parts: list[Magnitudes]) -> NDArray[np.int32]:

@@ -50,7 +50,7 @@ class EncodeSettings:
     Attributes:
         quality: 1 (fewest bits) to 6 (nearly all bits); None where there is a rate, else 6.
         chunk_frames: Most frames of a chunk, 1 + 4t.
-        effort: 0 keeps the same number of bits everywhere, but for first pictures and residuals by wavelets; 1 looks
+        effort: 0 keeps the same number of bits everywhere, but for first pictures and residuals; 1 looks
             for the best places, 2 and 3 for the best bits too.
         entropy: The probability model of the entropy coder.
         rate: How large the file shall be.

@@ -8,7 +8,8 @@ Keys of such a file:
     vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); seven of them
                  lie one below the other
     pictures     int16 (chunks, 3, 8H', 8W'), coefficients of the first picture of each chunk, and
-    scales       uint8 (chunks), of its quantizer, where pictures are coded by wavelets (spec section 3.6)
+    scales       uint8 (chunks), of its quantizer, where pictures are coded by coefficients (spec section 3.6)
+    layouts      uint8 (chunks, 2H', 2W'), their blocks, where there are some (spec section 3.8)
     residuals    int16 (n, 3, 2H', 2W'), coefficients of the residuals of n later steps,
     residual_scales  uint8 (n), of their quantizers, and
     residual_steps   int64 (n), the steps that have them, where there are any (spec section 3.7); all three or none
@@ -21,7 +22,7 @@ Keys of such a file:
 
 On the way back only `indices` or `subtokens`, `chunk_frames` and `header` are needed, and where there are both of the
 former they must agree; where there are no `levels`, all bits are kept (none of a step that has a picture), and without
-`vectors` nothing moves. `pictures` and `scales` are needed where the header says that there are some.
+`vectors` nothing moves. `pictures`, `scales` and `layouts` are needed where the header says that there are some.
 `chunk_steps` and `step_frames` go together.
 """
 
@@ -41,7 +42,7 @@ from tokcodec.container import DEFAULT_LIMITS, ContainerWriter, StreamHeader
 from tokcodec.container.header import pack_header, parse_header
 from tokcodec.errors import CorruptStreamError, OutputError, TokcodecError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR, usual_steps
-from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, masks, picture_shape, residual_shape
+from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, layout_shape, masks, picture_shape, residual_shape
 from tokcodec.tokenset import factorize, join_subtokens, read_chunk_records
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -98,6 +99,7 @@ def token_arrays(source: BinaryIO, *, parts: int | None = None, prior: Path | No
             {
                 "pictures": np.stack([picture.coefficients for picture in pictures]),
                 "scales": np.asarray([picture.scale for picture in pictures], np.uint8),
+                **_packed_layouts(pictures),
             }
             if pictures
             else {}
@@ -271,15 +273,29 @@ def _tokens(
 
 
 def _pictures(arrays: Arrays, geometry: TokenGeometry, *, chunks: int, shape: tuple[int, int]) -> list[Picture]:
-    """The first picture of each chunk, checked; none where they are not coded by wavelets."""
+    """The first picture of each chunk, checked; none where they are not coded by coefficients."""
     if not geometry.pictures:
-        if {"pictures", "scales"} & set(arrays):
-            raise UsageError("the header says that first pictures are not coded by wavelets")
+        if {"pictures", "scales", "layouts"} & set(arrays):
+            raise UsageError("the header says that first pictures are not coded by coefficients")
         return []
     if not {"pictures", "scales"} <= set(arrays):
         raise UsageError("the file of tokens has no pictures or no scales, and the header says that there are some")
     wanted = (chunks, *picture_shape(geometry, *shape))
-    return _checked(arrays["pictures"], arrays["scales"], wanted, names=("pictures", "scales"))
+    found = _checked(arrays["pictures"], arrays["scales"], wanted, names=("pictures", "scales"))
+    if ("layouts" in arrays) != geometry.intra:
+        raise UsageError("layouts are there where the header says that first pictures have blocks, and nowhere else")
+    if not geometry.intra:
+        return found
+    layouts = arrays["layouts"]
+    if layouts.shape != (chunks, *layout_shape(geometry, *shape)) or layouts.dtype != np.uint8:
+        raise UsageError(f"layouts must be uint8 of shape {(chunks, *layout_shape(geometry, *shape))}")
+    return [replace(picture, blocks=layout) for picture, layout in zip(found, layouts, strict=True)]
+
+
+def _packed_layouts(pictures: Sequence[Picture]) -> dict[str, NDArray[Any]]:
+    """The blocks of first pictures, where they have some."""
+    blocks = [picture.blocks for picture in pictures if picture.blocks is not None]
+    return {"layouts": np.stack(blocks)} if blocks else {}
 
 
 def _packed_residuals(residuals: Sequence[Picture | None]) -> dict[str, NDArray[Any]]:

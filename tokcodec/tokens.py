@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.geometry import DEFAULT_GEOMETRY, MAX_SCALE, RESIDUAL_SPACING, SCALES_IN_OCTAVE, TokenGeometry
+from tokcodec.geometry import BLOCK_CELL, DEFAULT_GEOMETRY, MAX_SCALE, RESIDUAL_SPACING, SCALES_IN_OCTAVE, TokenGeometry
 
 __all__ = [
     "DEFAULT_GEOMETRY",
     "Picture",
     "TokenChunk",
     "TokenGeometry",
+    "layout_shape",
     "masks",
     "picture_shape",
     "residual_shape",
@@ -27,19 +28,29 @@ _NO_VECTORS = np.zeros((0, 0, 0, 2), np.int16)
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A chunk's first picture, or the residual of a later step, as coefficients of wavelets (spec 3.6 and 3.7).
+    """A chunk's first picture, or the residual of a later step, as coefficients (spec 3.6 to 3.8).
 
     Attributes:
         coefficients: int16, each within `MAX_COEFFICIENT`: `(3, H, W)` of a picture, H and W those of the token grid in
             pixels; `(3, H / 4, W / 4)` of a residual, every `RESIDUAL_SPACING`th of them.
         scale: Number of the quantizer's step, 0 to `MAX_SCALE`.
+        blocks: Of a first picture by blocks its layout, uint8 `(H / 4, W / 4)`, see
+            :mod:`tokcodec.picture_layout`; then its coefficients are cosines, each block's where the block is. None
+            where they are wavelets.
     """
 
     coefficients: NDArray[np.int16]
     scale: int
+    blocks: NDArray[np.uint8] | None = None
 
     def coarser(self, halvings: int) -> Picture:
-        """The same with a step that is twice as large, so many times, or as often as it can be."""
+        """One of wavelets with a step that is twice as large, so many times, or as often as it can be.
+
+        Raises:
+            ValueError: It is one by blocks, of which :func:`tokcodec.intra.coarser` makes a coarser one.
+        """
+        if self.blocks is not None:
+            raise ValueError("the coefficients of blocks cannot be halved: others are predicted by them")
         halvings = min(halvings, (MAX_SCALE - self.scale) // SCALES_IN_OCTAVE)
         sizes = np.abs(self.coefficients) >> halvings
         return Picture(
@@ -51,6 +62,12 @@ class Picture:
 def picture_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:
     """Of the coefficients of a first picture of so many tokens."""
     return 3, geometry.spatial_factor * rows, geometry.spatial_factor * columns
+
+
+def layout_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int]:
+    """Of the layout of a first picture by blocks of so many tokens."""
+    _, height, width = picture_shape(geometry, rows, columns)
+    return height // BLOCK_CELL, width // BLOCK_CELL
 
 
 def residual_shape(geometry: TokenGeometry, rows: int, columns: int) -> tuple[int, int, int]:

@@ -125,8 +125,9 @@ class TokenDataset:
 
     An item is a dictionary: `indices`, int64 `(T', H', W')` (of 64 bits, those from 2^63 on are negative); `subtokens`,
     int32 `(T', H', W', parts)`, see :func:`factorize`; `kept`, int64 of the shape of `indices`, the bits kept of each
-    token; `path`, the file's name below the folder; `chunk`, its number; and where first pictures are coded by wavelets
-    `picture`, that of the chunk, int16 `(3, 8H', 8W')`, and `scale`, that of its quantizer; where steps may have
+    token; `path`, the file's name below the folder; `chunk`, its number; and where first pictures are coefficients
+    `picture`, that of the chunk, int16 `(3, 8H', 8W')`, `scale`, that of its quantizer, and where they have blocks
+    `layout`, uint8 `(2H', 2W')`, see :mod:`tokcodec.picture_layout`; where steps may have
     residuals `residuals`, those of its steps, int16 `(T', 3, 2H', 2W')`, zero where a step has none, and
     `residual_scales`, uint8 `(T',)`. Items differ in shape where files do. The last chunk is kept, so that its other
     pieces need not be decoded again.
@@ -189,6 +190,8 @@ class TokenDataset:
         indices, first = chunk.indices[part], dict[str, torch.Tensor | int]()
         if chunk.picture is not None:
             first = {"picture": torch.from_numpy(chunk.picture.coefficients.copy()), "scale": chunk.picture.scale}
+            if chunk.picture.blocks is not None:
+                first["layout"] = torch.from_numpy(chunk.picture.blocks.copy())
         if chunk.geometry.residuals:
             shape = residual_shape(chunk.geometry, *chunk.indices.shape[1:])
             found = [chunk.residual_of(step) for step in range(len(chunk.indices))[part]]

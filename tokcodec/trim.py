@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from tokcodec.chunks import Entropy, decode_chunk, encode_chunk, entropy_of, token_damage
 from tokcodec.container import ChunkRecord, ContainerWriter, Damage, Extension, SidePacketBatch, read_stream
 from tokcodec.container.records import pack_chunk
-from tokcodec.errors import CorruptStreamError, UsageError
+from tokcodec.errors import CorruptStreamError, LimitError, UsageError
+from tokcodec.intra import coarser
 from tokcodec.seeking import total_frames
 from tokcodec.sources import CountingSource
-from tokcodec.tokens import TokenChunk, truncate
+from tokcodec.tokens import Picture, TokenChunk, truncate
 
 CHUNK_OVERHEAD_BYTES = 28 + 20
 """Of a chunk, beside its payload: the record, and an entry of the index."""
@@ -65,8 +66,8 @@ def trim(
     Args:
         source: A `.tok` stream at its first byte; need not be seekable.
         target: Where the smaller one goes; need not be seekable.
-        quality: No block keeps more than this level, 1 to the highest; the coefficients of a picture by wavelets are
-            halved until their quantizer is about that of `SCALES`, and those of residuals as often.
+        quality: No block keeps more than this level, 1 to the highest; the step of a first picture's
+            quantizer is doubled until it is about that of `SCALES`, and that of residuals as often.
         bits_per_pixel: Instead of it, an upper bound of the rate, side streams not counted.
         prior: A weights file of the model `prior`, beside those that are installed.
 
@@ -149,10 +150,13 @@ def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: f
     """
     steps, top = len(tokens.levels), len(tokens.geometry.level_bits) - 1
 
+    pictures: dict[int, Picture] = {}
+
     def candidate(number: int) -> ChunkRecord:
         if number == steps * (top - 1):
             return whole
-        return _coded(_capped(tokens, _caps(tokens, 1 + number // steps, number % steps)), whole, whole.number, entropy)
+        caps = _caps(tokens, 1 + number // steps, number % steps)
+        return _coded(_capped(tokens, caps, pictures), whole, whole.number, entropy)
 
     best, low, high = candidate(0), 0, steps * (top - 1)
     if 8 * len(best.token_data) > bits:
@@ -172,9 +176,15 @@ def _fitted(tokens: TokenChunk, whole: ChunkRecord, entropy: Entropy, *, bits: f
     return best
 
 
-def _capped(tokens: TokenChunk, caps: NDArray[np.uint8]) -> TokenChunk:
+def _capped(tokens: TokenChunk, caps: NDArray[np.uint8], pictures: dict[int, Picture] | None = None) -> TokenChunk:
     """A chunk whose blocks keep no more than these levels, and whose picture has the quality of that of its step;
-    residuals become coarser as often as it does."""
+    residuals become coarser as often as it does.
+
+    Args:
+        tokens: The chunk.
+        caps: Highest level of each block.
+        pictures: Coarser ones that were made of it before, by halvings; is added to.
+    """
     lower = truncate(tokens, caps)
     if tokens.picture is None:
         return lower
@@ -182,9 +192,21 @@ def _capped(tokens: TokenChunk, caps: NDArray[np.uint8]) -> TokenChunk:
     wanted = 0 if level == top else round(SCALES[0] + (SCALES[1] - SCALES[0]) * level / top)
     # Once it is no more than a half of a halving away it is there, so that a second trim changes nothing.
     halvings = max(0, (wanted - tokens.picture.scale + 1) // 4)
-    coarser = [each and each.coarser(halvings) for each in tokens.residuals]
-    left = tuple(each if each and each.coefficients.any() else None for each in coarser)
-    return replace(lower, picture=tokens.picture.coarser(halvings), residuals=left)
+    residuals = [each and each.coarser(halvings) for each in tokens.residuals]
+    left = tuple(each if each and each.coefficients.any() else None for each in residuals)
+    known = {} if pictures is None else pictures
+    if halvings not in known:
+        known[halvings] = _coarser(tokens.picture, halvings)
+    return replace(lower, picture=known[halvings], residuals=left)
+
+
+def _coarser(picture: Picture, halvings: int) -> Picture:
+    if picture.blocks is None:
+        return picture.coarser(halvings)
+    try:
+        return coarser(picture, halvings)
+    except MemoryError as error:
+        raise LimitError("there is not enough memory to make a first picture coarser") from error
 
 
 def _caps(tokens: TokenChunk, level: int, raised: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ Effort = Annotated[
         "--effort",
         min=0,
         max=3,
-        help="0: the same bits everywhere, but for first pictures and residuals by wavelets; 1: where they do most "
+        help="0: the same bits everywhere, but for first pictures and residuals; 1: where they do most "
         "good; 2, 3: more is tried, many times slower (some weights refine their bits).",
     ),
 ]

@@ -44,8 +44,11 @@ def pack_header(header: StreamHeader) -> bytes:
         out.fail(f"first pictures by coefficients, and tokens of {header.geometry.spatial_factor} pixels")
     if header.geometry.residuals and not header.geometry.pictures:
         out.fail("residuals by coefficients, and no such first pictures")
+    if header.geometry.intra and not header.geometry.pictures:
+        out.fail("first pictures by blocks, and none by coefficients")
     flags |= wire.HEADER_FLAG_PICTURES if header.geometry.pictures else 0
     flags |= wire.HEADER_FLAG_RESIDUALS if header.geometry.residuals else 0
+    flags |= wire.HEADER_FLAG_BLOCKS if header.geometry.intra else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -86,6 +89,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
         data.fail("first pictures by coefficients, and no seven motion maps")
     if flags & wire.HEADER_FLAG_RESIDUALS and not flags & wire.HEADER_FLAG_PICTURES:
         data.fail("residuals by coefficients, and no such first pictures")
+    if flags & wire.HEADER_FLAG_BLOCKS and not flags & wire.HEADER_FLAG_PICTURES:
+        data.fail("first pictures by blocks, and none by coefficients")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -178,6 +183,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         motion_maps=MOTION_MAPS if flags & wire.HEADER_FLAG_SEVEN_MAPS else 1,
         pictures=bool(flags & wire.HEADER_FLAG_PICTURES),
         residuals=bool(flags & wire.HEADER_FLAG_RESIDUALS),
+        intra=bool(flags & wire.HEADER_FLAG_BLOCKS),
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

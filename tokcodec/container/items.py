@@ -24,7 +24,7 @@ class Limits:
         picture_pixels: Largest width x height; the default holds 7680x4320.
         picture_tokens: Most tokens of one picture; those of 54 bits take about 700 bytes of memory each,
             with a prior of the usual sizes 2700. A first picture by wavelets takes up to 2000 more while it is decoded,
-            and 384 as long as its chunk is there.
+            one by blocks 6000, and 388 as long as its chunk is there.
         chunk_tokens: Most tokens of one chunk; they take at most ten bytes of memory each, with seven
             motion maps 24, with residuals as well 48, the first picture aside. The default holds 65 frames of
             7680x4320 (8.8 million) in steps of four.

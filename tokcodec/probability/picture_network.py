@@ -66,15 +66,15 @@ class PictureNetwork:
         first = self._band[COLOURS * band + colour] + self._phase[phase]
         for start in range(0, len(inputs), BLOCK):
             part = slice(start, start + BLOCK)
-            x = _activated(inputs[part].astype(np.float32) @ self._weights[0] + first, SHIFTS[0])
-            x = _activated(x @ self._weights[1] + self._hidden, SHIFTS[1])
+            x = activated(inputs[part].astype(np.float32) @ self._weights[0] + first, SHIFTS[0])
+            x = activated(x @ self._weights[1] + self._hidden, SHIFTS[1])
             stretch = (x @ self._weights[2] + self._out).astype(np.int32) >> SHIFTS[2]
             found[part] = SQUASH[stretch.clip(-STRETCH_MAX, STRETCH_MAX) + STRETCH_MAX]
         return found
 
 
-def _activated(sums: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
-    """`clamp(sums >> shift, 0, 255)`; the rounding half is in the bias."""
+def activated(sums: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
+    """An activation in place, `clamp(sums >> shift, 0, 255)`; the rounding half is in the bias."""
     np.maximum(sums, 0, out=sums)
     sums *= np.float32(2.0**-shift)
     np.floor(sums, out=sums)
@@ -143,7 +143,7 @@ def picture_network() -> PictureNetwork:
     Raises:
         ModelError: Its file is not the one that the specification names.
     """
-    return _packaged(FILE, SHA256)
+    return PictureNetwork(unpack(packaged(FILE, SHA256)))
 
 
 @functools.cache
@@ -153,14 +153,19 @@ def residual_network() -> PictureNetwork:
     Raises:
         ModelError: As for `picture_network`.
     """
-    return _packaged(RESIDUAL_FILE, RESIDUAL_SHA256)
+    return PictureNetwork(unpack(packaged(RESIDUAL_FILE, RESIDUAL_SHA256)))
 
 
-def _packaged(file: str, sha256: str) -> PictureNetwork:
+def packaged(file: str, sha256: str) -> bytes:
+    """A weights file of the package that is part of the format.
+
+    Raises:
+        ModelError: It is missing, or another one.
+    """
     try:
         data = (resources.files("tokcodec") / "weights" / file).read_bytes()
     except OSError:
         data = b""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(f"the file {file} of the package is missing or damaged", hint="install tokcodec again")
-    return PictureNetwork(unpack(data))
+    return data

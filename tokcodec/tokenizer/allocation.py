@@ -129,7 +129,7 @@ TRIED = {1: (0, 6), 2: (0, 3, 6), 3: (0, 1, 2, 3, 4, 5, 6)}
 a few more of first steps, and of later ones none but 0 at effort 1 (0.015 dB worse than the highest as well, and than
 decoding what was chosen), else the highest too."""
 SLOPES = {1: 100000.0, 2: 45000.0, 3: 25000.0, 4: 14000.0, 5: 7000.0, 6: 2500.0}
-"""Lambda of each quality; that of first pictures and residuals by wavelets, too."""
+"""Lambda of each quality; that of first pictures and residuals, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class RateDistortionConfig:
             for first steps, of which the highest level is tried too, and where there is a transform.
         block_bits: Bits that a block costs beyond its tokens, where it keeps any.
         first_weight: How often the first step's error counts, for later steps are made of it.
-        first_weight_of_transform: The same of a hybrid without wavelets.
+        first_weight_of_transform: The same of a hybrid whose first pictures are tokens.
         horizon: Later steps for which an improvement of a still block can count.
     """
 
@@ -266,7 +266,7 @@ def allocator_for(*, quality: float, effort: int) -> Allocator:
 
     Args:
         quality: 1 to 6 are those of the command line; what is between and beyond serves rate control.
-        effort: 0 (the same level everywhere, but for first pictures and residuals by wavelets) to 3 (all levels up to
+        effort: 0 (the same level everywhere, but for first pictures and residuals) to 3 (all levels up to
             the sixth are tried).
     """
     if effort == 0:

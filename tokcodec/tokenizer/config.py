@@ -14,7 +14,16 @@ from tokcodec.tokenizer.transform import MAX_BITS, MIN_BITS
 
 ARCHITECTURE = "causal-recurrent-4"
 """Changes whenever the same weights would mean another function."""
-VARIANT_KEYS = ("adaptive_norm", "temporal_downsampling", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals")
+VARIANT_KEYS = (
+    "adaptive_norm",
+    "temporal_downsampling",
+    "recurrent",
+    "coded_motion",
+    "hybrid",
+    "wavelet",
+    "residuals",
+    "intra",
+)
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
 
@@ -39,8 +48,11 @@ class TokenizerConfig:
             decoder's features and its last picture. Without it the decoder makes all motion of the tokens.
         hybrid: Whether later steps predict as hybrid video codecs do, with seven motion maps, and bits are those of a
             transform; see :mod:`tokcodec.tokenizer.hybrid`. There is no encoder network then (`encoder_blocks` 0).
-        wavelet: Whether a hybrid's first pictures are coded by wavelets, see :mod:`tokcodec.tokenizer.wavelet`.
+        wavelet: Whether a hybrid's first pictures are coded without a network, by wavelets where `intra` is false, see
+            :mod:`tokcodec.tokenizer.wavelet`.
         residuals: Whether its later steps may have residuals by wavelets beside their tokens.
+        intra: Whether its first pictures are coded by blocks in the place of wavelets, see :mod:`tokcodec.intra`; then
+            `wavelet` is true, too.
     """
 
     frame_channels: int = 64
@@ -57,6 +69,7 @@ class TokenizerConfig:
     hybrid: bool = False
     wavelet: bool = False
     residuals: bool = False
+    intra: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -86,15 +99,17 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals"):
+        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals", "intra"):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
             raise ModelError("coded motion moves what a recurrent decoder holds", hint="leave one of the two out")
         if self.wavelet and not self.hybrid:
-            raise ModelError("first pictures by wavelets are those of a hybrid", hint='"hybrid": true')
+            raise ModelError("first pictures without a network are those of a hybrid", hint='"hybrid": true')
         if self.residuals and not self.wavelet:
             raise ModelError("residuals by wavelets come with such first pictures", hint='"wavelet": true')
+        if self.intra and not self.wavelet:
+            raise ModelError("first pictures by blocks are of those without a network", hint='"wavelet": true')
         if self.hybrid and self.quantizer == "none":
             hint = 'leave the transform out: "hybrid": false, "encoder_blocks": 4'
             raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)
@@ -116,6 +131,7 @@ class TokenizerConfig:
             motion_maps=MOTION_MAPS if self.hybrid else 1,
             pictures=self.wavelet,
             residuals=self.residuals,
+            intra=self.intra,
         )
 
     def to_json(self) -> str:

@@ -146,10 +146,10 @@ class HybridDecoder(nn.Module):
             Frames `(N, F, 3, 8h, 8w)`, about [-1, 1], not clamped, and the state.
 
         Raises:
-            ValueError: A later step without displacements, or a first one where pictures are coded by wavelets.
+            ValueError: A later step without displacements, or a first one where pictures come without tokens.
         """
         if state is None and self.wavelet:
-            raise ValueError("a first picture by wavelets has no step: call begin")
+            raise ValueError("a first picture without tokens has no step: call begin")
         trunk = self.first if state is None else self.later
         coefficients = trunk.transform.coefficients(signs, kept)
         known = trunk.transform.pixels(coefficients)

@@ -29,6 +29,20 @@ PATCH = 4
 """Pixels along each side of a place of the first maps; of the inner ones there are twice as many."""
 
 
+_LEAST_SHARE, _SHARE, _AT_SCALE, _BY_SCALE = 0.5, 0.6, 22, 0.08
+
+
+def share_of_scale(scale: int) -> float:
+    """How much of a filter's change is shown, 0.5 to 1: where pictures are fine already, all of it is too much.
+
+    By measurement: at quality 5 three fifths are better than all by PSNR and by LPIPS of both networks.
+
+    Args:
+        scale: Number of the step of the quantizer of the chunk's first picture.
+    """
+    return min(max(_SHARE + _BY_SCALE * (scale - _AT_SCALE), _LEAST_SHARE), 1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PostFilterConfig:
     """Sizes of the filter.

@@ -19,19 +19,20 @@ from tokcodec.geometry import TEMPORAL_FACTOR, TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.displacement import choose_vectors
+from tokcodec.tokenizer.first_picture import chosen, restored
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
-from tokcodec.tokenizer.picture_choice import ResidualChoice, chosen
-from tokcodec.tokenizer.post_filter import PostFilter
+from tokcodec.tokenizer.picture_choice import ResidualChoice
+from tokcodec.tokenizer.post_filter import PostFilter, share_of_scale
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
 from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
-from tokcodec.tokenizer.wavelet import restored, restored_residual
+from tokcodec.tokenizer.wavelet import restored_residual
 from tokcodec.tokens import Picture
 
 
@@ -118,7 +119,7 @@ class TokenStep:
         levels: uint8 `(block_rows, block_columns)`, an index into the geometry's `level_bits`.
         vectors: The motion map, int16 `(motion_rows, motion_columns, 2)`; zero in a chunk's first step.
         frames: That it shows, repeated ones among them.
-        picture: Of a chunk's first step whose picture is coded by wavelets.
+        picture: Of a chunk's first step whose picture is coded by coefficients.
         residual: Of a later step that has one.
     """
 
@@ -267,12 +268,12 @@ class StreamEncoder:
         )
 
     def _picture_step(self, frames: Tensor, pixels: Tensor) -> TokenStep:
-        """A chunk's first step, whose picture is coded by wavelets and whose tokens keep nothing."""
+        """A chunk's first step, whose picture is coded by coefficients and whose tokens keep nothing."""
         decoder = self._model.decoder
         if not isinstance(decoder, HybridDecoder):
-            raise ModelError("first pictures by wavelets are those of a hybrid")
+            raise ModelError("first pictures by coefficients are those of a hybrid")
         with _memory_errors():
-            picture = chosen(pixels[0, -1], self._allocator.slope)
+            picture = chosen(pixels[0, -1], self._allocator.slope, blocks=self._model.config.intra)
             self._decoded = decoder.begin(restored(picture, pixels).unsqueeze(0))
             self._allocator.began(block_errors(self._decoded.picture, frames, self.geometry))
         self._state, self._last = EncoderState(before=()), pixels[:, -1]
@@ -389,10 +390,11 @@ class StreamDecoder:
         self._parameter = next(model.parameters())
         self._size = height, width
         self._state: DecoderState | None = None
+        self._share = 1.0
 
     def start_chunk(self) -> None:
         """Forget the past: the next step is a chunk's first."""
-        self._state = None
+        self._state, self._share = None, 1.0
 
     @torch.inference_mode()
     def step(
@@ -413,7 +415,7 @@ class StreamDecoder:
             vectors: int16 `(motion_rows, motion_columns, 2)`, the motion map (spec section 3.5); of no account in a
                 chunk's first step, and to models without coded motion.
             frames: That the step shows, if it is not a chunk's first: 4, 2 or 1; None is 4.
-            picture: That of a chunk's first step, where pictures are coded by wavelets.
+            picture: That of a chunk's first step, where pictures are coded by coefficients.
             residual: That of a later step; None where it has none.
 
         Returns:
@@ -438,7 +440,7 @@ class StreamDecoder:
                     added = restored_residual(residual, self._parameter).unsqueeze(0)
                     self._state = self._state.with_residual(added)
                 pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
-            shown = pixels[0] if self._post_filter is None else self._post_filter(pixels[0].clamp(-1.0, 1.0))
+            shown = pixels[0] if self._post_filter is None else self._filtered(pixels[0].clamp(-1.0, 1.0))
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()
         return out
@@ -448,6 +450,14 @@ class StreamDecoder:
         decoder = self._model.decoder
         if picture is None or not isinstance(decoder, HybridDecoder):
             raise ModelError("a chunk of these weights begins with a picture, and has none")
+        if (picture.blocks is not None) != self._model.config.intra:
+            raise ModelError("a first picture is by blocks where the weights are made for it, and nowhere else")
         pixels = restored(picture, self._parameter).unsqueeze(0)
-        self._state = decoder.begin(pixels)
+        self._state, self._share = decoder.begin(pixels), share_of_scale(picture.scale)
         return pixels.unsqueeze(1)
+
+    def _filtered(self, pixels: Tensor) -> Tensor:
+        """Pictures `(F, 3, H, W)` with the post-filter's share of change."""
+        if self._post_filter is None:
+            return pixels
+        return torch.lerp(pixels, self._post_filter(pixels), self._share)

@@ -1,9 +1,10 @@
 """The wavelet transform of first pictures and residuals (spec sections 8.7 and 8.8): pixels <-> whole numbers.
 
 A transform of cells of 8x8 pixels says an even sky cell by cell, and has no way to say a fine edge. A chunk's first
-picture is what all others are made of, so in tokenizers with `wavelet` it is coded by the wavelets of JPEG 2000 (the
-9/7 filters of Cohen, Daubechies and Feauveau, by lifting), five times over, and no network takes part. The residual of
-a later step has the coarser ones of these wavelets: what is large and smooth there, tokens would say cell by cell.
+picture is what all others are made of, so in tokenizers with `wavelet` and without `intra` it is coded by the wavelets
+of JPEG 2000 (the 9/7 filters of Cohen, Daubechies and Feauveau, by lifting), five times over, and no network takes
+part. The residual of a later step has the coarser ones of these wavelets: what is large and smooth there, tokens would
+say cell by cell.
 """
 
 from __future__ import annotations

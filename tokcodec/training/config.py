@@ -197,7 +197,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.model.wavelet and any(phase.frames == 1 for phase in self.train.phases):
             raise UsageError(
-                "a phase of one frame has nothing to train: first pictures are coded by wavelets, without a network",
+                "a phase of one frame has nothing to train: first pictures are coded without a network",
                 hint='phases of 5 frames and more, or "wavelet": false in the model',
             )
 
@@ -233,13 +233,13 @@ def read_run_config(path: Path, presets: Mapping[str, RunConfig], default: RunCo
 
 def _with_levels(values: object) -> object:
     """The same choices, with even levels for a model of another width, so that it does not get the preset's table, and
-    without wavelets for one that is no hybrid, or has none for first pictures."""
+    without what only a hybrid has, or one whose first pictures need no network, for others."""
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(values, dict) or not isinstance(model, dict):
         return values
     implied: dict[str, object] = {"level_bits": []} if "bits_per_token" in model else {}
-    implied |= {"wavelet": False, "residuals": False} if model.get("hybrid") is False else {}
-    implied |= {"residuals": False} if model.get("wavelet") is False else {}
+    implied |= {"wavelet": False, "residuals": False, "intra": False} if model.get("hybrid") is False else {}
+    implied |= {"residuals": False, "intra": False} if model.get("wavelet") is False else {}
     return {**values, "model": {**implied, **model}}
 
 

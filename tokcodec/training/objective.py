@@ -14,6 +14,7 @@ from torch import Tensor
 from tokcodec.geometry import BLOCK_TOKENS, TEMPORAL_FACTOR
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.allocation import SLOPES, RateDistortionConfig
+from tokcodec.tokenizer.first_picture import quickly_chosen, restored
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
 from tokcodec.tokenizer.model import Tokenizer
@@ -22,14 +23,7 @@ from tokcodec.tokenizer.picture_choice import slope_of_residual
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Forecast, Past
 from tokcodec.tokenizer.step_length import REPEATS
 from tokcodec.tokenizer.transform import CellTransform
-from tokcodec.tokenizer.wavelet import (
-    dead_of_slope,
-    quantized,
-    quantized_residual,
-    restored,
-    restored_residual,
-    scale_of_slope,
-)
+from tokcodec.tokenizer.wavelet import quantized_residual, restored_residual, scale_of_slope
 from tokcodec.tokens import Picture
 from tokcodec.training.coded_motion import coded_displacements, hybrid_displacements
 from tokcodec.training.config import Stage, TrainConfig
@@ -211,7 +205,7 @@ def kept_from_levels(levels: Tensor, level_bits: tuple[int, ...], bits: int) -> 
 
 @torch.no_grad()
 def begun(model: Tokenizer, pictures: Tensor, slope: Tensor | None) -> DecoderState:
-    """The state after first pictures by wavelets, with a dead zone: to choose as an encoder does would be slower.
+    """The state after first pictures that come without tokens, about as an encoder would choose them.
 
     Args:
         model: Of which it is the state.
@@ -219,13 +213,12 @@ def begun(model: Tokenizer, pictures: Tensor, slope: Tensor | None) -> DecoderSt
         slope: Lambda of each clip, `(N,)`; None for the finest.
     """
     if not isinstance(model.decoder, HybridDecoder):
-        raise ValueError("first pictures by wavelets are those of a hybrid")
+        raise ValueError("first pictures by coefficients are those of a hybrid")
     slopes = [SLOPE_RANGE[0]] * len(pictures) if slope is None else slope.tolist()
     found = []
     for picture, each in zip(pictures, slopes, strict=True):
-        scale = scale_of_slope(each)
-        coefficients = quantized(picture, scale, dead=dead_of_slope(each))
-        found.append(restored(Picture(coefficients=coefficients, scale=scale), picture))
+        coded = quickly_chosen(picture, each, blocks=model.config.intra)
+        found.append(restored(coded, picture))
     return model.decoder.begin(torch.stack(found))
 
 

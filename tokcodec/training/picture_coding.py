@@ -1,6 +1,7 @@
 """Trains the network of spec section 7.11, which says how likely coefficients of first pictures are.
 
-It is a part of the format and not of a tokenizer, so there is one for all; this is how it was made:
+It is a part of the format and not of a tokenizer, so there is one for all. This is how it was made, but for what
+chance drew:
 
     python -m tokcodec.training.picture_coding --data DIR --out FOLDER --exclude PATTERN
 
@@ -144,9 +145,17 @@ def pictures(folder: Path, *, exclude: Sequence[str], seed: int) -> Iterator[NDA
                 files.remove(path)
 
 
-def gather(folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
-    """Observations of `count` cuts of pictures, each at a quantizer of its own."""
-    draw, rows, sizes = random.Random(seed), [], []
+def cuts(folder: Path, *, count: int, exclude: Sequence[str], seed: int, sides: tuple[int, int]) -> Iterator[Tensor]:
+    """Cuts of pictures, made smaller by chance: float32 `(3, H, W)` in units of [-1, 1], H and W multiples of 8.
+
+    Args:
+        folder: As for :func:`pictures`.
+        count: How many.
+        exclude: Patterns of names that are left out.
+        seed: Of all that is drawn.
+        sides: Rows and columns, at most.
+    """
+    draw = random.Random(seed)
     for picture, _ in zip(pictures(folder, exclude=exclude, seed=seed), range(count), strict=False):
         cut = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float().div(127.5).sub(1)
         height, width = cut.shape[1:]
@@ -154,9 +163,15 @@ def gather(folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> tu
         if smaller < 1:
             cut = F.interpolate(cut[None], scale_factor=smaller, mode="area")[0]
             height, width = cut.shape[1:]
-        spare = (max(0, whole - side) for whole, side in zip((height, width), SIDES, strict=True))
+        spare = (max(0, whole - side) for whole, side in zip((height, width), sides, strict=True))
         top, left = (draw.randrange(each + 1) for each in spare)
-        cut = pad_frame(cut[:, top : top + SIDES[0], left : left + SIDES[1]], 8)
+        yield pad_frame(cut[:, top : top + sides[0], left : left + sides[1]], 8)
+
+
+def gather(folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
+    """Observations of `count` cuts of pictures, each at a quantizer of its own."""
+    draw, rows, sizes = random.Random(seed + 1), [], []
+    for cut in cuts(folder, count=count, exclude=exclude, seed=seed, sides=SIDES):
         scale = round(draw.uniform(*SCALES))
         for row, size in observations(quantized(cut, scale), scale):
             rows.append(row)

@@ -15,9 +15,10 @@ MODEL = TokenizerConfig(
     hybrid=True,
     wavelet=True,
     residuals=True,
+    intra=True,
 )
-"""Sizes of the weights `base`: first pictures by wavelets, later ones by coarse ones of these and cosines that are
-bits, seven motion maps a step, and a network that decodes."""
+"""Sizes of the weights `base`: first pictures by blocks, later ones by coarse wavelets and cosines that are bits, seven
+motion maps a step, and a network that decodes."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(

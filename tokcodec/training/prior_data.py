@@ -48,10 +48,10 @@ def load_chunks(folder: Path) -> tuple[TokenGeometry, list[TokenChunk]]:
 
 
 def without_picture(chunk: TokenChunk) -> TokenChunk:
-    """The tokens of a chunk alone: a prior has nothing to do with a picture and residuals by wavelets."""
+    """The tokens of a chunk alone: a prior has nothing to do with a picture and residuals by coefficients."""
     if chunk.picture is None:
         return chunk
-    plain = replace(chunk.geometry, pictures=False, residuals=False)
+    plain = replace(chunk.geometry, pictures=False, residuals=False, intra=False)
     return replace(chunk, picture=None, residuals=(), geometry=plain)
 
 
