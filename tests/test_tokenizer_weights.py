@@ -12,6 +12,7 @@ from network_helpers import CPU, SMALL, encode_stream, small_model
 
 from tokcodec.errors import DeviceError, ModelError
 from tokcodec.tokenizer.allocation import UniformAllocator
+from tokcodec.tokenizer.block_choice import PRICE, blocks_of_planes, planes_of
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
 from tokcodec.tokenizer.stream import (
@@ -21,8 +22,6 @@ from tokcodec.tokenizer.stream import (
     fast_dtype,
     prepare,
 )
-from tokcodec.tokenizer.wavelet import quantized
-from tokcodec.tokens import Picture
 from tokcodec.weights import default_entry, entries, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
 
 
@@ -109,7 +108,7 @@ def test_the_fast_path_decodes_what_float32_decodes():
     tokens = encode_stream(prepare(model, CPU, torch.float32), frames)
     kept = np.full(tokens.shape[1:], 18, np.uint8)
     first = torch.from_numpy(frames[0]).permute(2, 0, 1).float() / 127.5 - 1
-    picture = Picture(coefficients=quantized(first, 20), scale=20)
+    picture = blocks_of_planes(planes_of(first), 20, price=PRICE)
     vectors = np.full((*model.config.geometry.motion_blocks(8, 12), 2), (5, -3), np.int16)
 
     def decode(dtype: torch.dtype) -> np.ndarray:
