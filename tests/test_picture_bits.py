@@ -22,7 +22,8 @@ from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
 from tokcodec.picture_bits import BANDS, PictureTraversal
 from tokcodec.probability import picture_network as network
 from tokcodec.probability.logistic import SQUASH
-from tokcodec.probability.picture_network import PictureNetwork, pack, picture_network, unpack
+from tokcodec.probability.network_file import unpack
+from tokcodec.probability.picture_network import PictureNetwork, pack, picture_network
 from tokcodec.tokens import Picture, TokenChunk, TokenGeometry
 
 GEOMETRY = TokenGeometry(bits_per_token=1, level_bits=(0, 1), block_tokens=64, pictures=True)

@@ -22,7 +22,8 @@ from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, RESIDUAL_SPACING
 from tokcodec.picture_bits import BANDS
 from tokcodec.probability import picture_network as network
-from tokcodec.probability.picture_network import pack, residual_network, unpack
+from tokcodec.probability.network_file import unpack
+from tokcodec.probability.picture_network import pack, residual_network
 from tokcodec.residual_bits import LIKELY, RESIDUAL_BANDS, SELDOM, ResidualTraversal
 from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, residual_shape
 

@@ -14,7 +14,8 @@ from picture_films import WAVELET
 
 from tokcodec.codec import Codec
 from tokcodec.errors import UsageError
-from tokcodec.probability.picture_network import PictureNetwork, unpack
+from tokcodec.probability.network_file import unpack
+from tokcodec.probability.picture_network import PictureNetwork
 from tokcodec.residual_bits import RESIDUAL_BANDS
 from tokcodec.tokenizer.search import search_clip
 from tokcodec.training import residual_coding

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
+from tokcodec.probability import network_file
 from tokcodec.probability.logistic import SQUASH, STRETCH_MAX
 from tokcodec.probability.picture_network import ACCUMULATOR_LIMIT, ACTIVATION_MAX, SHIFTS, activated, packaged
 
@@ -107,13 +107,8 @@ def pack(tensors: Tensors) -> bytes:
     Raises:
         ModelError: A tensor does not fit.
     """
-    from safetensors.numpy import save
-
     _check(tensors)
-    if any(abs(tensor).max() > np.iinfo(_type(name)).max for name, tensor in tensors.items()):
-        raise ModelError("a number of a network of blocks does not fit its type")
-    data: bytes = save({name: np.ascontiguousarray(tensors[name].astype(_type(name))) for name in SHAPES})
-    return data
+    return network_file.packed({name: tensors[name] for name in SHAPES})
 
 
 def unpack(data: bytes) -> dict[str, NDArray[np.int64]]:
@@ -122,20 +117,7 @@ def unpack(data: bytes) -> dict[str, NDArray[np.int64]]:
     Raises:
         ModelError: It is no such file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors: dict[str, NDArray[Any]] = load(data)
-    except SafetensorError as error:
-        raise ModelError("not a safetensors file") from error
-    if any(name in SHAPES and tensor.dtype != _type(name) for name, tensor in tensors.items()):
-        raise ModelError("the numbers of a network of blocks have other types")
-    return {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
-
-
-def _type(name: str) -> type[np.signedinteger[Any]]:
-    return np.int16 if name.endswith(".weight") else np.int32
+    return network_file.unpack(data, SHAPES)
 
 
 @functools.cache

@@ -10,13 +10,13 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
 from tokcodec.probability.logistic import SQUASH, STRETCH_MAX
+from tokcodec.probability.network_file import packed, unpack
 
 INPUTS, HIDDEN, OUTPUTS = 22, 32, 4
 BANDS, COLOURS, PHASES = 16, 3, 4
@@ -105,35 +105,8 @@ def pack(tensors: Mapping[str, NDArray[np.int64]]) -> bytes:
     Raises:
         ModelError: A tensor does not fit.
     """
-    from safetensors.numpy import save
-
     _check(tensors)
-    if any(abs(tensor).max() > np.iinfo(_type(name)).max for name, tensor in tensors.items()):
-        raise ModelError("a number of a network of coefficients does not fit its type")
-    data: bytes = save({name: np.ascontiguousarray(tensors[name].astype(_type(name))) for name in SHAPES})
-    return data
-
-
-def unpack(data: bytes) -> dict[str, NDArray[np.int64]]:
-    """The tensors of a weights file.
-
-    Raises:
-        ModelError: It is no such file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors: dict[str, NDArray[Any]] = load(data)
-    except SafetensorError as error:
-        raise ModelError("not a safetensors file") from error
-    if any(tensor.dtype != _type(name) for name, tensor in tensors.items()):
-        raise ModelError("the numbers of a network of coefficients have other types")
-    return {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
-
-
-def _type(name: str) -> type[np.signedinteger[Any]]:
-    return np.int16 if name.endswith(".weight") else np.int32
+    return packed({name: tensors[name] for name in SHAPES})
 
 
 @functools.cache
