@@ -29,7 +29,7 @@ from tokcodec.bench.machine import this_machine
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import decode_chunk, entropy_of
 from tokcodec.container import ChunkRecord, read_stream
-from tokcodec.geometry import MAX_COEFFICIENT
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
 from tokcodec.intra import coarser, planes
 from tokcodec.picture_bits import BANDS
 from tokcodec.picture_layout import MODES, SIZES
@@ -56,7 +56,8 @@ STEPS, ROWS, COLUMNS = 2, 18, 32
 PICTURE = "18 bits and a first picture, adaptive"
 BLOCKS = "18 bits and a first picture by blocks, adaptive"
 PIXELS = "pixels of a first picture by blocks, and of a coarser one"
-LATER = (PICTURE, BLOCKS, PIXELS)
+MOTION = "motion maps with a network"
+LATER = (PICTURE, BLOCKS, PIXELS, MOTION)
 """What a record may lack, because it was made before this was recorded."""
 SCALE = 20
 """Of the fixed picture: the number of its quantizer's step."""
@@ -138,6 +139,25 @@ def fixed_chunk_with(picture: Picture) -> TokenChunk:
     return dataclasses.replace(truncate(tokens, levels), picture=picture)
 
 
+def fixed_motion(rows: int = ROWS, columns: int = COLUMNS) -> TokenChunk:
+    """Motion maps of two later steps by a formula, each of which moves evenly but for some blocks; no tokens."""
+    geometry = TokenGeometry(motion_tokens=MOTION_TOKENS, motion_maps=MOTION_MAPS, motion_network=True)
+    height, width = geometry.motion_blocks(rows, columns)
+    maps = (3, MOTION_MAPS, height // MOTION_MAPS, width, 2)
+    values = (noise(8, maps) >> np.uint64(8)).astype(np.int64)
+    step, number = np.ogrid[:3, :MOTION_MAPS]
+    even = np.stack(np.broadcast_arrays(4 * step - 2 * number, number - 3 * step), axis=-1)[:, :, None, None]
+    vectors = even + np.where(values % 5 == 0, values // 1000 % 9 - 4, 0)
+    vectors[:, :, ::4, ::4] = MAX_VECTOR
+    vectors[0] = 0
+    return TokenChunk(
+        indices=np.zeros((3, rows, columns), np.uint64),
+        levels=np.zeros((3, *geometry.blocks(rows, columns)), np.uint8),
+        geometry=geometry,
+        vectors=vectors.reshape(3, height, width, 2).astype(np.int16),
+    )
+
+
 def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
     """Weights by a formula, each layer scaled up until its largest sum is close below the bound."""
     tensors = {
@@ -204,22 +224,22 @@ def coded() -> dict[str, dict[str, str]]:
                 same = returns(data, tokens, model, plain) and (not before or returns(before, tokens, model, network))
                 entry[kind] = digest(data) if same else LOST
     blocks = fixed_blocks()
-    found[PICTURE], found[BLOCKS] = coded_picture(fixed_picture()), coded_picture(blocks)
+    found[PICTURE], found[BLOCKS] = (by_network(fixed_chunk_with(each)) for each in (fixed_picture(), blocks))
+    found[MOTION] = by_network(fixed_motion())
     found[PIXELS] = {
         "NumPy float64": digest(*(planes(each).astype("<i2").tobytes() for each in (blocks, coarser(blocks, 1))))
     }
     return found
 
 
-def coded_picture(picture: Picture) -> dict[str, str]:
-    """Digest of the coded bytes of a chunk with a first picture; its network has one arithmetic, float32 in NumPy."""
-    chunk = fixed_chunk_with(picture)
+def by_network(chunk: TokenChunk) -> dict[str, str]:
+    """Digest of a chunk's coded bytes, where a network of the format codes it: of one arithmetic, float32 in NumPy."""
     data = encode_tokens(chunk)
     return {"NumPy float32": digest(data) if returns(data, chunk) else LOST}
 
 
 def returns(data: bytes, chunk: TokenChunk, model: str = "adaptive", network: PriorNetwork | None = None) -> bool:
-    """Whether coded bytes give the tokens back, and the first picture."""
+    """Whether coded bytes give the tokens back, the motion maps and the first picture."""
     steps, rows, columns = chunk.indices.shape
     back = decode_tokens(
         data, steps=steps, rows=rows, columns=columns, geometry=chunk.geometry, model=model, network=network

@@ -32,11 +32,14 @@ from tokcodec import bits
 from tokcodec.errors import CorruptStreamError
 from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
 from tokcodec.motion_bits import MotionTraversal, expected_map
+from tokcodec.probability.motion_network import motion_network
 from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, truncate
 
 FOLDER = Path(__file__).parent / "vectors"
 PIXEL_RMS = 1.0
 """Root-mean-square difference that a full decoder may have (spec section 12)."""
+ROUNDING_RMS = 0.05
+"""The same of pixels in 32-bit floating point on two machines: ties may be rounded otherwise."""
 
 SYNC = bytes.fromhex("9D546BF6")
 MAGIC = bytes.fromhex("8E544F4B0D0A1A0A")
@@ -63,6 +66,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "pictures": False,
     "residuals": False,
     "picture_blocks": False,
+    "motion_network": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -137,6 +141,7 @@ def header_fields(header: Mapping[str, Any]) -> Fields:
     """The fields of a header payload (spec sections 4.1, 4.5 and 4.6)."""
     flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]]
     flags += 8 * header["pictures"] + 16 * header["residuals"] + 32 * header["picture_blocks"]
+    flags += 64 * header["motion_network"]
     fields: Fields = [
         ("width", u16(header["width"])),
         ("height", u16(header["height"])),
@@ -296,6 +301,7 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
         pictures=header["pictures"],
         residuals=header["residuals"],
         intra=header["picture_blocks"],
+        motion_network=header["motion_network"],
         **numbers,
     )
 
@@ -950,7 +956,8 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
     """Frames of the first chunk by the tiny model in float32: uint8 `(T, H, W, 3)`."""
     import torch
 
-    from tokcodec.tokenizer.stream import StreamDecoder, prepare
+    from tokcodec.tokenizer.device import prepare
+    from tokcodec.tokenizer.stream import StreamDecoder
     from tokcodec.weights.registry import entry_of_file, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -1231,8 +1238,9 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("header_flags", "first pictures by coefficients without motion maps", "flags", u8(8)),
     ("header_flags_undefined", "residuals without motion maps", "flags", u8(16)),
     ("header_flags_unknown", "first pictures by blocks without motion maps", "flags", u8(32)),
-    ("header_flags_64", "an undefined flag of the header", "flags", u8(64)),
-    ("header_flags_128", "the last flag of the header, undefined too", "flags", u8(128)),
+    ("header_flags_64", "a network for motion without motion maps", "flags", u8(64)),
+    ("header_flags_128", "the only undefined flag of the header", "flags", u8(128)),
+    ("header_network_of_one_map", "a network for motion with one motion map", "flags", u8(66)),
     ("header_blocks_without_pictures", "first pictures by blocks, and not by coefficients", "flags", u8(38)),
     ("header_residuals_without_pictures", "residuals without first pictures by coefficients", "flags", u8(22)),
     ("header_pictures_of_one_map", "first pictures by coefficients with one motion map", "flags", u8(10)),
@@ -1719,20 +1727,21 @@ class _Moves:
 class _Told(MotionTraversal):
     """Tells of one map that it differs from what goes without saying."""
 
-    def __init__(self, *shape: int, maps: int, told: int) -> None:
-        super().__init__(*shape, maps=maps)
+    def __init__(self, *shape: int, told: int, **options: Any) -> None:
+        super().__init__(*shape, **options)
         self._told = told
 
-    def _code_map(self, coder: Any, vectors: Any, expected: Any, number: int) -> Any:
-        return super()._code_map(_Moves(coder) if number == self._told else coder, vectors, expected, number)
+    def _code_map(self, coder: Any, vectors: Any, expected: Any, number: int, others: Any) -> Any:
+        return super()._code_map(_Moves(coder) if number == self._told else coder, vectors, expected, number, others)
 
 
-def _told_for_nothing(tokens: TokenChunk, told: int = 0) -> bytes:
+def told_for_nothing(tokens: TokenChunk, told: int = 0) -> bytes:
     """Token data of two steps, in the second of which a map is told that need not be."""
     coder = bits._Encoder()
     traversal = bits._Traversal(*tokens.indices.shape[1:], tokens.geometry, "adaptive")
     traversal.start(coder, len(tokens.indices))
-    motion = _Told(*tokens.vectors.shape[1:3], maps=tokens.geometry.motion_maps, told=told)
+    network = motion_network() if tokens.geometry.motion_network else None
+    motion = _Told(*tokens.vectors.shape[1:3], maps=tokens.geometry.motion_maps, network=network, told=told)
     traversal._motion = None
     for step, (indices, levels, vectors) in enumerate(zip(tokens.indices, tokens.levels, tokens.vectors, strict=True)):
         if step > 0:
@@ -1746,7 +1755,7 @@ def _told_for_nothing(tokens: TokenChunk, told: int = 0) -> bytes:
     return coder.finish().astype("<u4").tobytes()
 
 
-def _encode_unchecked(tokens: TokenChunk) -> bytes:
+def encode_unchecked(tokens: TokenChunk) -> bytes:
     """Token data of tokens whose vectors may be beyond the range."""
     coder = bits._Encoder()
     traversal = bits._Traversal(*tokens.indices.shape[1:], tokens.geometry, "adaptive")
@@ -1774,17 +1783,17 @@ def add_bad_motion(to: Collection) -> None:
 
     header = DEFAULT_HEADER | MOTION_MODEL
     still = make_tokens(header, 5, levels=2, seed=7)
-    bad("motion_of_zeros", "a coded motion map of zeros alone", still, _told_for_nothing(still))
+    bad("motion_of_zeros", "a coded motion map of zeros alone", still, told_for_nothing(still))
     even = make_tokens(DEFAULT_HEADER | HYBRID_MODEL, 5, levels=2, seed=7, motion=("sparse/slow",))
     shows = "a coded motion map, the last of seven, as expected alone"
-    bad("motion_as_expected", shows, even, _told_for_nothing(even, MOTION_MAPS - 1), model=HYBRID_MODEL)
+    bad("motion_as_expected", shows, even, told_for_nothing(even, MOTION_MAPS - 1), model=HYBRID_MODEL)
     for name, shows, vector in [
         ("motion_beyond", "a vector of 512 half pixels", (512, 0)),
         ("motion_beyond_below", "a vector of -512 half pixels", (0, -512)),
     ]:
         far = make_tokens(header, 5, levels=2, seed=7)
         far.vectors[1, 1, 1] = vector
-        bad(name, shows, far, _encode_unchecked(far))
+        bad(name, shows, far, encode_unchecked(far))
     moving = make_tokens(header, 5, levels=2, seed=7, motion=("slow",))
     data = bits.encode_tokens(moving)
     bad("motion_trailing_word", "a word of 0 too many", moving, data + bytes(4))
@@ -1812,6 +1821,7 @@ def add_bad_motion(to: Collection) -> None:
 def make() -> list[Vector]:
     """All vectors."""
     from block_vectors import add_bad_blocks, add_blocks  # late: they import this module
+    from network_vectors import add_bad_networks, add_networks
     from picture_vectors import add_bad_pictures, add_pictures
     from residual_vectors import add_bad_residuals, add_residuals
 
@@ -1822,6 +1832,7 @@ def make() -> list[Vector]:
         add_pictures,
         add_residuals,
         add_blocks,
+        add_networks,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1836,6 +1847,7 @@ def make() -> list[Vector]:
         add_bad_pictures,
         add_bad_residuals,
         add_bad_blocks,
+        add_bad_networks,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]
@@ -1923,14 +1935,20 @@ def differences(vectors: Sequence[Vector], folder: Path = FOLDER) -> list[str]:
     return problems
 
 
+def stands(path: Path, pixels: NDArray[np.uint8]) -> bool:
+    """Whether a file has these pixels, as another machine may have made them."""
+    stored = np.load(path, allow_pickle=False) if path.exists() else np.zeros(0, np.uint8)
+    return stored.shape == pixels.shape and rms(stored, pixels) < ROUNDING_RMS
+
+
 def write(vectors: Sequence[Vector], folder: Path = FOLDER) -> None:
-    """Write all files; leaves others alone, of which `--check` tells."""
+    """Write all files, but no pixels that stand there already; leaves others alone, of which `--check` tells."""
     for vector in vectors:
         path = folder / vector.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(vector.data)
-        if vector.pixels is not None:
-            (folder / vector.entry["pixels"]["file"]).write_bytes(npy(vector.pixels))
+        if vector.pixels is not None and not stands(shown := folder / vector.entry["pixels"]["file"], vector.pixels):
+            shown.write_bytes(npy(vector.pixels))
     (folder / "manifest.json").write_text(manifest(vectors), encoding="utf-8", newline="\n")
 
 

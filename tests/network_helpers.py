@@ -9,8 +9,9 @@ import torch
 
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.config import TokenizerConfig
+from tokcodec.tokenizer.device import prepare
 from tokcodec.tokenizer.model import Tokenizer
-from tokcodec.tokenizer.stream import StreamEncoder, prepare
+from tokcodec.tokenizer.stream import StreamEncoder
 
 CPU = torch.device("cpu")
 NO_MOTION = np.zeros((0, 0, 2), dtype=np.int16)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from spec_coding import (
-    SIZES,
     Ints,
     RangeDecoder,
     ask_network,
@@ -20,9 +19,9 @@ from spec_coding import (
     decode_coefficients,
     decode_scale,
     format_network,
+    size_of,
 )
 
-BLOCKS_NETWORK = "b2de0257ca7b47386dc0fd16a5045d76947decd3a09af4fc9ae9f63dbb47587f"  # SHA-256 (7.13)
 PLANAR, MEAN, ACROSS, DIAGONAL, DOWN = 0, 1, 10, 18, 26
 ONE = 4096  # what stands for 1 in the table of the transform (8.9)
 Rows = list[list[int]]
@@ -96,11 +95,6 @@ def fill(cells: Rows, block: Block, value: int) -> None:
             row[column] = value
 
 
-def size_of(value: int) -> int:
-    """S of (7.13)."""
-    return int(SIZES[min(value, 255)])
-
-
 class _Asked:
     """What is known of an open block at a diagonal."""
 
@@ -115,7 +109,7 @@ class BlocksDecoder:
     """The first picture by blocks: after `decode` its scale, layout and coefficients."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, format_network("blocks", BLOCKS_NETWORK)
+        self.decoder, self.t = decoder, format_network("blocks")
         self.rows, self.columns = 2 * rows, 2 * columns  # of cells
         self.coefficients = np.zeros((3, 8 * rows, 8 * columns), dtype=np.int64)
         self.layout = np.zeros((self.rows, self.columns), dtype=np.uint8)

@@ -1,5 +1,5 @@
 """What the parts of the independent decoder share (see `spec_decoder`): errors, the range decoder, and how the
-networks of the format (7.11 to 7.13) are read and asked. Numbers in brackets are sections of bitstream_spec.md."""
+networks of the format (7.11 to 7.14) are read and asked. Numbers in brackets are sections of bitstream_spec.md."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ROOT = Path(__file__).parent.parent
 Ints = NDArray[np.int64]
 
 ERROR_NAMES = {"C": "CorruptStreamError", "U": "UnsupportedStreamError", "L": "LimitError", "M": "ModelError"}
@@ -90,11 +92,29 @@ def squash(s: Ints) -> Ints:
 SIZES = np.array([min(255, math.floor(32 * math.log2(1 + v) + 0.5)) for v in range(256)], dtype=np.int64)
 
 
+def size_of(value: int) -> int:
+    """S of (7.13)."""
+    return int(SIZES[min(value, 255)])
+
+
 @functools.cache
-def format_network(kind: str, digest: str) -> dict[str, Ints]:
-    """The tensors of the weights of that kind, which are part of the format (7.11 to 7.13)."""
-    name = f"{kind}-{digest[:12]}.safetensors"
-    data = (Path(__file__).parent.parent / "tokcodec/weights" / name).read_bytes()
+def format_digest(kind: str) -> str:
+    """The SHA-256 of the weights of that kind, as the document states it below the name of their file (7.11 to 7.14).
+
+    It is read there and not kept here, so that weights that are made anew need no change of this decoder.
+    """
+    text = (ROOT / "bitstream_spec.md").read_text(encoding="utf-8")
+    stated = rf"`tokcodec/weights/{kind}-([0-9a-f]{{12}})\.safetensors`[^`]*?^    (\1[0-9a-f]{{52}})$"
+    (found,) = re.findall(stated, text, re.MULTILINE)
+    digest: str = found[1]
+    return digest
+
+
+@functools.cache
+def format_network(kind: str) -> dict[str, Ints]:
+    """The tensors of the weights of that kind, which are part of the format (7.11 to 7.14)."""
+    digest = format_digest(kind)
+    data = (ROOT / f"tokcodec/weights/{kind}-{digest[:12]}.safetensors").read_bytes()
     check(hashlib.sha256(data).hexdigest() == digest, 0, f"another network of the format: {kind}", "M")
     start = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(data[8:start])
@@ -107,15 +127,20 @@ def format_network(kind: str, digest: str) -> dict[str, Ints]:
     return tensors
 
 
-def ask_network(first: Ints, t: dict[str, Ints], name: str = "") -> Ints:
-    """The probabilities of a network of the format, given its first sums (7.11)."""
+def ask_for_stretches(first: Ints, t: dict[str, Ints], name: str = "") -> Ints:
+    """The stretches of a network of the format, given its first sums (7.11)."""
 
     def act(x: Ints) -> Ints:
         return np.clip((x + 128) >> 8, 0, 255)
 
     hidden = act(act(first) @ t[name + "hidden.weight"] + t[name + "hidden.bias"])
     out = hidden @ t[name + "out.weight"] + t[name + "out.bias"]
-    return squash(np.clip((out + 128) >> 8, -2047, 2047))
+    return np.clip((out + 128) >> 8, -2047, 2047)
+
+
+def ask_network(first: Ints, t: dict[str, Ints], name: str = "") -> Ints:
+    """The probabilities of a network of the format, given its first sums (7.11)."""
+    return squash(ask_for_stretches(first, t, name))
 
 
 def decode_scale(decoder: RangeDecoder) -> int:

@@ -3,8 +3,9 @@
 The exceptions: motion in section 8.3 and the limits of 10.2 were brought up to date, and the model `prior` (7.8) and
 the variants of the network (8.4, 8.5) but for `coded_motion` were written, by authors of tokcodec.
 
-Of its parts, `spec_coding` is what reads bits and `spec_blocks` first pictures by blocks. It shares no code with
-tokcodec, so that a disagreement shows a bug of one of the two or of the document. It favours plainness over speed.
+Of its parts, `spec_coding` is what reads bits, `spec_motion` the network for motion and `spec_blocks` first pictures by
+blocks. It shares no code with tokcodec, so that a disagreement shows a bug of one of the two or of the document. It
+favours plainness over speed.
 Numbers in brackets are sections of bitstream_spec.md.
 Use: python tests/spec_decoder.py FILE.tok [WEIGHTS.safetensors]
 """
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import spec_blocks
+import spec_motion
 from numpy.typing import NDArray
 from spec_coding import (
     SIZES,
@@ -66,6 +68,7 @@ class Geometry(NamedTuple):
     pictures: bool = False
     residuals: bool = False
     blocks: bool = False  # first pictures are by blocks
+    network: bool = False  # says how likely motion is (7.14)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
@@ -261,12 +264,13 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 63)
-    still, motion, seven, pictures, residuals, blocks = (flags >> bit & 1 == 1 for bit in range(6))
+    flags = c.number(1, "flags", 0, 127)
+    still, motion, seven, pictures, residuals, blocks, network = (flags >> bit & 1 == 1 for bit in range(7))
     check(motion or not seven, c.offset - 1, "seven motion maps, and none")
     check(seven or not pictures, c.offset - 1, "first pictures by coefficients without seven motion maps")
     check(pictures or not residuals, c.offset - 1, "residuals without first pictures by coefficients")
     check(pictures or not blocks, c.offset - 1, "first pictures by blocks, and not by coefficients")
+    check(seven or not network, c.offset - 1, "a network for motion without seven motion maps")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -301,7 +305,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
     geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model,
-                        motion, seven, pictures, residuals, blocks)  # fmt: skip
+                        motion, seven, pictures, residuals, blocks, network)  # fmt: skip
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -557,7 +561,7 @@ class Mixer:
         self.pending: list[tuple[int, list[Ints], Ints, Ints, Ints]] = []
 
     def decode(self, decoder: RangeDecoder, slot: int, cells: list[Ints], given: Ints | None = None) -> Ints:
-        """The bits of decisions of one slot, given the cell of each in every table, and a given stretch (7.8)."""
+        """The bits of decisions of one slot, given the cell of each in every table, and a given stretch (7.8, 7.14)."""
         tables = zip(self.counts, self.rows, cells, strict=True)
         counts = [table[rows[slot], cell] for table, rows, cell in tables]
         logs = LOG_OF_COUNT[np.stack(counts)]
@@ -655,7 +659,7 @@ def motion_sets(rows: int, columns: int) -> list[tuple[list[tuple[int, int]], li
 class MotionDecoder:
     """The motion maps (7.10), on a grid of motion blocks; rows are those of all maps."""
 
-    def __init__(self, decoder: RangeDecoder, rows: int, columns: int, maps: int = 1) -> None:
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int, maps: int = 1, network: bool = False) -> None:
         rows //= maps
         self.decoder, self.sets, self.maps = decoder, motion_sets(rows, columns), maps
         differs = [-1400, 100, -900, -100, -700, 100, -500, 300, -200, 500, 0, 700, 0, 500]
@@ -664,12 +668,16 @@ class MotionDecoder:
         nothing = [0] * 14
         table_a = 2 * [differs, nothing, *9 * [longer]]
         table_b = 2 * [by_set, *10 * [nothing]]
-        self.mixers = [Mixer([(list(range(22)), table_a), (list(range(22)), table_b)]) for _ in range(3)]
+        self.network = spec_motion.MotionNetwork(rows, columns) if network else None
+        weights = np.tile([6554, 6554, 55706], (22, 1)) if network else None
+        self.mixers = [Mixer([(list(range(22)), table_a), (list(range(22)), table_b)], weights) for _ in range(3)]
         self.first = np.zeros((rows, columns, 2), dtype=np.int64)
         self.before = self.base = self.first
         self.moves = [1] * maps  # so that step 1 finds it as after a step that moves
 
     def decode_step(self) -> Ints:
+        if self.network is not None:
+            self.network.begin_step()
         self.before, self.base = self.first, np.zeros_like(self.first)
         v = [self.decode_map(0)]
         self.first = v[0]
@@ -688,6 +696,12 @@ class MotionDecoder:
         return np.concatenate(v)
 
     def decode_map(self, number_of_map: int) -> Ints:
+        v = self.decode_vectors(number_of_map)
+        if self.network is not None:
+            self.network.end_map(v - self.before)
+        return v
+
+    def decode_vectors(self, number_of_map: int) -> Ints:
         v = np.zeros_like(self.before)
         self.mixer = self.mixers[(0, 1, 1, 2, 2, 2, 2)[number_of_map]]
         self.moves[number_of_map] = self.decoder.decode(61440 if self.moves[number_of_map] else 4096)
@@ -719,20 +733,25 @@ class MotionDecoder:
         predictions = [self.predict(v, y, x, around) for y, x in blocks]
         spread_of = np.array([spread for _, spread in predictions])
         ys, xs = np.array(blocks).T
-        d = np.zeros_like(spread_of)
+        rest = d = np.zeros_like(spread_of)
+        given = None
         for axis in (0, 1):
             predicted = np.array([vector[axis] for vector, _ in predictions])
             changed = (self.before[ys, xs, axis] != predicted).astype(np.int64)
             cells = [2 * spread_of + d, 2 * number + changed]
-            rest = self.decode_rests(axis, cells)
+            if self.network is not None:
+                seen = zip(blocks, [vector for vector, _ in predictions], rest.tolist(), strict=True)
+                given = self.network.stretches(axis, number, v, self.before, around, list(seen))
+            rest = self.decode_rests(axis, cells, given)
             found = predicted + rest
             check(bool((np.abs(found) <= 511).all()), self.decoder.offset, "a motion vector beyond 511")
             v[ys, xs, axis] = found
             d = (rest != 0).astype(np.int64)
 
-    def decode_rests(self, axis: int, cells: list[Ints]) -> Ints:
+    def decode_rests(self, axis: int, cells: list[Ints], given: Ints | None) -> Ints:
         def decide(kind: int, here: NDArray[np.bool_]) -> Ints:
-            return self.mixer.decode(self.decoder, 11 * axis + kind, [cell[here] for cell in cells])
+            stretch = None if given is None else given[here, kind]
+            return self.mixer.decode(self.decoder, 11 * axis + kind, [cell[here] for cell in cells], stretch)
 
         differs = decide(0, np.ones(cells[0].shape, dtype=bool)) == 1
         positive, length, low = (np.zeros_like(cells[0]) for _ in range(3))
@@ -744,10 +763,6 @@ class MotionDecoder:
             for i in np.flatnonzero(differs & (length > j)):
                 low[i] += self.decoder.decode(32768) << int(length[i] - 1 - j)
         return np.where(differs, (2**length + low) * np.where(positive == 1, 1, -1), 0)
-
-
-PICTURE_NETWORK = "2e3a725a33eb2fe262c8db3b08b41500d01cc852b29faea590f13ce36c6895fe"  # SHA-256 (7.11)
-RESIDUAL_NETWORK = "49dfbf168f2cdd274d4d8738d178f0967352d32b2657310b8743f0eed4569298"  # SHA-256 (7.12)
 
 
 def bands(coefficients: NDArray[Any], coarsest: int = 32) -> list[NDArray[Any]]:
@@ -778,7 +793,7 @@ class PictureDecoder:
     """The first picture (7.11)."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, format_network("picture", PICTURE_NETWORK)
+        self.decoder, self.t = decoder, format_network("picture")
         self.coefficients = np.zeros((3, 8 * rows, 8 * columns), dtype=np.int64)
         self.bands = bands(self.coefficients)
         self.scale = 0
@@ -843,7 +858,7 @@ class ResidualDecoder(PictureDecoder):
     """The residuals of a chunk (7.12)."""
 
     def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
-        self.decoder, self.t = decoder, format_network("residual", RESIDUAL_NETWORK)
+        self.decoder, self.t = decoder, format_network("residual")
         self.shape = 3, 2 * rows, 2 * columns
         self.has = np.zeros((10, 3), dtype=np.int64)
         self.there, self.first = 0, True
@@ -1064,7 +1079,8 @@ def decode_tokens(
     decoder = RangeDecoder(token_data, offset)
     tokens = TokenDecoder(decoder, K, rows, columns, network)
     maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
-    motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), geometry.maps) if geometry.motion else None
+    kinds = geometry.maps, geometry.network
+    motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), *kinds) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
     picture = decode_picture(decoder, rows, columns, geometry) if geometry.pictures else None

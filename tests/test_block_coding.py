@@ -24,7 +24,7 @@ from tokcodec.geometry import MAX_COEFFICIENT
 from tokcodec.probability import block_network as network
 from tokcodec.probability.block_network import BlockNetwork, block_network, pack, unpack
 from tokcodec.tokenizer.block_choice import PRICE, blocks_of_planes, planes_of
-from tokcodec.tokenizer.stream import to_signed_unit
+from tokcodec.tokenizer.pixels import to_signed_unit
 from tokcodec.tokens import Picture
 from tokcodec.training import block_coding
 from tokcodec.training.block_coding import FloatNetwork, Observed, gather, observe, train
@@ -160,12 +160,12 @@ def trained(learned: Observed) -> dict[str, FloatNetwork]:
 
 
 def rounded(models: dict[str, FloatNetwork]) -> dict[str, NDArray[np.int64]]:
-    return {key: tensor for model in models.values() for key, tensor in model.rounded().items()}
+    return {key: tensor for name, model in models.items() for key, tensor in model.rounded(name).items()}
 
 
 @torch.no_grad()
-def odds_of(model: FloatNetwork, found: Observed) -> torch.Tensor:
-    inputs, places = (np.concatenate(part[model.name]) for part in (found.inputs, found.places))
+def odds_of(name: str, model: FloatNetwork, found: Observed) -> torch.Tensor:
+    inputs, places = (np.concatenate(part[name]) for part in (found.inputs, found.places))
     return model(torch.from_numpy(inputs), torch.from_numpy(places))
 
 
@@ -176,13 +176,13 @@ def test_files_are_as_large_as_training_says(trained: dict[str, FloatNetwork], s
     BlockTraversal(tally).code(tally, bits._copied(picture))
     for name, model in trained.items():
         rows, outputs, happened = torch.from_numpy(found.decisions(name)).unbind(dim=1)
-        odds = odds_of(model, found)[rows, outputs]
+        odds = odds_of(name, model, found)[rows, outputs]
         expected += float(F.binary_cross_entropy_with_logits(odds, happened.float(), reduction="sum")) / np.log(2)
     expected += tally.even
     after = information(picture, BlockNetwork(rounded(trained)))
     assert after == pytest.approx(expected, rel=0.02)
     torch.manual_seed(1)
-    untrained = BlockNetwork(rounded({name: FloatNetwork(name) for name in network.OUTPUTS}))
+    untrained = BlockNetwork(rounded({name: FloatNetwork(network.SIZES[name]) for name in network.OUTPUTS}))
     assert after < 0.85 * information(picture, untrained)
 
 
@@ -212,7 +212,7 @@ def test_rounding_changes_little(trained: dict[str, FloatNetwork]) -> None:
     found = seen(picture_of(photograph(64, 80, seed=5), 18))
     whole = BlockNetwork(rounded(trained))
     for name, model in trained.items():
-        wanted = torch.sigmoid(odds_of(model, found)).numpy()
+        wanted = torch.sigmoid(odds_of(name, model, found)).numpy()
         got = whole.probabilities(name, np.concatenate(found.inputs[name]), np.concatenate(found.places[name]))
         assert np.abs(got / 65536 - wanted).max() < 0.03
 

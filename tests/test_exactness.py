@@ -29,6 +29,7 @@ from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import ADAPTIVE, Entropy
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import ModelError
+from tokcodec.geometry import MAX_VECTOR
 from tokcodec.inspection import survey
 from tokcodec.picture_bits import BANDS
 from tokcodec.picture_layout import MODES, is_layout
@@ -257,7 +258,25 @@ def test_a_first_picture_is_recorded_too(script: ModuleType) -> None:
     assert not script.returns(encode_tokens(changed), chunk)
     assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
     assert script.digest_of_tokens([changed]) == script.digest_of_tokens([chunk]), "as older records have it"
-    assert set(script.coded_picture(chunk.picture).values()) == {script.digest(data)}
+    assert set(script.by_network(chunk).values()) == {script.digest(data)}
+
+
+def test_motion_with_a_network_is_recorded_too(script: ModuleType) -> None:
+    chunk = script.fixed_motion()
+    rest = chunk.vectors[1:] - np.median(chunk.vectors[1:].reshape(2, 7, -1, 2), axis=2).repeat(9, axis=1)[:, :, None]
+    assert 0.05 < np.mean(rest != 0) < 0.4, "most blocks move as others do"
+    assert {int(step.any()) for step in chunk.vectors} == {0, 1}
+    assert np.abs(chunk.vectors).max() == MAX_VECTOR
+    data = encode_tokens(chunk)
+    assert script.returns(data, chunk)
+    assert script.by_network(chunk) == {"NumPy float32": script.digest(data)}
+    without = dataclasses.replace(chunk, geometry=dataclasses.replace(chunk.geometry, motion_network=False))
+    assert encode_tokens(without) != data
+    other = chunk.vectors.copy()
+    other[2, -1, -1, 1] += 1
+    changed = dataclasses.replace(chunk, vectors=other)
+    assert not script.returns(encode_tokens(changed), chunk)
+    assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
 
 
 def test_a_first_picture_by_blocks_is_recorded_too(script: ModuleType) -> None:

@@ -22,6 +22,7 @@ from tokcodec.tokenizer import stream
 from tokcodec.tokenizer.allocation import RateDistortionAllocator, RateDistortionConfig, UniformAllocator
 from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, field_of_motion
 from tokcodec.tokenizer.coding_cost import CodingCost
+from tokcodec.tokenizer.device import prepare
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.hybrid import (
     EARLY,
@@ -37,9 +38,10 @@ from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import displacements_of_maps
+from tokcodec.tokenizer.pixels import to_signed_unit
 from tokcodec.tokenizer.search import grey, search
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Past
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare, to_signed_unit
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 from tokcodec.tokenizer.transform import MAX_BITS
 from tokcodec.tokenizer.trial import StepTrial
 from tokcodec.tokens import spread_levels

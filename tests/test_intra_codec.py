@@ -238,19 +238,20 @@ def test_headers_say_that_there_are_blocks(film: bytes) -> None:
     plain = pack_header(replace(header, geometry=replace(header.geometry, intra=False)))
     blocks = pack_header(header)
     (at,) = np.flatnonzero(np.frombuffer(plain, np.uint8) != np.frombuffer(blocks, np.uint8))
-    assert (plain[at], blocks[at]) == (0x1E, 0x3E)
+    assert (plain[at], blocks[at]) == (0x5E, 0x7E)
     for flags, message in (
         (0x26, "by blocks, and none by coefficients"),
         (0x20, "by blocks, and none by coefficients"),
         (0x36, "no such first pictures"),
         (0x3A, "no seven motion maps"),
-        (0x7E, "flags"),
+        (0x7A, "no seven motion maps"),
+        (0xFE, "flags"),
         (0xBE, "flags"),
-        (0x46, "flags"),
+        (0xC6, "flags"),
     ):
         with pytest.raises(CorruptStreamError, match=message):
             parsed(plain[:at] + bytes([flags]) + plain[at + 1 :])
-    assert parsed(plain[:at] + bytes([0x2E]) + plain[at + 1 :]).geometry == replace(header.geometry, residuals=False)
+    assert parsed(plain[:at] + bytes([0x6E]) + plain[at + 1 :]).geometry == replace(header.geometry, residuals=False)
 
 
 def test_weights_that_the_header_does_not_fit_are_refused(codec: Codec, film: bytes, tmp_path: Path) -> None:

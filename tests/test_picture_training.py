@@ -28,7 +28,7 @@ from tokcodec.probability.picture_network import (
     picture_network,
     unpack,
 )
-from tokcodec.tokenizer.stream import to_signed_unit
+from tokcodec.tokenizer.pixels import to_signed_unit
 from tokcodec.tokenizer.wavelet import quantized
 from tokcodec.training import picture_coding
 from tokcodec.training.picture_coding import FloatNetwork, bits_of, gather, observations, pictures, train

@@ -82,7 +82,8 @@ def test_bits_of_a_token_are_those_of_tokens_alone(
     # The same film without motion and pictures: tokens by themselves cost about as much.
     for number, chunk in enumerate(values["chunk_bits"]):
         tokens = tokens_of(film, number)
-        geometry = replace(tokens.geometry, pictures=False, motion_tokens=0, motion_maps=1)
+        none = {"pictures": False, "motion_tokens": 0, "motion_maps": 1, "motion_network": False}
+        geometry = replace(tokens.geometry, **none)
         nothing = np.zeros((len(tokens.indices), 0, 0, 2), np.int16)
         alone = 8 * len(encode_tokens(replace(tokens, geometry=geometry, vectors=nothing, picture=None)))
         assert chunk["coded_bits_per_token"] == pytest.approx(alone / chunk["tokens"], abs=128 / chunk["tokens"])
@@ -183,7 +184,7 @@ def test_headers_say_that_there_are_pictures(film: bytes):
     (at,) = np.flatnonzero(np.frombuffer(plain, np.uint8) != np.frombuffer(pack_header(header), np.uint8))
     flags = plain[at]
     assert flags & 0x0E == 6
-    for broken in (flags & ~4 | 8, flags & ~6 | 8, flags | 16, flags | 32, flags | 64):
+    for broken in (flags & ~4 | 8, flags & ~6 | 8, flags | 16, flags | 32, flags & ~4 | 64, flags | 128):
         data = plain[:at] + bytes([broken]) + plain[at + 1 :]
         with pytest.raises(CorruptStreamError):
             parse_header(data, offset=0, limits=limits, understood=())

@@ -1,32 +1,40 @@
-"""The filter behind the decoder: styles, its weights, and its training."""
+"""The filter behind the decoder: what it does, styles, and its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_model
 import torch
-from command_line import called, typed
-from media import make_video, picture
+from command_line import called
+from media import picture
 from network_helpers import smooth
 
 from tokcodec import Codec
 from tokcodec.bench.codecs.tokcodec import make_tokcodec
 from tokcodec.chunks import decode_chunk
 from tokcodec.container import ChunkRecord, read_stream
-from tokcodec.errors import MediaError, ModelError, UsageError
-from tokcodec.metrics.lpips_network import ALEX, Lpips
-from tokcodec.tokenizer import stream
-from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig, share_of_scale
-from tokcodec.training.coded_clips import CodedClip, CropSampler, read_clips, to_batch
-from tokcodec.training.losses import LossWeights
-from tokcodec.training.post_filter_loop import PostFilterTrainConfig, PostFilterTrainer
-from tokcodec.training.post_filter_run import train_post_filter_folder
+from tokcodec.errors import ModelError
+from tokcodec.tokenizer import post_filter, stream
+from tokcodec.tokenizer.post_filter import (
+    LEAST_SCALE,
+    SCALES,
+    SCALES_APART,
+    PostFilter,
+    PostFilterConfig,
+    share_of_scale,
+    shown_through,
+)
+from tokcodec.tokenset import read_chunks
+from tokcodec.training.coded_clips import to_batch
 from tokcodec.weights import choose_post_filter, load_post_filter, load_tokenizer, post_filters, registry
 from tokcodec.weights.post_filters import post_filter_entries, save_post_filter
 
@@ -34,12 +42,18 @@ SMALL = PostFilterConfig(channels=4, inner_channels=8, blocks=1)
 FRAMES = np.stack([picture(48, 32, index) for index in range(6)])
 
 
+TOLD = replace(SMALL, by_scale=True)
+"""One that is told the quantizer."""
+
+
 def loud(config: PostFilterConfig = SMALL) -> PostFilter:
-    """A filter that changes what it is given."""
+    """A filter that changes what it is given, and by quantizer otherwise if it is told it."""
     torch.manual_seed(0)
     network = PostFilter(config)
     with torch.no_grad():
         network.change_out.weight.normal_(std=0.05)
+        if network.by_scale is not None:
+            network.by_scale.values.normal_()
     return network
 
 
@@ -76,6 +90,26 @@ def test_configuration_round_trip_and_refusals():
             PostFilterConfig.from_json(text)
     with pytest.raises(ModelError, match="channels"):
         PostFilterConfig(channels=0)
+
+
+def test_a_configuration_says_whether_the_filter_is_told_the_quantizer():
+    for config in (SMALL, TOLD):
+        fields = json.loads(config.to_json())
+        assert fields.get("by_scale") is (True if config.by_scale else None), "earlier versions read the others"
+        assert PostFilterConfig.from_json(config.to_json()) == config
+    assert PostFilterConfig().by_scale is False
+    fields.pop("by_scale")
+    assert PostFilterConfig.from_json(json.dumps(fields)) == SMALL, "weights of before do not say it"
+    for wrong in (1, 0, None, "true", 1.0, [True]):
+        with pytest.raises(ModelError, match="by_scale of a post-filter must be true or false, not "):
+            PostFilterConfig.from_json(json.dumps({**fields, "by_scale": wrong}))
+        with pytest.raises(ModelError, match=f"not {re.escape(repr(wrong))}$"):
+            PostFilterConfig(by_scale=wrong)  # type: ignore[arg-type]
+    for wrong in (True, False):
+        with pytest.raises(ModelError, match="blocks of a post-filter must be a whole number"):
+            PostFilterConfig(blocks=wrong)
+    with pytest.raises(ModelError, match="unknown or missing keys"):
+        PostFilterConfig.from_json(json.dumps({**fields, "by_scales": True}))
 
 
 def test_pictures_are_filtered_each_by_itself():
@@ -154,22 +188,141 @@ def test_a_filtered_picture_is_what_the_filter_makes_of_it(tmp_path: Path, monke
     assert (found - wanted.clamp(-1, 1)).abs().mean() < 0.02, "but for rounding, of pixels and of bfloat16"
 
 
-def test_fine_pictures_show_less_of_a_filters_change(monkeypatch: pytest.MonkeyPatch):
+def test_fine_pictures_show_less_of_a_filters_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of one that is not told the quantizer."""
     shares = [share_of_scale(scale) for scale in range(64)]
     assert shares == sorted(shares)
-    assert (shares[0], shares[22], shares[-1]) == (0.5, 0.6, 1.0)
+    assert (shares[0], shares[22], shares[-1]) == (0.65, 0.75, 1.0)
     data = Codec(device="cpu", style="faithful").encode_frames(FRAMES, quality=4)
-    plain, filtered = (Codec(device="cpu", style=style).decode_frames(data).frames for style in ("faithful", "vivid"))
+    style = str(save_post_filter(loud(), tmp_path, name="loud").path)
+    plain, filtered = (Codec(device="cpu", style=each).decode_frames(data).frames for each in ("faithful", style))
     seen: list[int] = []
-    monkeypatch.setattr(stream, "share_of_scale", lambda scale: seen.append(scale) or 1.0)
-    whole = Codec(device="cpu", style="vivid").decode_frames(data).frames
+    monkeypatch.setattr(post_filter, "share_of_scale", lambda scale: seen.append(scale) or 1.0)
+    whole = Codec(device="cpu", style=style).decode_frames(data).frames
     [chunk] = [item for item in read_stream(io.BytesIO(data)) if isinstance(item, ChunkRecord)]
     first = decode_chunk(chunk, read_stream(io.BytesIO(data)).header).picture
     assert first is not None
-    assert seen == [first.scale]
-    assert 0.5 < shares[first.scale] < 1.0
+    assert seen == [first.scale] * 3, "steps of one frame, of four and of one"
+    assert 0.65 <= shares[first.scale] < 1.0
     changes = [np.abs(each.astype(int) - plain).mean() for each in (filtered, whole)]
     assert changes[0] == pytest.approx(shares[first.scale] * changes[1], rel=0.1)
+
+
+# --- those that are told the quantizer ---
+
+
+@pytest.mark.parametrize("scale", [None, 0, 16, 21, 32, 63])
+def test_a_fresh_filter_that_is_told_the_quantizer_is_as_one_that_is_not(scale: int | None):
+    plain, told = loud(), PostFilter(TOLD)
+    missing = told.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys == ["by_scale.values"]
+    pictures = torch.cat([smooth(3, 5, seed) for seed in range(2)])
+    scales = None if scale is None else torch.full((2,), float(scale))
+    with torch.inference_mode():
+        assert torch.equal(told(pictures, scales), plain(pictures))
+        assert torch.equal(plain(pictures, scales), plain(pictures)), "which does not look at it"
+
+
+def test_values_lie_on_straight_lines_between_those_that_are_learned():
+    told = loud(TOLD).by_scale
+    assert told is not None
+    values = told.values.detach()
+    assert values.shape == (SCALES, 2 * SMALL.inner_channels + SMALL.channels)
+    scales = torch.arange(64.0)
+    with torch.inference_mode():
+        found = told(scales)
+    assert found.shape == (64, values.shape[1], 1, 1)
+    for scale, own in enumerate(found.flatten(1)):
+        place = min(max((scale - LEAST_SCALE) / SCALES_APART, 0), SCALES - 1)  # 16, 20 to 32
+        below, share = int(place), place % 1
+        above = min(below + 1, SCALES - 1)
+        torch.testing.assert_close(own, (1 - share) * values[below] + share * values[above])
+    for number, scale in enumerate((16, 20, 24, 28, 32)):
+        torch.testing.assert_close(found[scale, :, 0, 0], values[number], rtol=0, atol=0)
+    assert torch.equal(found[:17], found[16].expand(17, -1, -1, -1)), "the same below"
+    assert torch.equal(found[32:], found[32].expand(32, -1, -1, -1)), "and above"
+    with torch.inference_mode():
+        torch.testing.assert_close(told(torch.tensor([18.5])), 0.375 * told(torch.tensor([16.0])) + 0.625 * found[[20]])
+
+
+def test_each_picture_has_the_quantizer_of_its_own():
+    network = loud(TOLD)
+    pictures, scales = torch.cat([smooth(3, 5, 1)] * 3), torch.tensor([16.0, 23.0, 40.0])
+    with torch.inference_mode():
+        together = network(pictures, scales)
+        alone = torch.cat([network(pictures[:1], scale) for scale in scales.split(1)])
+        ends = [network(pictures[:1], torch.tensor([float(scale)])) for scale in (3, 32)]
+        untold = network(pictures[:1])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(ends), together[::2], atol=1e-5, rtol=0)
+    for one, other in itertools.combinations([*together, *untold], 2):
+        assert (one - other).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("scale", [None, 5, 16, 22, 24, 25, 27, 40])
+def test_what_is_shown_of_a_change(scale: int | None):
+    """A share of that of a filter that is not told the quantizer; all of that of one that is, and learned how much."""
+    pictures = torch.cat([smooth(3, 5, seed) for seed in range(2)])
+    share = 1.0 if scale is None else share_of_scale(scale)
+    assert (share < 1) == (scale in (5, 16, 22, 24, 25))
+    with torch.inference_mode():
+        plain, told = loud(), loud(TOLD)
+        whole = plain(pictures)
+        found = shown_through(plain, pictures, scale)
+        torch.testing.assert_close(found, pictures + share * (whole - pictures))
+        assert (share < 1) or torch.equal(found, whole)
+        scales = None if scale is None else torch.full((2,), float(scale))
+        assert torch.equal(shown_through(told, pictures, scale), told(pictures, scales))
+        assert not torch.equal(told(pictures, scales), whole) or scale is None
+
+
+def test_weights_of_one_that_is_told_the_quantizer_come_back(tmp_path: Path):
+    network = loud(TOLD)
+    entry = save_post_filter(network, tmp_path, name="told")
+    loaded = load_post_filter(entry)
+    assert loaded.config == TOLD
+    assert "by_scale.values" in loaded.state_dict()
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor.bfloat16().float(), rtol=0, atol=0)
+    network.config = SMALL  # the tensors of one, and the configuration of the other
+    with pytest.raises(ModelError, match="the tensors do not fit the configuration"):
+        load_post_filter(save_post_filter(network, tmp_path, name="neither"))
+    plain = loud()
+    plain.config = TOLD
+    with pytest.raises(ModelError, match="the tensors do not fit the configuration"):
+        load_post_filter(save_post_filter(plain, tmp_path, name="either"))
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_file_is_shown_through_a_filter_that_is_told_its_quantizer(
+    pictures: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """That of each chunk's first picture; none where chunks have no such picture."""
+    model = tiny_model.write_weights(tmp_path, motion=7, pictures=pictures)
+    entry = save_post_filter(loud(TOLD), tmp_path, name="told")
+    codec = Codec(model=str(model), device="cpu", style=str(entry.path))
+    data = codec.encode_frames(FRAMES, quality=4, effort=0, chunk_frames=5, scene_cuts=False)
+    scales = [None if chunk.picture is None else chunk.picture.scale for chunk in read_chunks(io.BytesIO(data))]
+    assert (len(scales), all(scales)) == (2, pictures)
+    seen: list[int | None] = []
+
+    def spy(network: PostFilter, shown: torch.Tensor, scale: int | None) -> torch.Tensor:
+        seen.append(scale)
+        return shown_through(network, shown, scale)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "shown_through", spy)
+        found = codec.decode_frames(data).frames
+    assert seen == [scales[0], scales[0], scales[1]], "of two steps, and of one"
+    plain = Codec(model=str(model), device="cpu", style="faithful").decode_frames(data).frames
+    network = load_post_filter(entry)
+    with torch.inference_mode():
+        wanted = shown_through(network, to_batch(list(plain[:5])), scales[0])
+    assert (to_batch(list(found[:5])) - wanted.clamp(-1, 1)).abs().mean() < 0.02, "but for rounding"
+    assert (found != plain).any()
+
+
+# --- the command line ---
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,240 +345,3 @@ def test_a_benchmark_tells_styles_apart(tmp_path: Path, monkeypatch: pytest.Monk
     assert vivid.settings() != faithful.settings()
     assert "post_filter" not in faithful.settings()[0]
     assert "--style vivid" in vivid.told(vivid.settings()[0], threads=1)
-
-
-def clips(count: int = 2, size: tuple[int, int] = (72, 80)) -> list[CodedClip]:
-    """Originals with a pattern of which coding leaves a quarter, and a little too bright."""
-    found = []
-    for seed in range(count):
-        random = np.random.default_rng(seed)
-        even = random.integers(60, 180, (3, 1, 1, 3)) + np.zeros((3, *size, 1), int)
-        stripes = 40 * (np.arange(size[1]) // 2 % 2).reshape(1, 1, -1, 1)
-        found.append(
-            CodedClip((even + stripes // 4 + 15).astype(np.uint8), (even + stripes).astype(np.uint8), 1 + seed)
-        )
-    return found
-
-
-def test_crops_of_both_lie_in_the_same_place():
-    ramp = np.arange(72 * 80).reshape(1, 72, 80, 1) % 251 + np.zeros((2, 1, 1, 3), int)
-    clip = CodedClip(ramp.astype(np.uint8), (ramp + 4).astype(np.uint8), 1)
-    coded, original, quality = CropSampler([clip], seed=0).draw(8, 64)
-    assert coded.shape == original.shape == (8, 3, 64, 64)
-    torch.testing.assert_close(original - coded, torch.full_like(coded, 4 / 127.5), atol=1e-5, rtol=0)
-    assert quality.tolist() == [1] * 8
-    small, _, _ = CropSampler(clips(1, (70, 90)), seed=0).draw(2, 128)
-    assert small.shape == (2, 3, 64, 64), "no larger than the clip, and a multiple of 8"
-    again, _, _ = CropSampler([clip], seed=0).draw(8, 64)
-    assert torch.equal(again, coded)
-    with pytest.raises(MediaError):
-        CropSampler([], seed=0)
-
-
-def test_it_learns_what_was_lost(tmp_path: Path):
-    """The pattern comes back."""
-    torch.manual_seed(0)
-    alex = Lpips(ALEX).requires_grad_(False)
-    train = PostFilterTrainConfig(batch=4, side=64, learning_rate=1e-3, warmup_steps=2, precision="float32", vgg=0.0)
-    trainer = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "checkpoint.pt", device=torch.device("cpu"), alex=alex, vgg=None
-    )
-    lines: list[str] = []
-    sampler = CropSampler(clips(), seed=0)
-    for _ in range(120):  # and not minutes, of which a busy machine makes less
-        trainer._update(sampler, 100.0)
-    trainer.run(sampler, max_minutes=0.001, total_minutes=100.0, log=lines.append)
-    coded, original, _ = CropSampler(clips(), seed=9).draw(8, 64)
-    with torch.inference_mode():
-        shown = trainer.averaged()(coded)
-    assert (shown - original).square().mean() < 0.7 * (coded - original).square().mean()
-    assert json.loads(lines[-1])["lpips"] > 0
-    again = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "checkpoint.pt", device=torch.device("cpu"), alex=alex, vgg=None
-    )
-    assert (again.step, again.minutes) == (trainer.step, trainer.minutes)
-    for name, value in again.average.items():
-        assert torch.equal(value, trainer.average[name])
-    with pytest.raises(ModelError, match="another network"):
-        PostFilterTrainer(
-            PostFilterConfig(channels=4, inner_channels=8, blocks=2),
-            train,
-            checkpoint=tmp_path / "none.pt",
-            device=torch.device("cpu"),
-            alex=None,
-            vgg=None,
-            init=tmp_path / "checkpoint.pt",
-        )
-
-
-def test_a_run_may_start_from_exported_weights(tmp_path: Path):
-    torch.manual_seed(5)
-    entry = save_post_filter(PostFilter(SMALL), tmp_path, name="vivid")
-    train = PostFilterTrainConfig(batch=2, side=64)
-    options = {"checkpoint": tmp_path / "checkpoint.pt", "device": torch.device("cpu"), "alex": None, "vgg": None}
-    trainer = PostFilterTrainer(SMALL, train, init=entry.path, **options)  # type: ignore[arg-type]
-    wanted = load_post_filter(entry).state_dict()
-    for found in (trainer.model.state_dict(), trainer.average):
-        for name, value in wanted.items():
-            assert torch.equal(found[name], value)
-    other = PostFilterConfig(channels=4, inner_channels=8, blocks=2)
-    with pytest.raises(ModelError, match="other sizes"):
-        PostFilterTrainer(other, train, init=entry.path, **options)  # type: ignore[arg-type]
-
-
-def test_a_discriminator_may_learn_alongside(tmp_path: Path):
-    from tokcodec.training.config import AdversarialConfig
-
-    train = PostFilterTrainConfig(
-        batch=2,
-        side=64,
-        warmup_steps=1,
-        precision="float32",
-        weights=LossWeights(l1=1.0, mse=1.0, lpips=0.0, adversarial=0.1),
-        adversarial=AdversarialConfig(width=4, start=1, r1_every=2),
-    )
-    trainer = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "checkpoint.pt", device=torch.device("cpu"), alex=None, vgg=None
-    )
-    lines: list[str] = []
-    sampler = CropSampler(clips(), seed=0)
-    found = [trainer._update(sampler, 100.0) for _ in range(3)]
-    assert "adversarial" not in found[0], "a fresh one knows nothing"
-    assert {"adversarial", "discriminator", "lecam", "adaptive_weight"} <= set(found[-1])
-    trainer.run(sampler, max_minutes=0.001, total_minutes=100.0, log=lines.append)
-    assert json.loads(lines[-1])["step"] == trainer.step > 3
-    again = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "checkpoint.pt", device=torch.device("cpu"), alex=None, vgg=None
-    )
-    assert again._adversary is not None
-    assert again._adversary.updates == trainer.step
-
-
-def test_choices_that_cannot_be(tmp_path: Path):
-    with pytest.raises(UsageError):
-        PostFilterTrainConfig(side=60)
-    with pytest.raises(UsageError):
-        PostFilterTrainConfig(batch=0)
-    for factors in ((1.0,) * 5, (1.0,) * 5 + (-0.1,), (1.0,) * 5 + (float("nan"),)):
-        with pytest.raises(UsageError, match="by_quality"):
-            PostFilterTrainConfig(by_quality=factors)
-    run = called("train-post-filter", "--out", tmp_path, "--lpips-by-quality", "1,2,three")
-    assert run.returncode == 2
-    assert b"1,2,three" in run.stderr
-
-
-def test_distances_count_by_the_quality_of_their_crop(tmp_path: Path):
-    torch.manual_seed(0)
-    alex = Lpips(ALEX).requires_grad_(False)
-    parts, shown = [], smooth(8, 8).expand(3, -1, -1, -1)
-    for factors in ((1.0,) * 6, (0.5, 2.0, 0.0, 1.0, 1.0, 1.0)):
-        train = PostFilterTrainConfig(alex=0.7, vgg=0.0, by_quality=factors)
-        trainer = PostFilterTrainer(
-            SMALL, train, checkpoint=tmp_path / "none.pt", device=torch.device("cpu"), alex=alex, vgg=None
-        )
-        quality = torch.tensor([1, 2, 3])
-        found = trainer._lpips(shown, torch.zeros_like(shown), torch.tensor(factors)[quality - 1])
-        assert found is not None
-        parts.append(float(found))
-    each = float(alex(shown[:1], torch.zeros_like(shown[:1])))
-    assert parts == pytest.approx([0.7 * each, 0.7 * each * 2.5 / 3])
-
-
-def test_a_crop_has_the_factor_of_its_own_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    train = PostFilterTrainConfig(batch=6, side=64, precision="float32", by_quality=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
-    trainer = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "none.pt", device=torch.device("cpu"), alex=None, vgg=None
-    )
-    given: list[torch.Tensor] = []
-    monkeypatch.setattr(trainer, "_lpips", lambda shown, original, factors: given.append(factors))
-    for quality in (1, 6):
-        (clip,) = clips(1)
-        trainer._update(CropSampler([clip._replace(quality=quality)], seed=0), 100.0)
-    torch.testing.assert_close(torch.stack(given), torch.tensor([[0.1] * 6, [0.6] * 6]))
-
-
-def test_gradients_that_are_not_finite_change_nothing(tmp_path: Path):
-    train = PostFilterTrainConfig(batch=2, side=64, precision="float32", weights=LossWeights(l1=1.0, lpips=0.0))
-    trainer = PostFilterTrainer(
-        SMALL, train, checkpoint=tmp_path / "c.pt", device=torch.device("cpu"), alex=None, vgg=None
-    )
-
-    class Broken(CropSampler):
-        def draw(self, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            coded, original, quality = super().draw(count, side)
-            return coded, original * float("nan"), quality
-
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    broken = Broken(clips(), seed=0)
-    for _ in range(20):
-        trainer._update(broken, 100.0)
-    for name, value in before.items():
-        assert torch.equal(trainer.model.state_dict()[name], value)
-        assert torch.equal(trainer.average[name], value)
-    trainer._update(CropSampler(clips(), seed=0), 100.0)
-    for _ in range(20):
-        trainer._update(broken, 100.0)
-    with pytest.raises(ModelError, match="not finite"):
-        trainer._update(broken, 100.0)
-
-
-def test_train_as_typed_from_a_video(tmp_path: Path):
-    """Codes a folder's videos, trains for a moment, goes on, and decodes with the result."""
-    (tmp_path / "data").mkdir()
-    make_video(tmp_path / "data" / "a.mp4", size=(96, 72))
-    make_video(tmp_path / "data" / "tiny.mp4", size=(48, 40))
-    words = (
-        *("train-post-filter", "--data", "data", "--out", "run", "--max-minutes", "0.02", "--lpips", "0"),
-        *("--channels", "4", "--inner-channels", "8", "--blocks", "1", "--batch", "2", "--device", "cpu"),
-    )
-    run = typed(*words, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert b"tiny.mp4: left out" in run.stderr
-    (made,) = (tmp_path / "run").glob("vivid-*.safetensors")
-    assert str(made.name) in run.stdout.decode()
-    (clip,) = read_clips(tmp_path / "run" / "coded")
-    assert clip.coded.shape == clip.original.shape
-    assert 1 <= clip.quality <= 6
-    again = called(*words, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert b"the run is complete" in again.stderr
-    other = called(*words, "--seed", "5", cwd=tmp_path)
-    assert other.returncode == 2, other.stderr
-    assert b"with another seed" in other.stderr
-    (tmp_path / "a.tok").write_bytes(Codec(device="cpu", entropy="adaptive").encode_frames(FRAMES, quality=2))
-    shown = called("decode", "a.tok", "a.mkv", "--codec", "ffv1", "--style", made, cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
-
-
-def test_what_cannot_be_trained_on(tmp_path: Path):
-    with pytest.raises(MediaError, match="no coded clips"):
-        train_post_filter_folder(
-            None,
-            tmp_path / "run",
-            max_minutes=0.01,
-            total_minutes=0.01,
-            name="vivid",
-            train=PostFilterTrainConfig(weights=LossWeights(lpips=0.0)),
-            device="cpu",
-            log=print,
-        )
-    (tmp_path / "run" / "coded").mkdir()
-    (tmp_path / "run" / "coded" / "a.npz").write_bytes(b"no arrays")
-    with pytest.raises(MediaError, match="not a coded clip"):
-        list(read_clips(tmp_path / "run" / "coded"))
-    out = io.BytesIO()
-    np.savez(out, coded=clips(1)[0].coded)
-    (tmp_path / "run" / "coded" / "a.npz").write_bytes(out.getvalue())
-    with pytest.raises(MediaError, match="not a coded clip"):
-        list(read_clips(tmp_path / "run" / "coded"))
-    with pytest.raises(ModelError, match="alexnet_features"):
-        train_post_filter_folder(
-            None,
-            tmp_path / "run",
-            max_minutes=0.01,
-            total_minutes=0.01,
-            name="vivid",
-            lpips_weights=tmp_path,
-            device="cpu",
-            log=print,
-        )

@@ -10,8 +10,9 @@ from network_helpers import clip, small_model
 from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import DecoderState, Tokenizer
+from tokcodec.tokenizer.pixels import to_signed_unit
 from tokcodec.tokenizer.refine import refine
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, to_signed_unit
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 
 
 def error_of(model: Tokenizer, tokens: torch.Tensor, kept: torch.Tensor, state: DecoderState | None, pixels) -> float:

@@ -17,13 +17,9 @@ from tokcodec.tokenizer.layers import ResidualBlock
 from tokcodec.tokenizer.lfq import pack_bits, signs, unit_power
 from tokcodec.tokenizer.model import PATCH, Forecast, Past, Tokenizer
 from tokcodec.tokenizer.motion import MOTION_LIMIT, MOTION_UNIT, code_of_motion, motion_of_code, warp
+from tokcodec.tokenizer.pixels import pad_frame, to_signed_unit
 from tokcodec.tokenizer.search import search
-from tokcodec.tokenizer.stream import (
-    StreamDecoder,
-    StreamEncoder,
-    pad_frame,
-    to_signed_unit,
-)
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 
 
 def latents_of_chunk(model: Tokenizer, frames: np.ndarray, *, bits: int) -> torch.Tensor:

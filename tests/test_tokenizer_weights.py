@@ -15,13 +15,8 @@ from tokcodec.tokenizer.allocation import UniformAllocator
 from tokcodec.tokenizer.block_choice import PRICE, blocks_of_planes, planes_of
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.cost import measure_cost
-from tokcodec.tokenizer.stream import (
-    StreamDecoder,
-    StreamEncoder,
-    choose_device,
-    fast_dtype,
-    prepare,
-)
+from tokcodec.tokenizer.device import choose_device, fast_dtype, prepare
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 from tokcodec.weights import default_entry, entries, find_by_digest, find_by_name, load_tokenizer, save_tokenizer
 
 

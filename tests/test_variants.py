@@ -34,9 +34,10 @@ from tokcodec.tokenizer.cost import clip_flops_per_pixel, measure_cost
 from tokcodec.tokenizer.lfq import signs
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
+from tokcodec.tokenizer.pixels import to_signed_unit
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.state import Forecast, Past
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, to_signed_unit
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 from tokcodec.training.config import RunConfig, read_run_config
 from tokcodec.training.presets import CPU as CPU_RUN
 from tokcodec.training.presets import PRESETS

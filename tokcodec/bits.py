@@ -28,6 +28,7 @@ from tokcodec.probability import ADAPTIVE, AUTOREGRESSIVE, PRIOR, create_model, 
 from tokcodec.probability.adaptive import AllocationModel
 from tokcodec.probability.block_network import block_network
 from tokcodec.probability.interface import BitGroup, Checkerboard
+from tokcodec.probability.motion_network import motion_network
 from tokcodec.probability.picture_network import picture_network, residual_network
 from tokcodec.residual_bits import ResidualTraversal
 from tokcodec.tokens import Picture, TokenChunk, TokenGeometry, layout_shape, picture_shape, residual_shape
@@ -84,10 +85,15 @@ def motion_bit_count(chunk: TokenChunk) -> int:
     """About what the motion maps of a chunk are of its coded bits: they are coded by themselves, to whole words."""
     if not chunk.geometry.motion_tokens:
         return 0
-    coder, motion = _Encoder(), MotionTraversal(*chunk.vectors.shape[1:3], maps=chunk.geometry.motion_maps)
+    coder, motion = _Encoder(), _motion_traversal(chunk.geometry, *chunk.indices.shape[1:])
     for vectors in chunk.vectors[1:]:
         motion.code_step(coder, vectors.copy())
     return 8 * WORD_BYTES * len(coder.finish())
+
+
+def _motion_traversal(geometry: TokenGeometry, rows: int, columns: int) -> MotionTraversal:
+    network = motion_network() if geometry.motion_network else None
+    return MotionTraversal(*geometry.motion_blocks(rows, columns), maps=geometry.motion_maps, network=network)
 
 
 def picture_bit_count(chunk: TokenChunk) -> int:
@@ -312,9 +318,7 @@ class _Traversal:
         schedule_of(model)
         self._model, self._network = model, network
         self._map = AllocationModel(self._blocks, len(geometry.level_bits))
-        self._motion = None
-        if geometry.motion_tokens:
-            self._motion = MotionTraversal(*geometry.motion_blocks(rows, columns), maps=geometry.motion_maps)
+        self._motion = _motion_traversal(geometry, rows, columns) if geometry.motion_tokens else None
         self._residuals = ResidualTraversal(residual_network()) if geometry.residuals else None
         self._residual_shape = residual_shape(geometry, rows, columns)
         self._mode: int | None = None

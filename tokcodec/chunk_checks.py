@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokcodec.errors import UsageError
-from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR, MOTION_MAPS
 from tokcodec.picture_layout import is_layout
 from tokcodec.tokens import Picture, TokenChunk, layout_shape, masks, picture_shape, residual_shape
 
@@ -51,6 +51,8 @@ def checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
         raise UsageError(f"tokens of shape {chunk.indices.shape} cannot be coded")
     steps, rows, columns = chunk.indices.shape
     geometry = chunk.geometry
+    if geometry.motion_network and geometry.motion_maps != MOTION_MAPS:
+        raise UsageError(f"a network for motion is one of {MOTION_MAPS} maps, not of {geometry.motion_maps}")
     if chunk.levels.shape != (steps, *geometry.blocks(rows, columns)):
         raise UsageError(f"levels of shape {chunk.levels.shape} do not fit tokens of {chunk.indices.shape}")
     if chunk.levels.max() >= len(geometry.level_bits):

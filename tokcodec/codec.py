@@ -30,7 +30,7 @@ from tokcodec.rate import Rate
 from tokcodec.results import CodecResult, DecodedVideo, result_of
 from tokcodec.seeking import frames_in, seek, total_frames
 from tokcodec.sources import CountingSource, open_tok
-from tokcodec.tokenizer.stream import choose_device
+from tokcodec.tokenizer.device import choose_device
 from tokcodec.weights import AUTO_STYLE, choose_post_filter, default_entry, find_by_name
 from tokcodec.workers import DecodeTask, EncodeTask, decoding_workers, encoding_workers, processes_for
 

@@ -16,10 +16,11 @@ from tokcodec.geometry import TokenGeometry
 from tokcodec.pipeline import EncodeSettings
 from tokcodec.probability import AUTOREGRESSIVE
 from tokcodec.tokenizer.allocation import allocator_for
+from tokcodec.tokenizer.device import prepare
 from tokcodec.tokenizer.model import Tokenizer
 from tokcodec.tokenizer.post_filter import PostFilter
 from tokcodec.tokenizer.refine import ITERATIONS
-from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder, prepare
+from tokcodec.tokenizer.stream import StreamDecoder, StreamEncoder
 from tokcodec.weights import WeightsEntry, choose_post_filter, find_by_digest, load_post_filter, load_tokenizer
 
 

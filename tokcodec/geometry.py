@@ -65,6 +65,7 @@ class TokenGeometry:
         residuals: Whether later steps may have residuals by wavelets (spec section 3.7).
         intra: Whether a chunk's first picture is coded by blocks and not by wavelets (spec section 3.8); then
             `pictures` is true, too.
+        motion_network: Whether motion maps are coded with a network (spec section 7.14); only where there are seven.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -77,6 +78,7 @@ class TokenGeometry:
     pictures: bool = False
     residuals: bool = False
     intra: bool = False
+    motion_network: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""

@@ -2,6 +2,7 @@
 
 Cells come from coarse to fine: every eighth of each row and column first, then those in the middle of known ones. Each
 vector is predicted by the median of known vectors around it, and what is left is coded; all cells of a set at once.
+Tables that follow what is coded say how likely decisions are, and in newer files a network does beside them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tokcodec.cell_sets import CellSet, cell_sets
 from tokcodec.errors import CorruptStreamError
 from tokcodec.geometry import MAX_VECTOR
+from tokcodec.motion_context import SETS, MotionContext, with_first
 from tokcodec.probability.adaptive import initial_counts
 from tokcodec.probability.mixing import ContextMixer, ContextTable
 
@@ -27,8 +29,8 @@ PREFIX_BITS = 9
 # Decisions of a component: whether it is not as predicted, in which direction, and the unary part of how far.
 _DIFFERS, _SIGN, _PREFIX = 0, 1, 2
 _KINDS = _PREFIX + PREFIX_BITS
-_SETS, _SPREADS = 7, 7
-"""Contexts: the set, and how far known vectors around a cell are apart (the last: cells of the first set, around
+_SPREADS = 7
+"""Contexts, beside the set: how far known vectors around a cell are apart (the last: cells of the first set, around
 which none is known)."""
 _SPREAD_LIMITS = np.asarray((0, 2, 6, 16, 40))
 # Initial stretches. The second of two is for what has its other component not as predicted, or its past not so.
@@ -40,6 +42,18 @@ _PREFIX_BY_SPREAD = np.asarray((-300, -200, 0, 300, 500, 500, 500))
 _SAME_BITS = np.asarray((0.08, 0.2, 0.5, 0.9, 1.0, 1.4, 0.8))
 _OTHER_BITS = np.asarray((6.0, 5.0, 3.8, 3.2, 2.9, 2.7, 3.5))
 """Expected cost of a component that is as predicted, and of one that is half a pixel away, by the spread."""
+
+
+NETWORK_WEIGHTS = 6554, 6554, 55706
+"""Initial weights of both tables and of the network beside them: 0.1 and 0.85 in units of 1/65536."""
+
+
+class Odds(Protocol):
+    """Says how likely decisions are: :class:`tokcodec.probability.motion_network.MotionNetwork`."""
+
+    def stretches(self, inputs: NDArray[np.uint8], *, axis: int, number: int, group: int) -> NDArray[np.int32]:
+        """Log-odds in units of 1/256, `(n, decisions)`."""
+        ...
 
 
 class _Coder(Protocol):
@@ -135,21 +149,26 @@ class MotionTraversal:
         rows: Rows of motion blocks, of all maps of a step.
         columns: Columns of motion blocks.
         maps: Of each step, 1 or 7.
+        network: Says how likely decisions are, beside what is learned on the way; None: nothing does.
     """
 
-    def __init__(self, rows: int, columns: int, *, maps: int = 1) -> None:
-        self._sets = list(cell_sets(rows // maps, columns))
-        self._maps = maps
+    def __init__(self, rows: int, columns: int, *, maps: int = 1, network: Odds | None = None) -> None:
+        self._shape = rows // maps, columns
+        self._sets = list(cell_sets(*self._shape))
+        self._maps, self._network = maps, network
         self._before = np.zeros((rows // maps * columns, 2), np.int32)
         self._coded = [True] * maps
+        self._changes = [np.zeros_like(self._before)] * maps
+        """What each map of the step before differs by from what was expected of it."""
         by_spread = np.zeros((2, _KINDS, _SPREADS, 2), np.int64)
-        by_set = np.zeros((2, _KINDS, _SETS, 2), np.int64)
+        by_set = np.zeros((2, _KINDS, SETS, 2), np.int64)
         by_spread[:, _DIFFERS], by_set[:, _DIFFERS] = _DIFFERS_BY_SPREAD, _DIFFERS_BY_SET
         by_spread[:, _PREFIX:] = _PREFIX_BY_SPREAD[:, None]
         self._mixers = [
             ContextMixer(
                 2 * _KINDS,
                 [ContextTable(initial=initial_counts(table.reshape(2 * _KINDS, -1))) for table in (by_spread, by_set)],
+                weights=None if network is None else np.tile(np.asarray(NETWORK_WEIGHTS, np.int64), (2 * _KINDS, 1)),
             )
             for _ in range(1 + max(_CLASSES[:maps]))
         ]
@@ -164,14 +183,23 @@ class MotionTraversal:
         Raises:
             CorruptStreamError: A vector is beyond what there is, or a map is coded that need not be.
         """
-        first, *others = np.split(vectors, self._maps)  # views
-        self._before = self._code_map(coder, first, self._before, 0)
-        found = [self._before]
-        for number, part in enumerate(others, start=1):
-            found.append(self._code_map(coder, part, expected_map(found, number), number))
+        found: list[NDArray[np.int32]] = []
+        changes: list[NDArray[np.int32]] = []
+        none = np.zeros_like(self._before)
+        for number, part in enumerate(np.split(vectors, self._maps)):  # views
+            expected = expected_map(found, number) if number else self._before
+            others = (changes[-1], changes[_BETWEEN[number][0]]) if number else (none, none)
+            found.append(self._code_map(coder, part, expected, number, others))
+            changes.append(found[-1] - expected)
+        self._before, self._changes = found[0], changes
 
     def _code_map(
-        self, coder: _Coder, vectors: NDArray[np.int16], expected: NDArray[np.int32], number: int
+        self,
+        coder: _Coder,
+        vectors: NDArray[np.int16],
+        expected: NDArray[np.int32],
+        number: int,
+        others: Sequence[NDArray[np.int32]],
     ) -> NDArray[np.int32]:
         wanted = vectors.reshape(-1, 2)
         found = np.zeros(wanted.shape, np.int32)
@@ -180,8 +208,11 @@ class MotionTraversal:
         self._coded[number] = bool(coder.code(np.asarray([np.any(wanted != plain)], np.uint8), stays)[0])
         if self._coded[number]:
             mixer = self._mixers[_CLASSES[number]]
+            context = None
+            if self._network is not None:
+                context = MotionContext(self._shape, expected, others, self._changes[number])
             for cells in self._sets:
-                self._code_set(coder, mixer, cells, wanted, found, expected, relative=number > 0)
+                self._code_set(coder, mixer, cells, wanted, found, expected, number=number, context=context)
             if np.array_equal(found, plain):
                 what = "as expected" if number else "of zeros"
                 raise CorruptStreamError(f"a motion map {what} alone", hint="the file is damaged")
@@ -200,21 +231,28 @@ class MotionTraversal:
         found: NDArray[np.int32],
         expected: NDArray[np.int32],
         *,
-        relative: bool,
+        number: int,
+        context: MotionContext | None,
     ) -> None:
         cells, before = group.cells, expected[group.cells]
-        prediction, spread = (predict_relative if relative else predict_set)(group, found, expected)
+        prediction, spread = (predict_relative if number else predict_set)(group, found, expected)
+        inputs = None if context is None else context.inputs(group, found, prediction)
         differed = np.zeros(cells.size, np.intp)
         for axis in (0, 1):
+            odds = None
+            if self._network is not None and inputs is not None:
+                odds = self._network.stretches(inputs[axis], axis=axis, number=number, group=group.number)
             changed = (before[:, axis] != prediction[:, axis]).astype(np.intp)
             contexts = (spread * 2 + differed, group.number * 2 + changed)
             rest = wanted[cells, axis] - prediction[:, axis]
-            rest = self._code_component(coder, mixer, axis, contexts, rest)
+            rest = self._code_component(coder, mixer, axis, contexts, odds, rest)
             differed = (rest != 0).astype(np.intp)
             value = prediction[:, axis] + rest
             if np.any(np.abs(value) > MAX_VECTOR):
                 raise CorruptStreamError(f"a motion vector beyond {MAX_VECTOR} half pixels", hint="the file is damaged")
             found[cells, axis] = value
+            if inputs is not None and axis == 0:
+                with_first(inputs[1], rest)
 
     def _code_component(
         self,
@@ -222,23 +260,23 @@ class MotionTraversal:
         mixer: ContextMixer,
         axis: int,
         contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
+        odds: NDArray[np.int32] | None,
         rest: NDArray[np.int32],
     ) -> NDArray[np.int32]:
         """Codes what is left of the predictions of a set's cells."""
-        differs = self._decide(coder, mixer, axis, _DIFFERS, contexts, rest != 0)
+        differs = self._decide(coder, mixer, axis, _DIFFERS, contexts, odds, rest != 0)
         at = np.flatnonzero(differs)
         if not at.size:
             return np.zeros(rest.size, np.int32)
-        contexts, rest = (contexts[0][at], contexts[1][at]), rest[at]
-        positive = self._decide(coder, mixer, axis, _SIGN, contexts, rest > 0)
+        contexts, odds, rest = _of(contexts, at), None if odds is None else odds[at], rest[at]
+        positive = self._decide(coder, mixer, axis, _SIGN, contexts, odds, rest > 0)
         # Exp-Golomb: as many ones as bits follow the magnitude's first one, a zero, and these bits.
         size = np.abs(rest)
         length = np.zeros(at.size, np.int32)
         open_ = np.arange(at.size)
         for j in range(PREFIX_BITS):
-            longer = self._decide(
-                coder, mixer, axis, _PREFIX + j, (contexts[0][open_], contexts[1][open_]), size[open_] >= 2 << j
-            )
+            some = None if odds is None else odds[open_]
+            longer = self._decide(coder, mixer, axis, _PREFIX + j, _of(contexts, open_), some, size[open_] >= 2 << j)
             open_ = open_[longer.astype(bool)]
             if not open_.size:
                 break
@@ -255,13 +293,20 @@ class MotionTraversal:
         axis: int,
         kind: int,
         contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
+        odds: NDArray[np.int32] | None,
         bits: NDArray[np.bool_],
     ) -> NDArray[np.uint8]:
-        slot = axis * _KINDS + kind
-        probabilities = mixer.probabilities(slot, contexts)
+        slot, given = axis * _KINDS + kind, None if odds is None else odds[:, kind]
+        probabilities = mixer.probabilities(slot, contexts, given)
         found = coder.code(bits.astype(np.uint8), probabilities)
-        mixer.observe(slot, contexts, found, probabilities)
+        mixer.observe(slot, contexts, found, probabilities, given)
         return found
+
+
+def _of(
+    contexts: tuple[NDArray[np.intp], NDArray[np.intp]], cells: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return contexts[0][cells], contexts[1][cells]
 
 
 def _code_magnitudes(coder: _Coder, size: NDArray[np.int32], length: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -163,7 +163,8 @@ class TokenDataset:
         for path in self.paths:
             with open_tok(path) as source:
                 reader = read_stream(source)
-                kinds.add(reader.header.geometry)
+                # How motion is coded is nothing that tokens mean.
+                kinds.add(replace(reader.header.geometry, motion_network=False))
                 for item in reader:
                     if isinstance(item, ChunkRecord):
                         count = reader.header.geometry.steps(item.frames, item.step_frames)

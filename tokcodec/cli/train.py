@@ -122,7 +122,7 @@ def train(
         raise UsageError("--config and --preset exclude each other", hint='name the preset in the file: "preset"')
     if quantizer not in (None, "lfq", "none"):
         raise UsageError(f"unknown quantizer {quantizer!r}", hint="lfq or none")
-    from tokcodec.tokenizer.stream import choose_device
+    from tokcodec.tokenizer.device import choose_device
     from tokcodec.training.config import read_run_config
     from tokcodec.training.presets import PRESETS
     from tokcodec.training.run import default_run, train_folder

@@ -37,7 +37,12 @@ def train_post_filter(
         list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Leave out what matches, as dev/*.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="FILE", help="Checkpoint or weights of a filter of these sizes.")
+        Path | None,
+        typer.Option(
+            "--init",
+            metavar="FILE",
+            help="Checkpoint of such a filter, or weights, also of fewer --blocks.",
+        ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported filter.")] = "vivid",
     channels: Annotated[int, typer.Option("--channels", min=1, max=1024, help="At 1/4 of the resolution.")] = 32,
@@ -45,6 +50,9 @@ def train_post_filter(
         int, typer.Option("--inner-channels", min=1, max=1024, help="At 1/8 of the resolution.")
     ] = 96,
     blocks: Annotated[int, typer.Option("--blocks", min=1, max=64, help="Residual blocks at 1/8.")] = 2,
+    by_scale: Annotated[
+        bool, typer.Option("--by-scale", help="Tell it the quantizer of the chunk's first picture.")
+    ] = False,
     l1: Annotated[float, typer.Option("--l1", min=0.0, help="Weight of the mean absolute error.")] = 1.0,
     mse: Annotated[float, typer.Option("--mse", min=0.0, help="Weight of the mean squared error.")] = 2.0,
     lpips: Annotated[float, typer.Option("--lpips", min=0.0, help="Weight of LPIPS; 0 needs no backbones.")] = 1.0,
@@ -83,7 +91,7 @@ def train_post_filter(
         max_minutes=max_minutes,
         total_minutes=max_minutes if total_minutes is None else total_minutes,
         name=name,
-        config=PostFilterConfig(channels=channels, inner_channels=inner_channels, blocks=blocks),
+        config=PostFilterConfig(channels=channels, inner_channels=inner_channels, blocks=blocks, by_scale=by_scale),
         train=PostFilterTrainConfig(
             batch=batch,
             learning_rate=learning_rate,

@@ -46,9 +46,12 @@ def pack_header(header: StreamHeader) -> bytes:
         out.fail("residuals by coefficients, and no such first pictures")
     if header.geometry.intra and not header.geometry.pictures:
         out.fail("first pictures by blocks, and none by coefficients")
+    if header.geometry.motion_network and header.geometry.motion_maps != MOTION_MAPS:
+        out.fail("motion maps by a network, and no seven motion maps")
     flags |= wire.HEADER_FLAG_PICTURES if header.geometry.pictures else 0
     flags |= wire.HEADER_FLAG_RESIDUALS if header.geometry.residuals else 0
     flags |= wire.HEADER_FLAG_BLOCKS if header.geometry.intra else 0
+    flags |= wire.HEADER_FLAG_MOTION_NETWORK if header.geometry.motion_network else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -91,6 +94,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
         data.fail("residuals by coefficients, and no such first pictures")
     if flags & wire.HEADER_FLAG_BLOCKS and not flags & wire.HEADER_FLAG_PICTURES:
         data.fail("first pictures by blocks, and none by coefficients")
+    if flags & wire.HEADER_FLAG_MOTION_NETWORK and not flags & wire.HEADER_FLAG_SEVEN_MAPS:
+        data.fail("motion maps by a network, and no seven motion maps")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -184,6 +189,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         pictures=bool(flags & wire.HEADER_FLAG_PICTURES),
         residuals=bool(flags & wire.HEADER_FLAG_RESIDUALS),
         intra=bool(flags & wire.HEADER_FLAG_BLOCKS),
+        motion_network=bool(flags & wire.HEADER_FLAG_MOTION_NETWORK),
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

@@ -1,4 +1,4 @@
-"""Networks of whole numbers as safetensors files: 16 bits for weights, 32 for biases (spec sections 7.11 to 7.13)."""
+"""Networks of whole numbers as safetensors files: 16 bits for weights, 32 for biases (spec sections 7.11 to 7.14)."""
 
 from __future__ import annotations
 

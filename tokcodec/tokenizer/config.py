@@ -132,6 +132,7 @@ class TokenizerConfig:
             pictures=self.wavelet,
             residuals=self.residuals,
             intra=self.intra,
+            motion_network=self.hybrid,
         )
 
     def to_json(self) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokcodec.errors import DeviceError, LimitError, ModelError
+from tokcodec.errors import ModelError
 from tokcodec.geometry import TEMPORAL_FACTOR, TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
+from tokcodec.tokenizer.device import memory_errors
 from tokcodec.tokenizer.displacement import choose_vectors
 from tokcodec.tokenizer.first_picture import chosen, restored
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
@@ -26,7 +24,8 @@ from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
 from tokcodec.tokenizer.model import Decoder, Tokenizer
 from tokcodec.tokenizer.motion import displacement_of_map, displacements_of_maps
 from tokcodec.tokenizer.picture_choice import ResidualChoice
-from tokcodec.tokenizer.post_filter import PostFilter, share_of_scale
+from tokcodec.tokenizer.pixels import pad_frame, to_signed_unit, to_uint8
+from tokcodec.tokenizer.post_filter import PostFilter, shown_through
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
@@ -34,80 +33,6 @@ from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
 from tokcodec.tokenizer.wavelet import restored_residual
 from tokcodec.tokens import Picture
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called "auto", "cpu" or "cuda" ("cuda:1" too); auto takes CUDA where there is one.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError("no CUDA device is available", hint="use --device cpu, or install a CUDA build of torch")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(name)
-        torch.empty(1, device=device)
-    except RuntimeError as error:
-        raise DeviceError(f"cannot use device {name!r}", hint="use auto, cpu, cuda or cuda:N") from error
-    return device
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it natively, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = bool(torch.backends.mkldnn.is_available()) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
-_Network = TypeVar("_Network", bound=nn.Module)
-
-
-def prepare(model: _Network, device: torch.device, dtype: torch.dtype | None = None) -> _Network:
-    """A network on a device, ready for inference: channels last, `dtype` or the fastest."""
-    dtype = fast_dtype(device) if dtype is None else dtype
-    model.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Running out of memory, on a device or off it, as errors that say what to do."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError("the device ran out of memory", hint="use --device cpu, or a smaller picture") from error
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
-            raise
-        raise LimitError("there is not enough memory for this picture", hint="scale it down") from error
-
-
-def pad_frame(frames: Tensor, factor: int) -> Tensor:
-    """Replicate the last row and column until both are multiples of `factor`: `(..., 3, H, W)`."""
-    height, width = frames.shape[-2:]
-    down, right = -height % factor, -width % factor
-    if not down and not right:
-        return frames
-    flat = frames.flatten(0, -4) if frames.dim() > 4 else frames
-    padded = F.pad(flat, (0, right, 0, down), mode="replicate")
-    return padded.view(*frames.shape[:-2], height + down, width + right)
-
-
-def to_signed_unit(frames: Tensor) -> Tensor:
-    """uint8 `(N, H, W, 3)` to float32 `(N, 3, H, W)` in [-1, 1]."""
-    return frames.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1.0)
-
-
-def to_uint8(pixels: Tensor) -> Tensor:
-    """`(N, 3, H, W)` about [-1, 1] to uint8 `(N, H, W, 3)`, rounded and clamped."""
-    scaled = pixels.permute(0, 2, 3, 1).to(torch.float32).add(1.0).mul_(127.5)
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +63,7 @@ class StreamEncoder:
     step's tokens are known, for its last frame says how the others have moved.
 
     Args:
-        model: From :func:`prepare`, with the LFQ quantizer.
+        model: From :func:`tokcodec.tokenizer.device.prepare`, with the LFQ quantizer.
         allocator: Says how many bits each block keeps.
         iterations: By which the tokens of each step are refined, see :func:`tokcodec.tokenizer.refine.refine`; of no
             account with a hybrid.
@@ -231,7 +156,7 @@ class StreamEncoder:
         pixels = pad_frame(to_signed_unit(frames), self.geometry.spatial_factor).unsqueeze(0)
         if self._state is None and self._model.config.wavelet:
             return self._picture_step(frames, pixels)
-        with _memory_errors():
+        with memory_errors():
             past = self._past(pixels)
             slope = torch.full((1,), self._allocator.slope, device=pixels.device)
             if past is not None and self._model.config.hybrid:
@@ -253,7 +178,7 @@ class StreamEncoder:
             levels = self._allocator.choose(trial)
         self._last = pixels[:, -1]
         kept = trial.kept(levels)
-        with _memory_errors():
+        with memory_errors():
             tokens = self._refined(z, kept, pixels) if settle is None else settle(kept)
             self._sent = tokens, kept
             if self._model.config.hybrid:
@@ -272,7 +197,7 @@ class StreamEncoder:
         decoder = self._model.decoder
         if not isinstance(decoder, HybridDecoder):
             raise ModelError("first pictures by coefficients are those of a hybrid")
-        with _memory_errors():
+        with memory_errors():
             picture = chosen(pixels[0, -1], self._allocator.slope, blocks=self._model.config.intra)
             self._decoded = decoder.begin(restored(picture, pixels).unsqueeze(0))
             self._allocator.began(block_errors(self._decoded.picture, frames, self.geometry))
@@ -377,10 +302,10 @@ class StreamDecoder:
     """Latent steps, one at a time, to frames.
 
     Args:
-        model: From :func:`prepare`.
+        model: From :func:`tokcodec.tokenizer.device.prepare`.
         height: Height of the picture in pixels; the padding below it is cut off.
         width: Width of the picture in pixels.
-        post_filter: What pictures are shown through; from :func:`prepare`.
+        post_filter: What pictures are shown through; from the same.
     """
 
     def __init__(self, model: Tokenizer, *, height: int, width: int, post_filter: PostFilter | None = None) -> None:
@@ -390,11 +315,11 @@ class StreamDecoder:
         self._parameter = next(model.parameters())
         self._size = height, width
         self._state: DecoderState | None = None
-        self._share = 1.0
+        self._scale: int | None = None
 
     def start_chunk(self) -> None:
         """Forget the past: the next step is a chunk's first."""
-        self._state, self._share = None, 1.0
+        self._state = self._scale = None
 
     @torch.inference_mode()
     def step(
@@ -431,7 +356,7 @@ class StreamDecoder:
             moved = torch.from_numpy(vectors).to(device).unsqueeze(0)
             maps = self._model.config.geometry.motion_maps
             displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
-        with _memory_errors():
+        with memory_errors():
             wanted = SHOWN[TEMPORAL_FACTOR if frames is None else frames]
             if self._state is None and self._model.config.wavelet:
                 pixels = self._begun(picture)
@@ -440,7 +365,9 @@ class StreamDecoder:
                     added = restored_residual(residual, self._parameter).unsqueeze(0)
                     self._state = self._state.with_residual(added)
                 pixels, self._state = self._model.decoder.step(tokens, kept, self._state, displacement, shown=wanted)
-            shown = pixels[0] if self._post_filter is None else self._filtered(pixels[0].clamp(-1.0, 1.0))
+            shown = pixels[0]
+            if self._post_filter is not None:
+                shown = shown_through(self._post_filter, shown.clamp(-1.0, 1.0), self._scale)
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()
         return out
@@ -453,11 +380,5 @@ class StreamDecoder:
         if (picture.blocks is not None) != self._model.config.intra:
             raise ModelError("a first picture is by blocks where the weights are made for it, and nowhere else")
         pixels = restored(picture, self._parameter).unsqueeze(0)
-        self._state, self._share = decoder.begin(pixels), share_of_scale(picture.scale)
+        self._state, self._scale = decoder.begin(pixels), picture.scale
         return pixels.unsqueeze(1)
-
-    def _filtered(self, pixels: Tensor) -> Tensor:
-        """Pictures `(F, 3, H, W)` with the post-filter's share of change."""
-        if self._post_filter is None:
-            return pixels
-        return torch.lerp(pixels, self._post_filter(pixels), self._share)

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from tokcodec.block_bits import BlockTraversal
 from tokcodec.errors import UsageError
 from tokcodec.probability import block_network as network
-from tokcodec.probability.picture_network import ACTIVATION_MAX, SHIFTS
 from tokcodec.tokenizer.block_choice import PRICE, blocks_of_planes, planes_of
 from tokcodec.tokens import Picture
-from tokcodec.training.picture_coding import SIDES, UNIT, cuts
+from tokcodec.training.decision_training import FloatNetwork, fit
+from tokcodec.training.picture_coding import SIDES, cuts
 
 SCALES = (15.0, 31.0)
 """Of quantizers that are drawn: steps from 13 to 215."""
@@ -76,43 +72,6 @@ class Observed:
         return every[1:, every[0] == list(network.OUTPUTS).index(name)].T
 
 
-class FloatNetwork(nn.Module):
-    """One of the networks before it is rounded."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.inputs = nn.Linear(network.INPUTS, network.HIDDEN, bias=False)
-        self.place = nn.Embedding(network.PLACES[name], network.HIDDEN)
-        self.hidden = nn.Linear(network.HIDDEN, network.HIDDEN)
-        self.out = nn.Linear(network.HIDDEN, network.OUTPUTS[name])
-        nn.init.normal_(self.place.weight, std=0.3)
-
-    def forward(self, inputs: Tensor, places: Tensor) -> Tensor:
-        """Log-odds, `(n, outputs)`."""
-        limit = ACTIVATION_MAX / UNIT
-        x = self.inputs(inputs.float() / UNIT) + self.place(places.long())
-        found: Tensor = self.out(self.hidden(x.clamp(0, limit)).clamp(0, limit))
-        return found
-
-    def rounded(self) -> dict[str, NDArray[np.int64]]:
-        """Its tensors in a weights file."""
-        first, second, last = (2.0**shift for shift in SHIFTS)
-        last *= 256 / UNIT
-        units = {
-            "inputs.weight": (self.inputs.weight.T, first),
-            "place.bias": (self.place.weight, first * UNIT),
-            "hidden.weight": (self.hidden.weight.T, second),
-            "hidden.bias": (self.hidden.bias, second * UNIT),
-            "out.weight": (self.out.weight.T, last),
-            "out.bias": (self.out.bias, last * UNIT),
-        }
-        return {
-            f"{self.name}.{key}": (tensor.detach().double() * unit).round().long().numpy()
-            for key, (tensor, unit) in units.items()
-        }
-
-
 def gather(folder: Path, *, count: int, exclude: Sequence[str], seed: int) -> Observed:
     """Observations of `count` cuts of pictures, each at a quantizer of its own."""
     draw, found, any_ = random.Random(seed + 1), Observed(), False
@@ -133,27 +92,17 @@ def observe(picture: Picture, found: Observed) -> None:
 
 def train(found: Observed, name: str, *, steps: int, batch: int = 8192, learning_rate: float = 4e-3) -> FloatNetwork:
     """Fit one of the networks to observations."""
-    inputs = torch.from_numpy(np.concatenate(found.inputs[name]))
-    places = torch.from_numpy(np.concatenate(found.places[name]))
-    decisions = torch.from_numpy(found.decisions(name))
-    model = FloatNetwork(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    started, total = time.monotonic(), 0.0
-    for step in range(steps):
-        rows, outputs, happened = decisions[torch.randint(len(decisions), (batch,))].unbind(dim=1)
-        odds = model(inputs[rows], places[rows]).gather(1, outputs[:, None])[:, 0]
-        loss = F.binary_cross_entropy_with_logits(odds, happened.float()) / math.log(2)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
-        if step % 500 == 499:
-            seconds = time.monotonic() - started
-            print(f"{name}, step {step + 1}: {total / 500:.5f} bits a decision, {seconds:.0f} s", flush=True)
-            total = 0.0
-    return model
+    inputs, places = (np.concatenate(parts[name]) for parts in (found.inputs, found.places))
+    return fit(
+        network.SIZES[name],
+        inputs,
+        places,
+        found.decisions(name),
+        name=name,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+    )
 
 
 def main() -> None:
@@ -166,11 +115,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)  # before the work, not after
     torch.manual_seed(given.seed)
     found = gather(given.data, count=given.pictures, exclude=given.exclude, seed=given.seed)
     tensors: dict[str, NDArray[np.int64]] = {}
     for name in network.OUTPUTS:
-        tensors |= train(found, name, steps=given.steps).rounded()
+        tensors |= train(found, name, steps=given.steps).rounded(name)
     data = network.pack(tensors)
     digest = hashlib.sha256(data).hexdigest()
     (given.out / f"blocks-{digest[:12]}.safetensors").write_bytes(data)

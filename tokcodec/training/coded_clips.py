@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tokcodec.errors import MediaError, OutputError
 from tokcodec.tokenizer.allocation import SLOPES
+from tokcodec.tokenset import read_chunks
 from tokcodec.training.media import MediaItem, decode_all, read_whole
 
 if TYPE_CHECKING:
@@ -39,11 +40,29 @@ class CodedClip(NamedTuple):
         coded: As decoded, uint8 `(F, H, W, 3)`.
         original: The same of the source.
         quality: Level at which it was coded.
+        scale: Number of the step of the first picture's quantizer; None where it was coded without.
     """
 
     coded: Pixels
     original: Pixels
     quality: int
+    scale: int | None = None
+
+
+class Crops(NamedTuple):
+    """Crops of coded clips.
+
+    Attributes:
+        coded: float32 `(N, 3, S, S)` in [-1, 1].
+        original: The same.
+        quality: Of each, int64 `(N,)`.
+        scales: float32 `(N,)`; None where one has none.
+    """
+
+    coded: Tensor
+    original: Tensor
+    quality: Tensor
+    scales: Tensor | None
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,10 +87,12 @@ def code_clip(item: MediaItem, *, model: str | None, seed: int) -> CodedClip | N
     part = np.ascontiguousarray(frames[first : first + count, top : top + rows, left : left + columns])
     quality = int(random.integers(min(SLOPES), max(SLOPES) + 1))
     codec = _codec(model)
-    coded = codec.decode_frames(codec.encode_frames(part, quality=quality)).frames
+    data = codec.encode_frames(part, quality=quality)
+    coded = codec.decode_frames(data).frames
+    picture = next(read_chunks(io.BytesIO(data))).picture
     others = random.permutation(np.arange(1, count))[: KEPT_FRAMES - 1]
     kept = np.sort(np.append(others, 0))
-    return CodedClip(coded[kept], part[kept], quality)
+    return CodedClip(coded[kept], part[kept], quality, None if picture is None else picture.scale)
 
 
 def code_clips(
@@ -100,7 +121,8 @@ def _code_clips(
             continue
         part = _file_of(item, folder).with_suffix(".part")
         with part.open("wb") as out:
-            np.savez(out, coded=clip.coded, original=clip.original, quality=np.int64(clip.quality))
+            scale = np.asarray([] if clip.scale is None else [clip.scale], np.int64)
+            np.savez(out, coded=clip.coded, original=clip.original, quality=np.int64(clip.quality), scale=scale)
         part.replace(_file_of(item, folder))
         if number % 20 == 0 or number == len(waiting):
             say(f"{number} of {len(waiting)} videos coded")
@@ -119,7 +141,8 @@ def read_clips(folder: Path) -> Iterator[CodedClip]:
     for path in sorted(folder.glob("*.npz")):
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                clip = CodedClip(arrays["coded"], arrays["original"], int(arrays["quality"]))
+                scale = int(arrays["scale"].item()) if "scale" in arrays and arrays["scale"].size else None
+                clip = CodedClip(arrays["coded"], arrays["original"], int(arrays["quality"]), scale)
             if clip.coded.shape != clip.original.shape or clip.coded.ndim != 4:
                 raise ValueError(clip.coded.shape)
             if min(clip.coded.shape[1:3]) >= SMALLEST_SIDE:
@@ -141,9 +164,8 @@ class CropSampler:
             raise MediaError("there are no coded clips to learn from", hint="give videos with --data")
         self._clips, self._random = clips, np.random.default_rng(seed)
 
-    def draw(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops as coded and as they were, some mirrored, float32 `(N, 3, S, S)` in [-1, 1] each, and the quality of
-        each, int64 `(N,)`.
+    def draw(self, count: int, side: int) -> Crops:
+        """Crops as coded and as they were, some mirrored.
 
         `side` is a multiple of 8; where a clip is smaller its own size bounds the crops, all of one batch alike.
         """
@@ -158,7 +180,13 @@ class CropSampler:
             part = (frame, slice(top, top + side), slice(left, left + side))
             coded.append(clip.coded[part][:, ::flip])
             original.append(clip.original[part][:, ::flip])
-        return to_batch(coded), to_batch(original), torch.tensor([clip.quality for clip in chosen])
+        scales = [clip.scale for clip in chosen]
+        return Crops(
+            to_batch(coded),
+            to_batch(original),
+            torch.tensor([clip.quality for clip in chosen]),
+            None if None in scales else torch.tensor(scales, dtype=torch.float32),
+        )
 
 
 def to_batch(pictures: Sequence[Pixels]) -> Tensor:

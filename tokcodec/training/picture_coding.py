@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tokcodec.errors import UsageError
 from tokcodec.picture_bits import BANDS, PHASES, Band, contexts
 from tokcodec.probability import picture_network as network
-from tokcodec.tokenizer.stream import pad_frame
+from tokcodec.tokenizer.pixels import pad_frame
 from tokcodec.tokenizer.wavelet import quantized
 
 UNIT = 32.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -16,7 +17,14 @@ from torch import Tensor
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.allocation import SLOPES
-from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig
+from tokcodec.tokenizer.post_filter import (
+    LEAST_SCALE,
+    SCALES,
+    SCALES_APART,
+    PostFilter,
+    PostFilterConfig,
+    share_of_scale,
+)
 from tokcodec.training.adversarial import Adversary
 from tokcodec.training.checkpoint import read_checkpoint, save_checkpoint
 from tokcodec.training.coded_clips import CropSampler
@@ -76,6 +84,34 @@ class PostFilterTrainConfig:
             raise UsageError(f"precision must be bf16 or float32, not {self.precision!r}")
 
 
+@torch.no_grad()
+def grow(model: PostFilter, smaller: PostFilter, *, where: str) -> None:
+    """Make a fresh filter do what one does that has fewer blocks, or is not told the quantizer.
+
+    Where it is told and the other is not, it begins with the share of the change that is shown of the other, short of
+    the bias of the last layer, which counts whole.
+
+    Raises:
+        ModelError: The other has other channels, more blocks, or is told the quantizer where this is not.
+    """
+    ours, theirs = model.config, smaller.config
+    possible = dataclasses.replace(theirs, blocks=ours.blocks, by_scale=ours.by_scale)
+    if possible != ours or theirs.blocks > ours.blocks or theirs.by_scale > ours.by_scale:
+        raise ModelError(
+            "the post-filter has other sizes",
+            where=where,
+            hint="give --channels and --inner-channels as it has them, as many --blocks or more, --by-scale if it is",
+        )
+    tensors = model.state_dict()
+    for name in tensors:
+        if name.startswith("blocks.") and "conv2" in name:
+            tensors[name].zero_()  # a block that adds nothing
+    model.load_state_dict({**tensors, **smaller.state_dict()})
+    if model.by_scale is not None and smaller.by_scale is None:
+        shares = [share_of_scale(LEAST_SCALE + number * SCALES_APART) for number in range(SCALES)]
+        model.by_scale.values[:, -ours.channels :] = torch.tensor(shares)[:, None] - 1
+
+
 class PostFilterTrainer:
     """Trains a post-filter; goes on from its checkpoint where there is one.
 
@@ -86,7 +122,8 @@ class PostFilterTrainer:
         device: Where to compute.
         alex: LPIPS by AlexNet; None leaves it out, as its share does.
         vgg: LPIPS by VGG16; the same.
-        init: Checkpoint, or exported weights, of a filter of the same sizes to start from, where there is none.
+        init: To start from, where there is no checkpoint: one of a filter of the same sizes, or exported weights, which
+            may be those of one with fewer blocks, or one that is not told the quantizer.
 
     Raises:
         ModelError: A checkpoint is of another network.
@@ -126,16 +163,18 @@ class PostFilterTrainer:
 
     def _read(self, path: Path) -> dict[str, Any]:
         saved = read_checkpoint(path, self.device)
-        if saved.get("post_filter_config") != self.model.config.to_json():
+        config = saved.get("post_filter_config")
+        try:
+            same = isinstance(config, str) and PostFilterConfig.from_json(config) == self.model.config
+        except ModelError:
+            same = False
+        if not same:
             raise ModelError("the checkpoint is of another network, or of no post-filter", where=str(path))
         return saved
 
     def _start_from(self, path: Path) -> None:
         if path.suffix == ".safetensors":
-            network = load_post_filter(entry_of_file(path))
-            if network.config != self.model.config:
-                raise ModelError("the post-filter has other sizes", where=str(path))
-            self.model.load_state_dict(network.state_dict())
+            grow(self.model, load_post_filter(entry_of_file(path)), where=str(path))
             self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
             return
         saved = self._read(path)
@@ -208,9 +247,13 @@ class PostFilterTrainer:
 
     def _update(self, sampler: CropSampler, total_minutes: float) -> dict[str, float]:
         train = self.train
-        coded, original, quality = (part.to(self.device) for part in sampler.draw(train.batch, train.side))
+        crops = sampler.draw(train.batch, train.side)
+        coded, original, quality = (part.to(self.device) for part in crops[:3])
+        scales = None if crops.scales is None else crops.scales.to(self.device)
+        if self.model.config.by_scale and scales is None:
+            raise ModelError("a filter by scale is trained on clips that say theirs", hint="code the clips anew")
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16"):
-            shown = self.model(coded)
+            shown = self.model(coded, scales)
         terms = reconstruction_terms(shown, original)
         lpips = self._lpips(shown, original, coded.new_tensor(train.by_quality)[quality - min(SLOPES)])
         if lpips is not None:

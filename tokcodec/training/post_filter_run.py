@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tokcodec.errors import ModelError, OutputError, UsageError
 from tokcodec.metrics.lpips_network import ALEX, VGG, Backbone, Lpips, load_lpips
+from tokcodec.tokenizer.device import choose_device
 from tokcodec.tokenizer.post_filter import PostFilterConfig
-from tokcodec.tokenizer.stream import choose_device
 from tokcodec.training.coded_clips import CropSampler, code_clips, read_clips
 from tokcodec.training.media import default_workers, find_media, leave_out
 from tokcodec.training.post_filter_loop import PostFilterTrainConfig, PostFilterTrainer
@@ -47,7 +47,8 @@ def train_post_filter_folder(
         train: Choices of the run.
         model: The tokenizer whose pictures it is for, as `tokcodec encode --model` takes it.
         exclude: Patterns of what in `data` is left out, see :func:`tokcodec.training.media.leave_out`.
-        init: Checkpoint or weights of a filter of these sizes to start from, where `out` has none.
+        init: To start from, where `out` has no checkpoint: one of a filter of these sizes, or weights, which may be
+            those of one with fewer blocks, or one that is not told the quantizer.
         lpips_weights: Folder of the backbones of LPIPS.
         device: "auto", "cpu" or "cuda".
         workers: Processes that code; by default one a processor.
@@ -55,7 +56,8 @@ def train_post_filter_folder(
 
     Raises:
         MediaError: There are no videos.
-        UsageError: `out/coded` was made of other videos, or by another model.
+        UsageError: `out/coded` was made of other videos, or by another model, or does not say of a filter by scale what
+            it has to be told.
         ModelError: The checkpoint is of another network, or a backbone is not there.
         OutputError: The folder cannot be made.
     """
@@ -75,6 +77,13 @@ def train_post_filter_folder(
         workers = default_workers() if workers is None else workers
         code_clips(items, coded, model=model, seed=train.seed, workers=workers, say=log)
     clips = list(read_clips(coded))
+    if config.by_scale and any(clip.scale is None for clip in clips):
+        raise UsageError(
+            "a filter by scale needs clips that say at which quantizer their first pictures were coded",
+            where=str(coded),
+            hint="delete those that were coded before, to have them coded again, or leave --by-scale out; "
+            "models without first pictures by coefficients have none",
+        )
     trainer = PostFilterTrainer(
         config, train, checkpoint=out / "checkpoint.pt", device=place, alex=alex, vgg=vgg, init=init
     )

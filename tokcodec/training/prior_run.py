@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokcodec.errors import OutputError
 from tokcodec.probability.prior_config import PriorConfig
-from tokcodec.tokenizer.stream import choose_device
+from tokcodec.tokenizer.device import choose_device
 from tokcodec.training.prior_data import ChunkSampler, load_chunks
 from tokcodec.training.prior_export import export_prior
 from tokcodec.training.prior_loop import PriorTrainConfig, PriorTrainer

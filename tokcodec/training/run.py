@@ -13,7 +13,7 @@ import torch
 from tokcodec.errors import ModelError, OutputError, UsageError
 from tokcodec.metrics.lpips_network import VGG, load_lpips
 from tokcodec.output import write_error
-from tokcodec.tokenizer.stream import choose_device
+from tokcodec.tokenizer.device import choose_device
 from tokcodec.training.checkpoint import INDEX_NAME, join_checkpoint
 from tokcodec.training.config import RunConfig, check_phases
 from tokcodec.training.distributed import Group, join_group, leave_group
