@@ -205,6 +205,7 @@ def test_a_termination_that_was_swallowed_is_raised_again():
     program = """
 import os, signal, time
 import tokcodec.cli as cli
+from tokcodec import interruption
 
 def swallows(**_):
     try:
@@ -214,11 +215,39 @@ def swallows(**_):
         print("swallowed", flush=True)
     time.sleep(60)
 
-cli.app, cli._AGAIN_SECONDS = swallows, 0.2
+cli.app, interruption._AGAIN_SECONDS = swallows, 0.2
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stdout) == (143, "swallowed\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "read_bytes"), [(signal.SIGTERM, 0), (signal.SIGINT, 20_000), (signal.SIGTERM, 40_000)]
+)
+def test_a_signal_that_is_lost_in_a_callback_makes_no_output(tmp_path: Path, number: int, read_bytes: int):
+    """PyAV prints what a read raises and takes it for the end of the file."""
+    make_video(tmp_path / "long.mkv", count=60, size=(320, 240))
+    assert (tmp_path / "long.mkv").stat().st_size > 45_000
+    program = f"""
+import os, sys
+import tokcodec.cli as cli
+from tokcodec.frames.streams import ByteSource
+
+read, to_come = ByteSource.read, [{int(number)}]
+
+def interrupted(self, size):
+    if to_come and self.read_bytes >= {read_bytes}:
+        os.kill(os.getpid(), to_come.pop())
+    return read(self, min(size, 10_000))
+
+ByteSource.read = interrupted
+sys.argv = ["tokcodec", "encode", "long.mkv", "a.tok", "--effort", "0"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=tmp_path, timeout=100, check=False)
+    assert done.returncode == 128 + number, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["long.mkv"]
 
 
 def test_demo(tmp_path: Path):

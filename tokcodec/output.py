@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from tokcodec import interruption
 from tokcodec.errors import OutputError, UsageError
 
 _HINTS = {
@@ -92,6 +93,7 @@ def atomic(target: Path, *, force: bool, source: object = None) -> Iterator[Path
     _remove_orphans(place.parent)
     try:
         yield part
+        interruption.check()
         check_target(target, force=force, source=source)  # somebody else may have written it meanwhile
         if place.is_dir():
             shutil.rmtree(place)

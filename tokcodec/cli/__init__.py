@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TextIO, cast
 
+from tokcodec import interruption
 from tokcodec.cli import (  # noqa: F401  (they register their commands)
     bench,
     convert,
@@ -26,59 +27,51 @@ from tokcodec.errors import LimitError, TokcodecError
 
 __all__ = ["app", "main"]
 
-_AGAIN_SECONDS = 5.0
-"""An exception of a signal handler is lost where the interpreter runs a callback of C code: it is raised once more."""
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a process that SIGPIPE ended."""
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM or SIGHUP arrived; temporary outputs are removed on the way out."""
-
-
 def main() -> None:
     """Run the command line; every error becomes a message and an exit code."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, _on_terminate)
+    interruption.install()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             cast("TextIO", stream).reconfigure(errors="replace")  # type: ignore[attr-defined]
     try:
         code = app(standalone_mode=False)
-    except TokcodecError as error:
-        code = _report(error)
-    except (KeyboardInterrupt, _TerminatedError) as error:
-        _raise_again_after(0.0)
-        code = 143
-        if isinstance(error, KeyboardInterrupt):
-            _console().interrupted()
-            code = 130
-    except BrokenPipeError:
-        code = _nobody_reads()
-    except MemoryError:
-        code = _report(LimitError("there is not enough memory", hint="use a smaller picture or a shorter chunk"))
-    except SystemExit as error:
-        # The framework ends the process itself when standard output is a broken pipe.
-        code = _nobody_reads() if error.code == 1 else error.code
-    except Exception as error:
-        code = _framework_or_bug(error)
+    except BaseException as error:
+        code = _code_of(error)
+    else:
+        code = _interrupted() if interruption.settle() is not None else code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _code_of(error: BaseException) -> object:
+    """Say what a person should know of `error`."""
+    aborted = isinstance(error, RuntimeError) and type(error).__name__ == "Abort"  # the framework's KeyboardInterrupt
+    if interruption.settle() is not None or aborted or isinstance(error, KeyboardInterrupt):
+        return _interrupted()  # what else went wrong is that reading stopped
+    if isinstance(error, TokcodecError):
+        return _report(error)
+    if isinstance(error, BrokenPipeError):
+        return _nobody_reads()
+    if isinstance(error, MemoryError):
+        return _report(LimitError("there is not enough memory", hint="use a smaller picture or a shorter chunk"))
+    if isinstance(error, SystemExit):
+        # The framework ends the process itself when standard output is a broken pipe.
+        return _nobody_reads() if error.code == 1 else error.code
+    return _framework_or_bug(error)
+
+
+def _interrupted() -> int:
+    if interruption.settle() in (None, signal.SIGINT):
+        _console().interrupted()
+        return 130
+    return 143
 
 
 def _console() -> Console:
     return Console.current or Console()
-
-
-def _on_terminate(*_: object) -> None:
-    _raise_again_after(_AGAIN_SECONDS)
-    raise _TerminatedError
-
-
-def _raise_again_after(seconds: float) -> None:
-    """Set the alarm, or with 0 stop it; some systems have none."""
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, _on_terminate)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _report(error: TokcodecError) -> int:
@@ -94,15 +87,12 @@ def _nobody_reads() -> int:
     return EXIT_BROKEN_PIPE
 
 
-def _framework_or_bug(error: Exception) -> int:
+def _framework_or_bug(error: BaseException) -> int:
     """Usage errors of the framework keep its message and code; anything else is a bug."""
     show = getattr(error, "show", None)
     code = getattr(error, "exit_code", None)
     if callable(show) and isinstance(code, int):
         show()
         return code
-    if isinstance(error, RuntimeError) and type(error).__name__ == "Abort":
-        _console().interrupted()
-        return 130
     _console().bug(error)
     return 1

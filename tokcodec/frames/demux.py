@@ -10,6 +10,7 @@ import av
 from av import VideoFrame
 from av.container import InputContainer
 
+from tokcodec import interruption
 from tokcodec.frames import cutoff, packets, probe
 from tokcodec.frames.info import Packet, SideStream
 from tokcodec.frames.streams import AV_ERRORS, ByteSource, describe
@@ -97,6 +98,7 @@ class Demuxer:
             except AV_ERRORS as error:
                 errors += 1
                 self.error = self.error or describe(error)
+        interruption.check()  # a signal that was lost in a callback looks like the end of the file
         if self._source.error is not None:
             self.error = describe(self._source.error)
 
