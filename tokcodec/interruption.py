@@ -31,7 +31,7 @@ def install() -> None:
 
 def settle() -> int | None:
     """The first signal that arrived, or None; it is not raised again by itself."""
-    if hasattr(signal, "setitimer"):
+    if _arrived and hasattr(signal, "setitimer"):  # or the timer is another's
         signal.setitimer(signal.ITIMER_REAL, 0.0)
     return _arrived[0] if _arrived else None
 

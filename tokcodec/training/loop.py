@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tokcodec import interruption
 from tokcodec.errors import ModelError, UsageError
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.probability.prior_config import PriorConfig
@@ -308,6 +309,7 @@ class Trainer:
         except Exception:
             raise
         except BaseException:  # interrupted or terminated: what was learned stays
+            interruption.settle()
             self.save()
             raise
         if self.seconds > begun:
