@@ -965,6 +965,7 @@ def decode_pixels(made: File) -> NDArray[np.uint8]:
             "motion": made.header["motion_maps"],
             **{name: made.header[name] for name in ("pictures", "residuals")},
             "blocks": made.header["picture_blocks"],
+            "plain": made.header["tokenizer_digest"] == tiny_model.PLAIN_SHA256,
         }
         weights = tiny_model.write_weights(Path(folder), **kinds)
         model = load_tokenizer(entry_of_file(weights))
@@ -1823,6 +1824,7 @@ def make() -> list[Vector]:
     from block_vectors import add_bad_blocks, add_blocks  # late: they import this module
     from network_vectors import add_bad_networks, add_networks
     from picture_vectors import add_bad_pictures, add_pictures
+    from plain_vectors import add_plain
     from residual_vectors import add_bad_residuals, add_residuals
 
     to = Collection()
@@ -1832,6 +1834,7 @@ def make() -> list[Vector]:
         add_pictures,
         add_residuals,
         add_blocks,
+        add_plain,
         add_networks,
         add_grease,
         add_bad_signatures,
@@ -1899,6 +1902,7 @@ def manifest(vectors: Sequence[Vector]) -> str:
         "tiny_residual_model_sha256": tiny_model.RESIDUAL_SHA256,
         "tiny_block_model_sha256": tiny_model.BLOCK_SHA256,
         "tiny_block_residual_model_sha256": tiny_model.BLOCK_RESIDUAL_SHA256,
+        "tiny_plain_model_sha256": tiny_model.PLAIN_SHA256,
         "default_header": DEFAULT_HEADER,
         "vectors": [vector.entry for vector in vectors],
     }

@@ -1153,6 +1153,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "wavelet": (False, True),
     "residuals": (False, True),
     "intra": (False, True),
+    "plain": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -1175,6 +1176,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     check(config["hybrid"] or not config["wavelet"], 0, "wavelets without a hybrid", "M")
     check(config["wavelet"] or not config["residuals"], 0, "residuals without wavelets", "M")
     check(config["wavelet"] or not config["intra"], 0, "blocks without first pictures by coefficients", "M")
+    check(config["wavelet"] or not config["plain"], 0, "no network, but for first pictures", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
         check(entry["dtype"] == "BF16", 0, f"the tensor {name} is {entry['dtype']}", "M")
@@ -1356,37 +1358,26 @@ class Network:
         residual: Picture | None = None,
     ) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The same of a hybrid (8.5); `vectors` has seven maps, one below the other."""
-        trunk = "first" if state is None else "later"
         atoms, values = coefficients_of(signs, kept, first=state is None)
         known = cosines_of(atoms, values, first=state is None)
-        cond = x = self.conv(trunk + ".token_in", np.concatenate([np.arcsinh(values / 32), signs, kept]))
         if state is None:
-            x = cond + self.column("start")
-        else:
-            assert vectors is not None
-            v = vectors.reshape(7, -1, *vectors.shape[1:])
-            maps = v.transpose(0, 3, 1, 2)
-            maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
-            known = known + overlapped(state[1], v[0])
-            even: Any = 1
-            if residual is not None:
-                added = residual_pixels(residual)
-                known = known + added
-                cells = np.abs(added).reshape(3, kept.shape[1], 8, kept.shape[2], 8).max(axis=(0, 2, 4))
-                even = np.clip(2 - 2 * 127.5 * cells, 0, 1)
-            h = sample(state[0], maps[0] / 4)
-            q = self.norm("norm_state", h)
-            x = cond + q + self.conv("state_in", q) + self.conv("known_in", unshuffle(known, 8))
-            x = x + self.conv("displacement_in", np.clip(np.arcsinh(maps[0]), -5, 5))
-        for b in range(self.config["decoder_blocks"]):
-            x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
-        y = silu(self.norm(trunk + ".norm_out", x))
-        m = shuffle(self.conv("split_first" if state is None else "split_last", y), 2)
-        m = m + self.conv("warp_in", unshuffle(known, 4))
-        m = silu(self.norm("norm_patch", self.block("frame_block", m)))
-        p = known + shuffle(self.conv("repair_out", m), 4)
-        if state is None:
+            x, _, p = self.by_features(values, signs, kept, known, None, None)
             return [p], (x, np.clip(p, -1, 1))
+        assert vectors is not None
+        v = vectors.reshape(7, -1, *vectors.shape[1:])
+        maps = v.transpose(0, 3, 1, 2)
+        maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
+        known = known + overlapped(state[1], v[0])
+        even: Any = 1
+        if residual is not None:
+            added = residual_pixels(residual)
+            known = known + added
+            cells = np.abs(added).reshape(3, kept.shape[1], 8, kept.shape[2], 8).max(axis=(0, 2, 4))
+            even = np.clip(2 - 2 * 127.5 * cells, 0, 1)
+        if self.config["plain"]:
+            x, h, p = state[0], state[0], known
+        else:
+            x, h, p = self.by_features(values, signs, kept, known, state[0], maps[0])
         lengths = np.sqrt((maps**2).sum(axis=1))
         still, calm = (
             np.where(kept.any(axis=0), 0, even * np.clip((0.4 - f) / 0.2, 0, 1)) for f in (lengths[0], lengths.max(0))
@@ -1403,14 +1394,40 @@ class Network:
         frames = [frame + kept_calm * (before - frame) for frame in (early, centre, late)]
         return [*frames, p], (x, last)
 
+    def by_features(
+        self, values: Floats, signs: Floats, kept: Floats, known: Floats, features: Floats | None, u: Floats | None
+    ) -> tuple[Floats, Floats, Floats]:
+        """x, h and p of a step (8.5), of what is known of its frame, and of the features and the motion of a later one;
+        with one without, h is x."""
+        trunk = "first" if features is None else "later"
+        cond = x = self.conv(trunk + ".token_in", np.concatenate([np.arcsinh(values / 32), signs, kept]))
+        h = None
+        if features is None or u is None:
+            x = cond + self.column("start")
+        else:
+            h = sample(features, u / 4)
+            q = self.norm("norm_state", h)
+            x = cond + q + self.conv("state_in", q) + self.conv("known_in", unshuffle(known, 8))
+            x = x + self.conv("displacement_in", np.clip(np.arcsinh(u), -5, 5))
+        for b in range(self.config["decoder_blocks"]):
+            x = self.block(f"{trunk}.blocks.{b}", x, cond if self.config["adaptive_norm"] else None)
+        y = silu(self.norm(trunk + ".norm_out", x))
+        m = shuffle(self.conv("split_first" if features is None else "split_last", y), 2)
+        m = m + self.conv("warp_in", unshuffle(known, 4))
+        m = silu(self.norm("norm_patch", self.block("frame_block", m)))
+        return x, x if h is None else h, known + shuffle(self.conv("repair_out", m), 4)
+
     def begin(self, picture: Picture) -> tuple[list[Floats], tuple[Floats, Floats]]:
         """The first frame of a chunk and the state after it, where first pictures are coefficients (8.7, 8.9)."""
         p = put_together(picture) if picture.layout is None else put_blocks_together(picture)
         _, height, width = p.shape
-        features = np.zeros((self.config["latent_channels"], height // 8, width // 8), dtype=np.float32)
+        channels = 0 if self.config["plain"] else self.config["latent_channels"]
+        features = np.zeros((channels, height // 8, width // 8), dtype=np.float32)
         return [p], (features, np.clip(p, -1, 1))
 
     def between(self, left: Floats, right: Floats) -> Floats:
+        if self.config["plain"]:
+            return left + self.tensors["decoder.between.share"] * (right - left)
         z = self.conv("between.pictures_in", unshuffle(np.concatenate([(left + right) / 2, right - left]), 4))
         z = silu(self.norm("between.norm_out", self.block("between.block", z)))
         a = 1 / (1 + np.exp(-shuffle(self.conv("between.share_out", z), 4)))

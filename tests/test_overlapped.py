@@ -191,7 +191,7 @@ def test_several_pictures_of_one_add_their_gradients():
 
 def test_what_decoding_leaves_behind_serves_in_training():
     """Tensors that are made in inference mode cannot be saved for a backward pass; those that are kept need not be."""
-    for cache in (overlapped._window, overlapped._edge):
+    for cache in (overlapped._windows,):
         cache.cache_clear()
     picture, vectors = noise(3, 4), vectors_of(3, 4, 9)
     displacement = displacement_of_map(vectors, 3, 4)

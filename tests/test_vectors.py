@@ -77,6 +77,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]:
         kinds = {"residuals": residuals, "blocks": blocks}
         found[digest] = tiny_model.write_weights(folder, motion=7, pictures=True, **kinds)
+    found[tiny_model.PLAIN_SHA256] = tiny_model.write_weights(folder, plain=True)
     return found
 
 
@@ -304,6 +305,8 @@ def test_the_tiny_model_is_the_same_everywhere() -> None:
     assert hashlib.sha256(block).hexdigest() == tiny_model.BLOCK_SHA256 == MANIFEST["tiny_block_model_sha256"]
     both = hashlib.sha256(tiny_model.weights_bytes(tiny_model.BLOCK_RESIDUAL_CONFIG_JSON)).hexdigest()
     assert both == tiny_model.BLOCK_RESIDUAL_SHA256 == MANIFEST["tiny_block_residual_model_sha256"]
+    plain = hashlib.sha256(tiny_model.weights_bytes(tiny_model.PLAIN_CONFIG_JSON)).hexdigest()
+    assert plain == tiny_model.PLAIN_SHA256 == MANIFEST["tiny_plain_model_sha256"]
 
 
 # --- good and grease ---

@@ -62,7 +62,8 @@ def test_by_default_as_many_as_processors_for_a_video_that_is_long_enough(monkey
     monkeypatch.setattr(workers, "memory_bytes", lambda: 1 << 40)
     size = {"chunk_frames": 65, "frame_bytes": 3 * 640 * 360}
     assert processes_for(None, frames=None, **size) == 1, "nobody knows how long it is"
-    assert processes_for(None, frames=2 * 65, **size) == 1, "done before they have started"
+    assert processes_for(None, frames=2 * 65 - 1, **size) == 1, "done before they have started"
+    assert processes_for(None, frames=2 * 65, **size) == 2
     assert processes_for(None, frames=3 * 65, **size) == 3, "there is nothing for a fourth"
     assert processes_for(None, frames=3000, **size) == 4
     monkeypatch.setattr(workers, "processors", lambda: 200)

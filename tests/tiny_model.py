@@ -46,6 +46,10 @@ BLOCK_RESIDUAL_CONFIG_JSON = RESIDUAL_CONFIG_JSON.replace('"latent_channels"', '
 """The same, and later steps may have residuals."""
 BLOCK_RESIDUAL_NAME = "tiny-block-residual"
 BLOCK_RESIDUAL_SHA256 = "d55b7779bcd7ca8e511b37ac746806586cc0e83d8627a498d3009a1c9512c4c6"
+PLAIN_CONFIG_JSON = BLOCK_RESIDUAL_CONFIG_JSON.replace('"quantizer"', '"plain": true, "quantizer"')
+"""The same without a network (spec section 8.5)."""
+PLAIN_NAME = "tiny-plain"
+PLAIN_SHA256 = "e2be3f7768c18eace11b2064c31876c79bbc1558c413c2ce55c173a485803169"
 
 
 def _uniform(seed: int) -> Iterator[int]:
@@ -59,6 +63,8 @@ def _uniform(seed: int) -> Iterator[int]:
 def _values(name: str, shape: tuple[int, ...], numbers: Iterator[int]) -> list[float]:
     """Values of one tensor: whole multiples of 1/256, or of 1/128 around one; bfloat16 holds them exactly."""
     count = math.prod(shape)
+    if name.endswith("between.share"):
+        return [0.4375]  # not the half that an untrained one has
     if name.endswith(".gain"):
         return [1 + (next(numbers) % 65 - 32) / 128 for _ in range(count)]
     if len(shape) == 4:
@@ -105,11 +111,17 @@ def weights_bytes(config_json: str = CONFIG_JSON) -> bytes:
 
 
 def write_weights(
-    folder: Path, *, motion: int = 0, pictures: bool = False, residuals: bool = False, blocks: bool = False
+    folder: Path,
+    *,
+    motion: int = 0,
+    pictures: bool = False,
+    residuals: bool = False,
+    blocks: bool = False,
+    plain: bool = False,
 ) -> Path:
     """Write the weights (of the model with 1 or 7 motion maps, with first pictures by wavelets or by blocks, or with
-    residuals too) into a folder; gives their path."""
-    name, sha256, config = {
+    residuals too, or with all of these but no network) into a folder; gives their path."""
+    own = {
         (0, False, False, False): (NAME, SHA256, CONFIG_JSON),
         (1, False, False, False): (MOTION_NAME, MOTION_SHA256, MOTION_CONFIG_JSON),
         (7, False, False, False): (HYBRID_NAME, HYBRID_SHA256, HYBRID_CONFIG_JSON),
@@ -117,7 +129,9 @@ def write_weights(
         (7, True, True, False): (RESIDUAL_NAME, RESIDUAL_SHA256, RESIDUAL_CONFIG_JSON),
         (7, True, False, True): (BLOCK_NAME, BLOCK_SHA256, BLOCK_CONFIG_JSON),
         (7, True, True, True): (BLOCK_RESIDUAL_NAME, BLOCK_RESIDUAL_SHA256, BLOCK_RESIDUAL_CONFIG_JSON),
-    }[motion, pictures, residuals, blocks]
+    }
+    least = PLAIN_NAME, PLAIN_SHA256, PLAIN_CONFIG_JSON
+    name, sha256, config = least if plain else own[motion, pictures, residuals, blocks]
     data = weights_bytes(config)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError("the tiny model is not what it was; see tests/tiny_model.py")

@@ -91,7 +91,7 @@ def choose_entropy(model: str, prior: str | None, *, tokenizer: str) -> Entropy:
     if model == AUTO:
         from tokcodec.weights.priors import prior_entries
 
-        trained_for = {entry.tokenizer for entry in prior_entries()} - {""}
+        trained_for = {digest for entry in prior_entries() for digest in entry.tokenizers}
         has_prior = prior is not None or tokenizer in trained_for
         model = "prior" if has_prior else ADAPTIVE.model
     if model not in WIRE_MODELS:

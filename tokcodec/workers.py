@@ -39,7 +39,7 @@ MOST_PROCESSES = 16
 """That are started without being asked for."""
 MOST_ASKED = 61
 """That are started at all: Windows waits for no more."""
-WORTH_CHUNKS = 3
+WORTH_CHUNKS = 2
 """A video of fewer is done before processes have started."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What libraries read as they are loaded."""

@@ -46,16 +46,16 @@ _SIDE = REACH // SAMPLING
 
 
 def _window() -> NDArray[np.float32]:
-    """Roots of the weights by which places of `REACH` count, `(256,)`: those of a decoder's overlapped blocks (but
-    for the edges of pictures), which add up to the pixels of a block."""
+    """Weights by which places of `REACH` count, `(256,)`: those of a decoder's overlapped blocks (but for the edges of
+    pictures), which add up to the pixels of a block."""
     up = (np.arange(0, 2 * OVERLAP, SAMPLING) + 0.5) / (2 * OVERLAP)
     ramp = np.concatenate([up, 1 - up])
     weights = np.outer(ramp, ramp).ravel()
-    found: NDArray[np.float32] = np.sqrt(weights * (BLOCK**2 / weights.sum())).astype(np.float32)
+    found: NDArray[np.float32] = (weights * (BLOCK**2 / weights.sum())).astype(np.float32)
     return found
 
 
-_ROOTS = _window()
+_WEIGHTS = _window()
 
 
 class HalfPixels:
@@ -72,20 +72,20 @@ class HalfPixels:
         height, width = self.shape[1:]
         taps: NDArray[np.floating] = np.asarray((*TAPS, *TAPS[::-1]), np.float32) / 64
         none: NDArray[np.floating] = np.ones(1, np.float32)
-        self._padded = height + 2 * _MARGIN, width + 2 * _MARGIN
-        planes = np.empty((len(pictures), 4, *self._padded), np.uint8)
+        # Every second row and column apart, so that a row of a block is 16 bytes in a piece, which are copied as one.
+        self._halved = (height + 1) // SAMPLING + _MARGIN, (width + 1) // SAMPLING + _MARGIN
+        planes = np.zeros((len(pictures), 4, SAMPLING, SAMPLING, *self._halved), np.uint8)
         for result, picture in zip(planes, pictures, strict=True):
             for number, (across, down) in enumerate(((none, none), (taps, none), (none, taps), (taps, taps))):
                 anchor = (3 if len(across) > 1 else 0, 3 if len(down) > 1 else 0)
                 moved = cv2.sepFilter2D(picture, cv2.CV_8U, across, down, None, anchor, 0, cv2.BORDER_REPLICATE)
-                result[number] = cv2.copyMakeBorder(moved, *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
-        self._flat = planes.reshape(-1)
-        last = (REACH - SAMPLING) * (self._padded[1] + 1)
-        self._blocks = np.lib.stride_tricks.as_strided(
-            self._flat,
-            (self._flat.size - last, _SIDE, _SIDE),
-            (1, SAMPLING * self._padded[1], SAMPLING),
-            writeable=False,
+                framed = cv2.copyMakeBorder(moved, *(_MARGIN,) * 4, cv2.BORDER_REPLICATE)
+                for row, column in np.ndindex(SAMPLING, SAMPLING):
+                    part = framed[row::SAMPLING, column::SAMPLING]
+                    result[number, row, column, : part.shape[0], : part.shape[1]] = part
+        last = (_SIDE - 1) * self._halved[1] + _SIDE
+        self._blocks = np.ndarray(
+            (planes.size - last + 1, _SIDE), np.complex128, planes.reshape(-1).data, strides=(1, self._halved[1])
         )
 
     def blocks(self, number: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp], vectors: Field) -> Luma:
@@ -102,7 +102,9 @@ class HalfPixels:
         top = np.clip(y + (down >> 1) - OVERLAP, -_MARGIN, height + _MARGIN - REACH) + _MARGIN
         left = np.clip(x + (across >> 1) - OVERLAP, -_MARGIN, width + _MARGIN - REACH) + _MARGIN
         plane = 4 * number + 2 * (down & 1) + (across & 1)
-        found: Luma = self._blocks[(plane * self._padded[0] + top) * self._padded[1] + left]
+        plane = (plane * SAMPLING + top % SAMPLING) * SAMPLING + left % SAMPLING
+        place = (plane * self._halved[0] + top // SAMPLING) * self._halved[1] + left // SAMPLING
+        found: Luma = self._blocks[place].view(np.uint8).reshape(*place.shape, _SIDE, _SIDE)
         return found
 
 
@@ -123,7 +125,7 @@ class BlockErrors:
         framed = np.pad(wanted, ((0, 0), (OVERLAP, down + OVERLAP), (OVERLAP, right + OVERLAP)), mode="edge")
         parts = np.lib.stride_tricks.sliding_window_view(framed, (REACH, REACH), axis=(1, 2))
         parts = parts[:, ::BLOCK, ::BLOCK, ::SAMPLING, ::SAMPLING]
-        self._wanted = parts.reshape(-1, _SIDE * _SIDE).astype(np.float32) * _ROOTS
+        self._wanted = parts.reshape(-1, _SIDE * _SIDE)
         number, y, x = np.indices((count, self._rows, self._columns)).reshape(3, -1)
         self._places = number, y * BLOCK, x * BLOCK
         self._reference = reference
@@ -131,13 +133,16 @@ class BlockErrors:
 
     def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
         """Errors of some blocks: float32 `(k, n)`, for half pixels `(k, n, 2)`."""
+        import cv2
+
         number, y, x = (part[blocks] for part in self._places)
         wanted = self._wanted[blocks]
         found = np.empty(vectors.shape[:2], np.float32)
         for result, each in zip(found, vectors, strict=True):  # one at a time: all together would take gigabytes
-            values = self._reference.blocks(number, y, x, each).reshape(wanted.shape) * _ROOTS
-            values -= wanted
-            np.einsum("np,np->n", values, values, out=result)
+            values = self._reference.blocks(number, y, x, each).reshape(wanted.shape)
+            away = cv2.absdiff(values, wanted).astype(np.float32)
+            away *= away
+            np.einsum("np,p->n", away, _WEIGHTS, out=result)
         found *= self._scale
         return found
 
@@ -184,17 +189,26 @@ def coarse_field(wanted: Luma, reference: Luma) -> Field:
     framed = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     least = np.full((2 * rows, 2 * columns), np.inf, np.float32)
     found = np.zeros((2 * rows, 2 * columns), np.int32)
-    shifts = [(right, down) for down in range(-reach, reach + 1) for right in range(-reach, reach + 1)]
-    for number, (right, down) in enumerate(shifts):
-        moved = framed[reach + down :, reach + right :][: 2 * rows, : 2 * columns]
-        away = cv2.boxFilter(
-            cv2.absdiff(small, moved), cv2.CV_32F, (COARSE_WINDOW,) * 2, borderType=cv2.BORDER_REPLICATE
+    sideways = np.abs(np.arange(-reach, reach + 1))
+    wanted_often = np.repeat(small[..., None], len(sideways), axis=2)
+    for down in range(-reach, reach + 1):
+        # All shifts to the sides at once, as colours of one picture.
+        moved = np.lib.stride_tricks.sliding_window_view(framed[reach + down :][: 2 * rows], len(sideways), axis=1)
+        apart = cv2.absdiff(wanted_often, moved)
+        window = (COARSE_WINDOW, COARSE_WINDOW)
+        away = np.add(
+            cv2.boxFilter(apart, cv2.CV_32F, window, borderType=cv2.BORDER_REPLICATE),
+            COARSE_PENALTY * (abs(down) + sideways).astype(np.float32) ** 0.5,
+            dtype=np.float32,
         )
-        away += COARSE_PENALTY * (abs(down) + abs(right)) ** 0.5
-        better = away < least
-        np.copyto(least, away, where=better)
-        np.copyto(found, number, where=better)
-    return np.asarray(shifts, np.int32)[found[::2, ::2]] * (2 * COARSE)
+        best = away.argmin(axis=2)
+        lowest = np.take_along_axis(away, best[..., None], axis=2)[..., 0]
+        better = lowest < least
+        np.copyto(least, lowest, where=better)
+        np.copyto(found, (down + reach) * len(sideways) + best, where=better)
+    rights, downs = found[::2, ::2] % len(sideways) - reach, found[::2, ::2] // len(sideways) - reach
+    field: Field = np.stack([rights, downs], axis=-1).astype(np.int32) * (2 * COARSE)
+    return field
 
 
 def neighbours(field: NDArray[np.integer]) -> Field:

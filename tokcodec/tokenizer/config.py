@@ -23,6 +23,7 @@ VARIANT_KEYS = (
     "wavelet",
     "residuals",
     "intra",
+    "plain",
 )
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
@@ -53,6 +54,8 @@ class TokenizerConfig:
         residuals: Whether its later steps may have residuals by wavelets beside their tokens.
         intra: Whether its first pictures are coded by blocks in the place of wavelets, see :mod:`tokcodec.intra`; then
             `wavelet` is true, too.
+        plain: Whether no network makes pictures of a hybrid's later steps, see :mod:`tokcodec.tokenizer.plain`; then
+            `wavelet` is true, too, and sizes of networks are of no account.
     """
 
     frame_channels: int = 64
@@ -70,6 +73,7 @@ class TokenizerConfig:
     wavelet: bool = False
     residuals: bool = False
     intra: bool = False
+    plain: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -99,7 +103,16 @@ class TokenizerConfig:
             raise ModelError(f"unknown quantizer {self.quantizer!r}", hint="use lfq or none")
         if self.temporal_downsampling not in ("late", "early"):
             raise ModelError(f"unknown temporal downsampling {self.temporal_downsampling!r}", hint="use late or early")
-        for name in ("adaptive_norm", "recurrent", "coded_motion", "hybrid", "wavelet", "residuals", "intra"):
+        for name in (
+            "adaptive_norm",
+            "recurrent",
+            "coded_motion",
+            "hybrid",
+            "wavelet",
+            "residuals",
+            "intra",
+            "plain",
+        ):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
         if self.coded_motion and not self.recurrent:
@@ -110,6 +123,8 @@ class TokenizerConfig:
             raise ModelError("residuals by wavelets come with such first pictures", hint='"wavelet": true')
         if self.intra and not self.wavelet:
             raise ModelError("first pictures by blocks are of those without a network", hint='"wavelet": true')
+        if self.plain and not self.wavelet:
+            raise ModelError("a decoder without a network needs first pictures without one", hint='"wavelet": true')
         if self.hybrid and self.quantizer == "none":
             hint = 'leave the transform out: "hybrid": false, "encoder_blocks": 4'
             raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
+from tokcodec.tokenizer.hybrid_trunk import TrunkDecoder
 from tokcodec.tokenizer.layers import CausalMix, ChannelNorm, ResidualBlock, conv
 from tokcodec.tokenizer.lfq import unit_power
 from tokcodec.tokenizer.motion import (
@@ -34,6 +35,7 @@ from tokcodec.tokenizer.motion import (
     warp,
     warp_features,
 )
+from tokcodec.tokenizer.plain import PlainDecoder
 from tokcodec.tokenizer.state import ALL_FRAMES, PATCH, DecoderState, EncoderState, Forecast, Past
 
 MOTION_CHANNELS = 64
@@ -271,4 +273,8 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.encoder: Encoder | HybridEncoder = HybridEncoder(config) if config.hybrid else Encoder(config)
-        self.decoder: Decoder | HybridDecoder = HybridDecoder(config) if config.hybrid else Decoder(config)
+        self.decoder: Decoder | HybridDecoder
+        if config.plain:
+            self.decoder = PlainDecoder(config)
+        else:
+            self.decoder = TrunkDecoder(config) if config.hybrid else Decoder(config)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.geometry import MOTION_TOKENS
@@ -22,7 +24,7 @@ TAPS = (-1, 4, -11, 40)
 OVERLAP = BLOCK // 2
 """Pixels that a block reaches into those around it."""
 BAND = 32
-"""Rows of blocks that are cut out at a time."""
+"""Rows of tiles that are cut out at a time."""
 _SIDE = BLOCK + 2 * OVERLAP
 
 
@@ -127,48 +129,89 @@ def _plane(vectors: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _window(device: torch.device) -> Tensor:
-    """Weights of a block's pixels, three colours each: `(32, 1, 96)`."""
-    up = (torch.arange(2 * OVERLAP, device=device) + 0.5) / (2 * OVERLAP)
-    ramp = torch.cat([up, up.flip(0)])
-    return (ramp.view(-1, 1) * ramp).repeat_interleave(3, dim=1).unsqueeze(1)
-
-
-@functools.lru_cache(maxsize=8)
-def _edge(device: torch.device) -> Tensor:
-    """One over the sum of the weights at the first places of a picture, up to the middle of a block: `(8,)`."""
-    return 1 / (0.5 + (torch.arange(OVERLAP, device=device) + 0.5) / BLOCK)
+def _windows(device: torch.device) -> Tensor:
+    """Weights of the four blocks at a tile's corners, above before below and left before right, for each of its rows
+    and the three colours of each of its columns: `(4, 16, 48)`."""
+    ramp = (torch.arange(BLOCK, device=device) + 0.5) / BLOCK
+    both = torch.stack([1 - ramp, ramp])
+    return (both.view(2, 1, BLOCK, 1) * both.repeat_interleave(3, dim=1).view(1, 2, 1, -1)).flatten(0, 1)
 
 
 def _by_blocks(framed: Tensor, vectors: Tensor, height: int, width: int) -> Tensor:
-    """Block by block, which is fast: every second block of every second row at once, for these touch and do not
-    overlap."""
-    batch, _, framed_height, framed_width, colours = framed.shape
+    """Tile by tile, which is fast: a tile lies between the middles of four blocks, and where all of them have moved
+    alike it is one piece of the picture."""
+    batch, _, _, framed_width, colours = framed.shape
     rows, columns = vectors.shape[2:]
-    line = framed_width * colours
-    lines = framed.as_strided(
-        (batch, 4, framed_height, framed_width - _SIDE + 1, _SIDE * colours),
-        (4 * framed_height * line, framed_height * line, line, colours, 1),
-    )
-    device = framed.device
-    y = torch.arange(rows, device=device).view(-1, 1) * BLOCK - OVERLAP + (vectors[:, 1] >> 1)
-    x = torch.arange(columns, device=device) * BLOCK - OVERLAP + (vectors[:, 0] >> 1)
-    y, x = y.clamp(-_SIDE, height) + _SIDE, x.clamp(-_SIDE, width) + _SIDE
-    number = torch.arange(batch, device=device).view(-1, 1, 1, 1)
-    down, plane = torch.arange(_SIDE, device=device).view(-1, 1), _plane(vectors)
-    total = framed.new_zeros(batch, (rows + 1) * BLOCK, (columns + 1) * BLOCK * colours)
-    for top in range(0, rows, BAND):  # or large pictures would take gigabytes
-        for row in range(top, min(top + 2, rows)):
-            for column in range(min(2, columns)):
-                rows_of, columns_of = slice(row, min(top + BAND, rows), 2), slice(column, None, 2)
-                at = [values[:, rows_of, None, columns_of] for values in (plane, y, x)]
-                taken = lines[number, at[0], at[1] + down, at[2]]  # (N, rows, 32, columns, 96)
-                tall, wide = taken.shape[1] * _SIDE, taken.shape[3] * _SIDE * colours
-                there = total.narrow(1, row * BLOCK, tall).narrow(2, column * BLOCK * colours, wide)
-                there.unflatten(1, (-1, _SIDE)).unflatten(3, (-1, _SIDE * colours)).addcmul_(taken, _window(device))
-    whole = total.unflatten(2, (-1, colours))
-    for dim, blocks in ((1, rows), (2, columns)):
-        whole.narrow(dim, OVERLAP, OVERLAP).mul_(_edge(device).view(-1, *[1] * (3 - dim)))
-        whole.narrow(dim, blocks * BLOCK, OVERLAP).mul_(_edge(device).flip(0).view(-1, *[1] * (3 - dim)))
-    cut: Tensor = whole[:, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width].permute(0, 3, 1, 2)
+    device, side = framed.device, BLOCK * colours
+    around = [torch.arange(-1, count + 1, device=device).clamp(0, count - 1) for count in (rows, columns)]
+    corners = _places(framed, vectors[:, :, around[0]][..., around[1]], height, width)
+    down = torch.arange(BLOCK, device=device) * framed_width
+    total = framed.new_empty(batch, rows + 1, columns + 1, BLOCK, side)
+    for top in range(0, rows + 1, BAND):  # or large pictures would take gigabytes
+        at = corners[:, :, top : top + BAND].flatten(1)
+        # Elsewhere than on a CPU it costs more to ask than to go on.
+        band = _tiles(framed, at, down) if device.type == "cpu" else _mixed(framed, at[..., None] + down)
+        total[:, top : top + BAND] = band.view(batch, -1, columns + 1, BLOCK, side)
+    whole = total.unflatten(4, (BLOCK, colours)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    cut: Tensor = whole[:, :, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width]
     return cut.contiguous()  # what follows is done plane by plane
+
+
+def _tiles(framed: Tensor, at: Tensor, down: Tensor) -> Tensor:
+    """Tiles `(n, 16, 48)` of what the blocks at their corners take from the places `(4, n)`, rows `down` apart."""
+    alike = (at == at[0]).all(dim=0)
+    if bool(alike.all()):
+        return _taken(framed, at[0, :, None] + down)
+    found = framed.new_empty(at.shape[1], BLOCK, BLOCK * framed.shape[-1])
+    found[alike] = _taken(framed, at[0, alike, None] + down)
+    found[~alike] = _mixed(framed, at[:, ~alike, None] + down)
+    return found
+
+
+def _mixed(framed: Tensor, at: Tensor) -> Tensor:
+    """Tiles `(n, 16, 48)` of four pieces each, whose rows begin at the places `(4, n, 16)`."""
+    windows = _windows(framed.device)
+    found = _taken(framed, at[0]).mul_(windows[0])
+    for place, window in zip(at[1:], windows[1:], strict=True):
+        found.addcmul_(_taken(framed, place), window)
+    return found
+
+
+def _places(framed: Tensor, vectors: Tensor, height: int, width: int) -> Tensor:
+    """Where the pieces of tiles begin among all pixels, for the blocks at each of their corners.
+
+    Args:
+        framed: Of `_half_pixels`.
+        vectors: Those of all blocks, and once more around them, `(N, 2, rows + 2, columns + 2)`.
+        height: Of the picture.
+        width: Of the picture.
+
+    Returns:
+        int64 `(4, N, rows + 1, columns + 1)`.
+    """
+    batch, planes, framed_height, framed_width = framed.shape[:4]
+    rows, columns = (count - 1 for count in vectors.shape[2:])
+    tops = torch.arange(rows, device=framed.device).view(-1, 1) * BLOCK - OVERLAP
+    lefts = torch.arange(columns, device=framed.device) * BLOCK - OVERLAP
+    y = (vectors[:, 1] >> 1).unfold(1, rows, 1).unfold(2, columns, 1)  # (N, 2, 2, rows, columns)
+    x = (vectors[:, 0] >> 1).unfold(1, rows, 1).unfold(2, columns, 1)
+    plane = _plane(vectors).unfold(1, rows, 1).unfold(2, columns, 1)
+    y, x = (tops + y).clamp(-_SIDE, height) + _SIDE, (lefts + x).clamp(-_SIDE, width) + _SIDE
+    number = planes * torch.arange(batch, device=framed.device).view(-1, 1, 1, 1, 1)
+    found = ((number + plane) * framed_height + y) * framed_width + x
+    return found.flatten(1, 2).transpose(0, 1)
+
+
+def _taken(framed: Tensor, places: Tensor) -> Tensor:
+    """Rows of 16 pixels, from places among all pixels on: `(..., 48)`."""
+    colours = framed.shape[-1]
+    side = BLOCK * colours
+    if framed.device.type != "cpu":
+        rows = framed.as_strided((framed.numel() // colours - BLOCK + 1, side), (colours, 1))
+        return rows[places]
+    values = framed.numpy()  # which copies a row as one piece
+    size = values.itemsize
+    pieces: NDArray[np.void] = np.ndarray(
+        (values.size // colours - BLOCK + 1,), np.dtype((np.void, side * size)), values.data, strides=(colours * size,)
+    )
+    return torch.from_numpy(pieces[places.numpy()].view(values.dtype)).view(*places.shape, side)

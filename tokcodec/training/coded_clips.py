@@ -6,6 +6,7 @@ import functools
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +70,8 @@ class Crops(NamedTuple):
 def _codec(model: str | None) -> Codec:
     from tokcodec.codec import Codec
 
-    torch.set_num_threads(1)  # there is a process for each core
+    if parent_process() is not None:
+        torch.set_num_threads(1)  # there is a process for each core
     return Codec(model=model, device="cpu", entropy="adaptive", style="faithful")
 
 

@@ -238,8 +238,10 @@ def _with_levels(values: object) -> object:
     if not isinstance(values, dict) or not isinstance(model, dict):
         return values
     implied: dict[str, object] = {"level_bits": []} if "bits_per_token" in model else {}
-    implied |= {"wavelet": False, "residuals": False, "intra": False} if model.get("hybrid") is False else {}
-    implied |= {"residuals": False, "intra": False} if model.get("wavelet") is False else {}
+    implied |= (
+        {"wavelet": False, "residuals": False, "intra": False, "plain": False} if model.get("hybrid") is False else {}
+    )
+    implied |= {"residuals": False, "intra": False, "plain": False} if model.get("wavelet") is False else {}
     return {**values, "model": {**implied, **model}}
 
 

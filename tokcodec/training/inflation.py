@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tokcodec.tokenizer.hybrid import HybridDecoder
-from tokcodec.tokenizer.model import Encoder, Tokenizer
+from tokcodec.tokenizer.hybrid_trunk import TrunkDecoder
+from tokcodec.tokenizer.model import Decoder, Encoder, Tokenizer
 
 
 def needs_inflation(model: Tokenizer) -> bool:
@@ -15,7 +15,11 @@ def needs_inflation(model: Tokenizer) -> bool:
     if model.config.wavelet:
         return False
     decoder, encoder = model.decoder, model.encoder
-    biases = [decoder.split_last.bias if isinstance(decoder, HybridDecoder) else decoder.split_rest.bias]
+    biases = []
+    if isinstance(decoder, TrunkDecoder):
+        biases.append(decoder.split_last.bias)
+    elif isinstance(decoder, Decoder):
+        biases.append(decoder.split_rest.bias)
     if isinstance(encoder, Encoder):
         biases.append(encoder.merge_rest.bias)
     return not any(bool(bias.any()) for bias in biases if bias is not None)
@@ -25,11 +29,13 @@ def inflate(model: Tokenizer) -> None:
     """Start what serves the later steps from what serves the first."""
     encoder, decoder = model.encoder, model.decoder
     with torch.no_grad():
-        if isinstance(decoder, HybridDecoder):  # other bits of a later step mean other things
+        if isinstance(decoder, TrunkDecoder):  # other bits of a later step mean other things
             shared = {n: v for n, v in decoder.first.state_dict().items() if not n.startswith("token_in")}
             decoder.later.load_state_dict(decoder.later.state_dict() | shared)
             decoder.split_last.load_state_dict(decoder.split_first.state_dict())
             return
+        if not isinstance(decoder, Decoder):
+            raise ValueError("a decoder without networks has no image model")
         decoder.later.load_state_dict(decoder.first.state_dict())
         if isinstance(encoder, Encoder):
             encoder.later.load_state_dict(encoder.first.state_dict())

@@ -105,7 +105,7 @@ class Trainer:
         self._note: Callable[[str], None] = lambda _: None
         self._skipped = 0
         decoder = self.model.decoder  # every step of a decoder ends in it
-        self._last_layer = (decoder.repair_out if isinstance(decoder, HybridDecoder) else decoder.patch_out).weight
+        self._last_layer = decoder.last_weight if isinstance(decoder, HybridDecoder) else decoder.patch_out.weight
 
     def _load(self) -> None:
         # Into the memory of the CPU: on a GPU AdamW would ask for each of its counts of steps, at every step.

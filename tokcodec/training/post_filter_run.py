@@ -7,9 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from tokcodec.errors import ModelError, OutputError, UsageError
+from tokcodec.metrics.backbones import Precision
 from tokcodec.metrics.lpips_network import ALEX, VGG, Backbone, Lpips, load_lpips
-from tokcodec.tokenizer.device import choose_device
+from tokcodec.tokenizer.device import choose_device, fast_dtype
 from tokcodec.tokenizer.post_filter import PostFilterConfig
 from tokcodec.training.coded_clips import CropSampler, code_clips, read_clips
 from tokcodec.training.media import default_workers, find_media, leave_out
@@ -63,8 +66,10 @@ def train_post_filter_folder(
     """
     config, train = config or PostFilterConfig(), train or PostFilterTrainConfig()
     place = choose_device(device)
+    if fast_dtype(place) == torch.float32:  # bfloat16 is many times as slow where a CPU has no instructions for it
+        train = dataclasses.replace(train, precision="float32")
     alex, vgg = (
-        _backbone(backbone, lpips_weights, str(place)) if train.weights.lpips and share else None
+        _backbone(backbone, lpips_weights, place) if train.weights.lpips and share else None
         for backbone, share in ((ALEX, train.alex), (VGG, train.vgg))
     )
     try:
@@ -129,8 +134,9 @@ def _place_of_clips(out: Path, data: Path | None, *, model: str | None, exclude:
     return folder
 
 
-def _backbone(backbone: Backbone, folder: Path | None, device: str) -> Lpips:
-    loaded = load_lpips(backbone, folder=folder, device=device, precision="bfloat16")
+def _backbone(backbone: Backbone, folder: Path | None, device: torch.device) -> Lpips:
+    precision: Precision = "bfloat16" if fast_dtype(device) == torch.bfloat16 else "float32"
+    loaded = load_lpips(backbone, folder=folder, device=device, precision=precision)
     if loaded.network is None:
         raise ModelError(loaded.reason, hint="give their folder with --lpips-weights, or train without: --lpips 0")
     return loaded.network.requires_grad_(False)

@@ -16,6 +16,7 @@ from tokcodec.weights.registry import (
     fill,
     read_tensors,
     save_network,
+    tokenizers_of,
 )
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class PostFilterEntry(WeightsEntry):
     """Weights of a post-filter.
 
     Attributes:
-        tokenizer: SHA-256 of the tokenizer on whose pictures it was trained.
+        tokenizers: SHA-256 of the tokenizers it is for, that on whose pictures it was trained first.
     """
 
-    tokenizer: str
+    tokenizers: tuple[str, ...]
 
 
 def post_filter_entries() -> tuple[PostFilterEntry, ...]:
@@ -45,7 +46,7 @@ def post_filter_entries() -> tuple[PostFilterEntry, ...]:
     listed = json.loads(REGISTRY.read_text(encoding="utf-8")).get("post_filters", [])
     return tuple(
         PostFilterEntry(
-            name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"], tokenizer=item["tokenizer"]
+            name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"], tokenizers=tokenizers_of(item)
         )
         for item in listed
     )
@@ -66,7 +67,7 @@ def choose_post_filter(style: str, *, tokenizer: str) -> WeightsEntry | None:
         return None
     known = post_filter_entries()
     for entry in known:
-        if entry.tokenizer == tokenizer if style in (VIVID, AUTO_STYLE) else entry.name == style:
+        if tokenizer in entry.tokenizers if style in (VIVID, AUTO_STYLE) else entry.name == style:
             return entry
     if style == AUTO_STYLE:
         return None

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError, OutputError
-from tokcodec.weights.registry import PACKAGE_FOLDER, REGISTRY, WeightsEntry, entry_of_file, find_among
+from tokcodec.weights.registry import (
+    PACKAGE_FOLDER,
+    REGISTRY,
+    WeightsEntry,
+    entry_of_file,
+    find_among,
+    tokenizers_of,
+)
 
 if TYPE_CHECKING:
     from tokcodec.probability.prior_config import PriorConfig
@@ -31,10 +38,11 @@ class PriorEntry(WeightsEntry):
     """Weights of a prior.
 
     Attributes:
-        tokenizer: SHA-256 of the tokenizer whose tokens it was trained on; empty where nobody said.
+        tokenizers: SHA-256 of the tokenizers it is for, that whose tokens it was trained on first; none where nobody
+            said.
     """
 
-    tokenizer: str = ""
+    tokenizers: tuple[str, ...] = ()
 
 
 def prior_entries() -> tuple[PriorEntry, ...]:
@@ -45,7 +53,7 @@ def prior_entries() -> tuple[PriorEntry, ...]:
             name=item["name"],
             sha256=item["sha256"],
             path=PACKAGE_FOLDER / item["file"],
-            tokenizer=item.get("tokenizer", ""),
+            tokenizers=tokenizers_of(item),
         )
         for item in listed
     )
@@ -63,7 +71,7 @@ def choose_prior(name: str | None, *, tokenizer: str) -> WeightsEntry:
     """
     known = prior_entries()
     for entry in known:
-        if entry.name == name or (name is None and entry.tokenizer and entry.tokenizer == tokenizer):
+        if entry.name == name or (name is None and tokenizer in entry.tokenizers):
             return entry
     if name is not None and name.endswith(".safetensors"):
         return entry_of_file(Path(name))

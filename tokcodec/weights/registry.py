@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokcodec.errors import ModelError, OutputError
 
@@ -48,6 +48,12 @@ def entries() -> tuple[WeightsEntry, ...]:
     return tuple(
         WeightsEntry(name=item["name"], sha256=item["sha256"], path=PACKAGE_FOLDER / item["file"]) for item in listed
     )
+
+
+def tokenizers_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tokenizers that a prior or a post-filter of the registry is for: its `tokenizer`, a digest or a list."""
+    found = item.get("tokenizer", [])
+    return tuple(filter(None, [found] if isinstance(found, str) else found))
 
 
 def default_entry() -> WeightsEntry:
