@@ -57,7 +57,8 @@ PICTURE = "18 bits and a first picture, adaptive"
 BLOCKS = "18 bits and a first picture by blocks, adaptive"
 PIXELS = "pixels of a first picture by blocks, and of a coarser one"
 MOTION = "motion maps with a network"
-LATER = (PICTURE, BLOCKS, PIXELS, MOTION)
+CHOICE = "choice maps below these"
+LATER = (PICTURE, BLOCKS, PIXELS, MOTION, CHOICE)
 """What a record may lack, because it was made before this was recorded."""
 SCALE = 20
 """Of the fixed picture: the number of its quantizer's step."""
@@ -158,6 +159,21 @@ def fixed_motion(rows: int = ROWS, columns: int = COLUMNS) -> TokenChunk:
     )
 
 
+def fixed_choice(rows: int = ROWS, columns: int = COLUMNS) -> TokenChunk:
+    """The same with choice maps: clusters that grow, of all three choices."""
+    chunk = fixed_motion(rows, columns)
+    maps = chunk.vectors.reshape(3, MOTION_MAPS, -1, *chunk.vectors.shape[2:])
+    step, row, column = np.ogrid[: maps.shape[0], : maps.shape[2], : maps.shape[3]]
+    values = (noise(9, maps[:, 0, ..., 0].shape) >> np.uint64(8)).astype(np.int64)
+    choice = np.zeros_like(maps[:, :1])
+    choice[1:, 0, ..., 0] = np.where(row + column < 6 * step, values % 3, 0)[1:]
+    return dataclasses.replace(
+        chunk,
+        geometry=dataclasses.replace(chunk.geometry, second_reference=True),
+        vectors=np.concatenate([maps, choice], axis=1).reshape(3, -1, *chunk.vectors.shape[2:]),
+    )
+
+
 def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
     """Weights by a formula, each layer scaled up until its largest sum is close below the bound."""
     tensors = {
@@ -225,7 +241,7 @@ def coded() -> dict[str, dict[str, str]]:
                 entry[kind] = digest(data) if same else LOST
     blocks = fixed_blocks()
     found[PICTURE], found[BLOCKS] = (by_network(fixed_chunk_with(each)) for each in (fixed_picture(), blocks))
-    found[MOTION] = by_network(fixed_motion())
+    found[MOTION], found[CHOICE] = by_network(fixed_motion()), by_network(fixed_choice())
     found[PIXELS] = {
         "NumPy float64": digest(*(planes(each).astype("<i2").tobytes() for each in (blocks, coarser(blocks, 1))))
     }

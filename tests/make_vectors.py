@@ -67,6 +67,7 @@ DEFAULT_HEADER: dict[str, Any] = {
     "residuals": False,
     "picture_blocks": False,
     "motion_network": False,
+    "second_reference": False,
     "primaries": 2,
     "transfer": 2,
     "matrix": 2,
@@ -141,7 +142,7 @@ def header_fields(header: Mapping[str, Any]) -> Fields:
     """The fields of a header payload (spec sections 4.1, 4.5 and 4.6)."""
     flags = header["still_image"] + {0: 0, 1: 2, MOTION_MAPS: 6}[header["motion_maps"]]
     flags += 8 * header["pictures"] + 16 * header["residuals"] + 32 * header["picture_blocks"]
-    flags += 64 * header["motion_network"]
+    flags += 64 * header["motion_network"] + 128 * header["second_reference"]
     fields: Fields = [
         ("width", u16(header["width"])),
         ("height", u16(header["height"])),
@@ -302,6 +303,7 @@ def geometry_of(header: Mapping[str, Any]) -> TokenGeometry:
         residuals=header["residuals"],
         intra=header["picture_blocks"],
         motion_network=header["motion_network"],
+        second_reference=header["second_reference"],
         **numbers,
     )
 
@@ -321,7 +323,8 @@ def make_tokens(
     """Tokens of which one bit in eight changes from step to step (none, where `still`), cut to `levels`.
 
     `motion` names the kind of each later step's motion map, see :func:`motion_map`. Of seven maps it names the first
-    ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named.
+    ones, "random/even/none": "even" is what is expected of a map, and so are those that are not named. Behind a "|" is
+    the kind of the choice map, see :func:`choice_map`, where there is a second reference.
 
     With first pictures by coefficients the first step keeps nothing; by wavelets `picture` may be None for one of
     zeros.
@@ -346,7 +349,8 @@ def make_tokens(
             picture = Picture(coefficients=np.zeros((3, side * rows, side * columns), np.int16), scale=0)
     vectors = np.zeros((steps, *geometry.motion_blocks(rows, columns), 2), np.int16)
     for step, kind in enumerate(motion, start=1):
-        shape = vectors.shape[1] // geometry.motion_maps, vectors.shape[2]
+        shape = vectors.shape[1] // geometry.step_maps, vectors.shape[2]
+        kind, _, choice = kind.partition("|")
         first, *kinds = kind.split("/")
         maps = [motion_map(first, *shape, seed=seed + 2 + step)]
         kinds += ["even"] * (geometry.motion_maps - 1 - len(kinds))
@@ -354,6 +358,8 @@ def make_tokens(
             even = other == "even"
             own = expected_map(maps, number) if even else motion_map(other, *shape, seed=seed + 50 * number + 10 + step)
             maps.append(own)
+        if geometry.second_reference:
+            maps.append(choice_map(choice, *shape, step=step, seed=seed + 700 + step))
         vectors[step] = np.concatenate(maps)
     by_coefficients = {"picture": picture, "residuals": tuple(step_residuals)}
     whole = TokenChunk(indices=indices, levels=top, geometry=geometry, vectors=vectors, **by_coefficients)  # type: ignore[arg-type]
@@ -389,6 +395,26 @@ def motion_map(kind: str, rows: int, columns: int, *, seed: int) -> NDArray[np.i
     else:
         raise ValueError(kind)
     return found.astype(np.int16)
+
+
+def choice_map(kind: str, rows: int, columns: int, *, step: int, seed: int) -> NDArray[np.int16]:
+    """A choice map `(rows, columns, 2)` by a formula.
+
+    Args:
+        kind: None ("") of zeros; "first" or "mean", everywhere; "random", one in five each; "corner", a cluster of both
+            that grows from step to step.
+        rows: Rows of motion blocks.
+        columns: Columns of motion blocks.
+        step: Of the chunk.
+        seed: Of the noise.
+    """
+    values = (noise(seed, (rows, columns)) >> np.uint64(8)).astype(np.int64)
+    y, x = np.ogrid[:rows, :columns]
+    corner = np.where(y + x <= 1 + step, 1 + (values % 3 > 0), 0)
+    kinds = {"": 0, "first": 1, "mean": 2, "random": np.maximum(values % 5 - 2, 0), "corner": corner}
+    found = np.zeros((rows, columns, 2), np.int16)
+    found[..., 0] = kinds[kind]
+    return found
 
 
 # --- files ---
@@ -1240,7 +1266,7 @@ HEADER_FAULTS: list[tuple[str, str, str, bytes]] = [
     ("header_flags_undefined", "residuals without motion maps", "flags", u8(16)),
     ("header_flags_unknown", "first pictures by blocks without motion maps", "flags", u8(32)),
     ("header_flags_64", "a network for motion without motion maps", "flags", u8(64)),
-    ("header_flags_128", "the only undefined flag of the header", "flags", u8(128)),
+    ("header_flags_128", "a second reference without motion maps", "flags", u8(128)),
     ("header_network_of_one_map", "a network for motion with one motion map", "flags", u8(66)),
     ("header_blocks_without_pictures", "first pictures by blocks, and not by coefficients", "flags", u8(38)),
     ("header_residuals_without_pictures", "residuals without first pictures by coefficients", "flags", u8(22)),
@@ -1822,6 +1848,7 @@ def add_bad_motion(to: Collection) -> None:
 def make() -> list[Vector]:
     """All vectors."""
     from block_vectors import add_bad_blocks, add_blocks  # late: they import this module
+    from choice_vectors import add_bad_choices, add_choices
     from network_vectors import add_bad_networks, add_networks
     from picture_vectors import add_bad_pictures, add_pictures
     from plain_vectors import add_plain
@@ -1836,6 +1863,7 @@ def make() -> list[Vector]:
         add_blocks,
         add_plain,
         add_networks,
+        add_choices,
         add_grease,
         add_bad_signatures,
         add_bad_records,
@@ -1851,6 +1879,7 @@ def make() -> list[Vector]:
         add_bad_residuals,
         add_bad_blocks,
         add_bad_networks,
+        add_bad_choices,
     ):
         add(to)
     names = [vector.path for vector in to.vectors]

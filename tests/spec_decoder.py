@@ -69,13 +69,14 @@ class Geometry(NamedTuple):
     residuals: bool = False
     blocks: bool = False  # first pictures are by blocks
     network: bool = False  # says how likely motion is (7.14)
+    second: bool = False  # reference (3.5)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.spatial_factor), -(-width // self.spatial_factor)
 
     def motion_grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows of all maps of a step, one map below the other."""
-        return (self.maps * -(-rows // 2), -(-columns // 2)) if self.motion else (0, 0)
+        """Rows of all maps of a step, one map below the other, and of the choice map."""
+        return ((self.maps + self.second) * -(-rows // 2), -(-columns // 2)) if self.motion else (0, 0)
 
     @property
     def maps(self) -> int:
@@ -264,13 +265,14 @@ def parse_header(payload: bytes, base: int) -> Header:
     check(width * height <= LIMITS["pixels"], base, f"a picture of {width}x{height}", "L")
     time_base, rate = c.ratio("time_base", unknown=False), c.ratio("frame_rate", unknown=True)
     aspect = c.ratio("sample_aspect_ratio", unknown=True)
-    flags = c.number(1, "flags", 0, 127)
-    still, motion, seven, pictures, residuals, blocks, network = (flags >> bit & 1 == 1 for bit in range(7))
+    flags = c.number(1, "flags")
+    still, motion, seven, pictures, residuals, blocks, network, second = (flags >> bit & 1 == 1 for bit in range(8))
     check(motion or not seven, c.offset - 1, "seven motion maps, and none")
     check(seven or not pictures, c.offset - 1, "first pictures by coefficients without seven motion maps")
     check(pictures or not residuals, c.offset - 1, "residuals without first pictures by coefficients")
     check(pictures or not blocks, c.offset - 1, "first pictures by blocks, and not by coefficients")
     check(seven or not network, c.offset - 1, "a network for motion without seven motion maps")
+    check(pictures or not second, c.offset - 1, "a second reference without first pictures by coefficients")
     colour = (c.number(1, "primaries"), c.number(1, "transfer"), c.number(1, "matrix"))
     full_range = c.number(1, "full_range", 0, 1) == 1
     bits = c.number(1, "bits_per_token", 1, 64)
@@ -305,7 +307,7 @@ def parse_header(payload: bytes, base: int) -> Header:
         extensions.append(Extension(offset, kind, critical, data))
     c.end()
     geometry = Geometry(bits, levels, block_tokens, spatial, temporal, model,
-                        motion, seven, pictures, residuals, blocks, network)  # fmt: skip
+                        motion, seven, pictures, residuals, blocks, network, second)  # fmt: skip
     header = Header(width, height, time_base, rate, aspect, still, colour, full_range, max_frames,
                     model_digest, digest, name, streams, extensions, geometry)  # fmt: skip
     check(math.prod(header.grid) <= LIMITS["grid"], base, f"{math.prod(header.grid)} tokens in a picture", "L")
@@ -656,11 +658,71 @@ def motion_sets(rows: int, columns: int) -> list[tuple[list[tuple[int, int]], li
     return sets
 
 
+class ChoiceDecoder:
+    """The choice maps (7.15), on a grid of motion blocks."""
+
+    def __init__(self, decoder: RangeDecoder, rows: int, columns: int) -> None:
+        self.decoder, self.sets = decoder, motion_sets(rows, columns)
+        others = [-700, -300, -300, 100, 100, 300, 400, 500, 600, 700, -600, 0]
+        near = [-600, -400, *3 * [-300, -100], *3 * [0, 100], *3 * [200, 300]]
+        tables = [([0, 1], [stretches, [0] * len(stretches)]) for stretches in (others, near)]
+        self.mixer = Mixer(tables, np.full((2, 2), 52429, dtype=np.int64))
+        self.before = np.zeros((rows, columns), dtype=np.int64)
+        self.some = 0
+
+    def decode_step(self, changed: NDArray[np.bool_]) -> Ints:
+        """The numbers of a step; `changed` says where map 0 is not as in the step before."""
+        choice = np.zeros_like(self.before)
+        self.some = self.decoder.decode(57344 if self.some else 8192)
+        if self.some:
+            for number, (blocks, around) in enumerate(self.sets):
+                if blocks:
+                    self.decode_set(choice, number, blocks, around, changed)
+            check(bool(choice.any()), self.decoder.offset, "a choice map that says nothing")
+            self.mixer.adapt()
+        self.before = choice
+        return choice
+
+    def decode_set(
+        self,
+        choice: Ints,
+        number: int,
+        blocks: list[tuple[int, int]],
+        around: list[tuple[int, int]],
+        changed: NDArray[np.bool_],
+    ) -> None:
+        rows, columns = choice.shape
+
+        def known(y: int, x: int) -> list[int]:
+            places = [(y + dy, x + dx) for dy, dx in around]
+            return [int(choice[r, c]) for r, c in places if 0 <= r < rows and 0 <= c < columns]
+
+        cells_a, cells_b = [], []
+        for y, x in blocks:
+            others = 5 if number == 0 else sum(value != 0 for value in known(y, x))
+            near = int((self.before[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] != 0).sum())
+            cells_a.append(2 * others + int(self.before[y, x] != 0))
+            cells_b.append(2 * near + int(changed[y, x]))
+        bits = self.mixer.decode(self.decoder, 0, [np.array(cells_a), np.array(cells_b)])
+        there = [block for block, bit in zip(blocks, bits, strict=True) if bit]
+        if not there:
+            return
+        votes = [known(y, x).count(2) - known(y, x).count(1) for y, x in there]
+        cells_a = [1 + (vote > 0) - (vote < 0) for vote in votes]
+        cells_b = [int(self.before[place]) for place in there]
+        bits = self.mixer.decode(self.decoder, 1, [np.array(cells_a), np.array(cells_b)])
+        for place, bit in zip(there, bits, strict=True):
+            choice[place] = 1 + bit
+
+
 class MotionDecoder:
     """The motion maps (7.10), on a grid of motion blocks; rows are those of all maps."""
 
-    def __init__(self, decoder: RangeDecoder, rows: int, columns: int, maps: int = 1, network: bool = False) -> None:
-        rows //= maps
+    def __init__(
+        self, decoder: RangeDecoder, rows: int, columns: int, maps: int = 1, network: bool = False, second: bool = False
+    ) -> None:
+        rows //= maps + second
+        self.choices = ChoiceDecoder(decoder, rows, columns) if second else None
         self.decoder, self.sets, self.maps = decoder, motion_sets(rows, columns), maps
         differs = [-1400, 100, -900, -100, -700, 100, -500, 300, -200, 500, 0, 700, 0, 500]
         longer = [-300, -300, -200, -200, 0, 0, 300, 300, 500, 500, 500, 500, 500, 500]
@@ -678,7 +740,8 @@ class MotionDecoder:
     def decode_step(self) -> Ints:
         if self.network is not None:
             self.network.begin_step()
-        self.before, self.base = self.first, np.zeros_like(self.first)
+        past = self.first
+        self.before, self.base = past, np.zeros_like(past)
         v = [self.decode_map(0)]
         self.first = v[0]
         if self.maps == 7:
@@ -693,6 +756,9 @@ class MotionDecoder:
             for number, e in enumerate(expected, start=1):
                 self.before = self.base = e()
                 v.append(self.decode_map(number))
+        if self.choices is not None:
+            choice = self.choices.decode_step((v[0] != past).any(axis=2))
+            v.append(np.stack([choice, np.zeros_like(choice)], axis=2))
         return np.concatenate(v)
 
     def decode_map(self, number_of_map: int) -> Ints:
@@ -1079,7 +1145,7 @@ def decode_tokens(
     decoder = RangeDecoder(token_data, offset)
     tokens = TokenDecoder(decoder, K, rows, columns, network)
     maps = MapDecoder(decoder, len(geometry.level_bits), -(-rows // B), -(-columns // B))
-    kinds = geometry.maps, geometry.network
+    kinds = geometry.maps, geometry.network, geometry.second
     motion = MotionDecoder(decoder, *geometry.motion_grid(rows, columns), *kinds) if geometry.motion else None
     indices, levels = np.zeros((steps, rows, columns), dtype=np.uint64), []
     vectors = np.zeros((steps, *geometry.motion_grid(rows, columns), 2), dtype=np.int16)
@@ -1230,11 +1296,34 @@ def half_pixels(picture: Floats, axis: int) -> Floats:
     return total
 
 
-def overlapped(picture: Floats, v: Vectors) -> Floats:
+class Second(NamedTuple):
+    """The second reference of a step (8.5)."""
+
+    picture: Floats  # the chunk's first one
+    far: Ints  # (motion rows, motion columns, 2)
+    choice: Ints  # (motion rows, motion columns)
+
+
+def far_of(v: Ints, since: Ints) -> Ints:
+    """`far` of a step, by its map 0 and `since` (8.5)."""
+    rows, columns, _ = v.shape
+    found = np.zeros((rows, columns, 2), dtype=np.int64)
+    for y, x in itertools.product(range(rows), range(columns)):
+        row = min(max((32 * y + 16 + int(v[y, x, 1])) // 32, 0), rows - 1)
+        column = min(max((32 * x + 16 + int(v[y, x, 0])) // 32, 0), columns - 1)
+        for axis in (0, 1):
+            around = sorted(
+                int(since[min(max(row + m, 0), rows - 1), min(max(column + n, 0), columns - 1), axis])
+                for m, n in itertools.product(range(-3, 4), repeat=2)
+            )
+            found[y, x, axis] = min(max(int(v[y, x, axis]) + around[24], -32767), 32767)
+    return found
+
+
+def overlapped(picture: Floats, v: Vectors, second: Second | None = None) -> Floats:
     """The picture moved by the vectors of a map (motion rows, motion columns, 2) (8.5)."""
     _, height, width = picture.shape
-    right = half_pixels(picture, 2)
-    pictures = np.stack([picture, half_pixels(picture, 1), right, half_pixels(right, 1)])  # 2 (vx & 1) + (vy & 1)
+    pictures = four_pictures(picture)
     j, i = np.mgrid[:height, :width]
     r, c = (j + 0.5) / 16 - 0.5, (i + 0.5) / 16 - 0.5
     row, column = np.floor(r).astype(int), np.floor(c).astype(int)
@@ -1243,11 +1332,30 @@ def overlapped(picture: Floats, v: Vectors) -> Floats:
         for n in (0, 1):
             weight = np.abs(1 - m - (r - row)) * np.abs(1 - n - (c - column))
             at = v[np.clip(row + m, 0, v.shape[0] - 1), np.clip(column + n, 0, v.shape[1] - 1)].astype(int)
-            vx, vy = at[..., 0], at[..., 1]
-            y, x = np.clip(j + (vy >> 1), 0, height - 1), np.clip(i + (vx >> 1), 0, width - 1)
-            taken = pictures[2 * (vx & 1) + (vy & 1), :, y, x]  # (height, width, 3)
+            taken = taken_from(pictures, at)
+            if second is not None:
+                block = np.clip(row + m, 0, v.shape[0] - 1), np.clip(column + n, 0, v.shape[1] - 1)
+                choice = second.choice[block][..., None]
+                other = taken_from(four_pictures(second.picture), second.far[block])
+                taken = np.where(choice == 0, taken, np.where(choice == 1, other, (taken + other) / 2))
             total = total + (weight[..., None] * taken).transpose(2, 0, 1).astype(np.float32)
     return total
+
+
+def four_pictures(picture: Floats) -> Floats:
+    """It and what lies half a pixel further: numbers 2 (vx & 1) + (vy & 1) (8.5)."""
+    right = half_pixels(picture, 2)
+    return np.stack([picture, half_pixels(picture, 1), right, half_pixels(right, 1)])
+
+
+def taken_from(pictures: Floats, at: Ints) -> Floats:
+    """Of four pictures, for each pixel what its vector `at` (height, width, 2) points to: (height, width, 3) (8.5)."""
+    height, width = at.shape[:2]
+    j, i = np.mgrid[:height, :width]
+    vx, vy = at[..., 0], at[..., 1]
+    y, x = np.clip(j + (vy >> 1), 0, height - 1), np.clip(i + (vx >> 1), 0, width - 1)
+    found: Floats = pictures[2 * (vx & 1) + (vy & 1), :, y, x]
+    return found
 
 
 def sample(picture: Floats, motion: Floats) -> Floats:
@@ -1364,16 +1472,24 @@ class Network:
             x, _, p = self.by_features(values, signs, kept, known, None, None)
             return [p], (x, np.clip(p, -1, 1))
         assert vectors is not None
-        v = vectors.reshape(7, -1, *vectors.shape[1:])
+        whole = vectors.reshape(-1, -(-kept.shape[1] // 2), *vectors.shape[1:])
+        v, choice = whole[:7], whole[7, ..., 0] if len(whole) > 7 else None
         maps = v.transpose(0, 3, 1, 2)
         maps = maps.repeat(2, axis=2).repeat(2, axis=3)[:, :, : kept.shape[1], : kept.shape[2]] / np.float32(4)
-        known = known + overlapped(state[1], v[0])
+        second = None
+        if choice is not None:
+            self.since = far_of(v[0], self.since)
+            second = Second(self.first_picture, self.since, choice)
+        known = known + overlapped(state[1], v[0], second)
         even: Any = 1
         if residual is not None:
             added = residual_pixels(residual)
             known = known + added
             cells = np.abs(added).reshape(3, kept.shape[1], 8, kept.shape[2], 8).max(axis=(0, 2, 4))
             even = np.clip(2 - 2 * 127.5 * cells, 0, 1)
+        if choice is not None:
+            tokens = choice.repeat(2, axis=0).repeat(2, axis=1)[: kept.shape[1], : kept.shape[2]]
+            even = np.where(tokens != 0, 0, even)
         if self.config["plain"]:
             x, h, p = state[0], state[0], known
         else:
@@ -1423,6 +1539,8 @@ class Network:
         _, height, width = p.shape
         channels = 0 if self.config["plain"] else self.config["latent_channels"]
         features = np.zeros((channels, height // 8, width // 8), dtype=np.float32)
+        self.first_picture = np.clip(p, -1, 1)
+        self.since = np.zeros((-(-height // 16), -(-width // 16), 2), dtype=np.int64)
         return [p], (features, np.clip(p, -1, 1))
 
     def between(self, left: Floats, right: Floats) -> Floats:

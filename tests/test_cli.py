@@ -270,6 +270,9 @@ def test_info_of_the_model():
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["decoder_flops_per_pixel"] < 50_000
+    vivid, light = values["post_filters"]
+    assert (vivid["name"], light["name"]) == ("base-vivid", "light")
+    assert 0 < 4 * light["flops_per_pixel"] < vivid["flops_per_pixel"] < 20_000
     assert len(values["sha256"]) == 64
 
 

@@ -522,7 +522,7 @@ def test_critical_means_critical() -> None:
         (4, bytes(8), CorruptStreamError, "time base is 0/0"),
         (4, b"\x02\0\0\0\x04\0\0\0", CorruptStreamError, "lowest terms"),
         (12, b"\x00\0\0\0\x01\0\0\0", CorruptStreamError, "frame rate is 0/1"),
-        (28, b"\x80", CorruptStreamError, "flags"),
+        (28, b"\x80", CorruptStreamError, "a second reference, and no first pictures"),
         (28, b"\x40", CorruptStreamError, "by a network, and no seven motion maps"),
         (28, b"\x42", CorruptStreamError, "by a network, and no seven motion maps"),
         (28, b"\x20", CorruptStreamError, "by blocks, and none by coefficients"),
@@ -668,6 +668,7 @@ def test_writer_refuses_what_a_reader_would() -> None:
         make_header(geometry=TokenGeometry(level_bits=(0, 18, 18))),
         make_header(geometry=TokenGeometry(motion_network=True)),
         make_header(geometry=TokenGeometry(motion_tokens=2, motion_network=True)),
+        make_header(geometry=TokenGeometry(motion_tokens=2, motion_maps=7, second_reference=True)),
         make_header(side_streams=(AUDIO, AUDIO)),
         make_header(extensions=(Extension(type=0x3F, data=b""),)),
     ]:

@@ -279,6 +279,22 @@ def test_motion_with_a_network_is_recorded_too(script: ModuleType) -> None:
     assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
 
 
+def test_choice_maps_are_recorded_too(script: ModuleType) -> None:
+    chunk = script.fixed_choice()
+    choice = chunk.vectors[:, -9:]
+    assert [set(np.unique(step[..., 0])) for step in choice] == [{0}, {0, 1, 2}, {0, 1, 2}]
+    assert not choice[..., 1].any()
+    assert np.array_equal(chunk.vectors[:, :-9], script.fixed_motion().vectors)
+    data = encode_tokens(chunk)
+    assert script.returns(data, chunk)
+    assert script.by_network(chunk) == {"NumPy float32": script.digest(data)}
+    other = chunk.vectors.copy()
+    other[2, -1, -1, 0] += 1
+    changed = dataclasses.replace(chunk, vectors=other)
+    assert not script.returns(encode_tokens(changed), chunk)
+    assert script.digest_of_contents([changed]) != script.digest_of_contents([chunk])
+
+
 def test_a_first_picture_by_blocks_is_recorded_too(script: ModuleType) -> None:
     picture = script.fixed_blocks()
     chunk = script.fixed_chunk_with(picture)

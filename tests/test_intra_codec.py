@@ -232,26 +232,26 @@ def test_headers_say_that_there_are_blocks(film: bytes) -> None:
     for intra in (True, False):
         geometry = replace(header.geometry, intra=intra)
         assert parsed(pack_header(replace(header, geometry=geometry))).geometry == geometry
-    alone = replace(header.geometry, pictures=False, residuals=False)
+    alone = replace(header.geometry, pictures=False, residuals=False, second_reference=False)
     with pytest.raises(UsageError, match="by blocks, and none by coefficients"):
         pack_header(replace(header, geometry=alone))
     plain = pack_header(replace(header, geometry=replace(header.geometry, intra=False)))
     blocks = pack_header(header)
     (at,) = np.flatnonzero(np.frombuffer(plain, np.uint8) != np.frombuffer(blocks, np.uint8))
-    assert (plain[at], blocks[at]) == (0x5E, 0x7E)
+    assert (plain[at], blocks[at]) == (0xDE, 0xFE)
     for flags, message in (
         (0x26, "by blocks, and none by coefficients"),
         (0x20, "by blocks, and none by coefficients"),
         (0x36, "no such first pictures"),
         (0x3A, "no seven motion maps"),
         (0x7A, "no seven motion maps"),
-        (0xFE, "flags"),
-        (0xBE, "flags"),
-        (0xC6, "flags"),
+        (0x86, "a second reference, and no first pictures"),
+        (0xC6, "a second reference, and no first pictures"),
+        (0xB6, "no such first pictures"),
     ):
         with pytest.raises(CorruptStreamError, match=message):
             parsed(plain[:at] + bytes([flags]) + plain[at + 1 :])
-    assert parsed(plain[:at] + bytes([0x6E]) + plain[at + 1 :]).geometry == replace(header.geometry, residuals=False)
+    assert parsed(plain[:at] + bytes([0xEE]) + plain[at + 1 :]).geometry == replace(header.geometry, residuals=False)
 
 
 def test_weights_that_the_header_does_not_fit_are_refused(codec: Codec, film: bytes, tmp_path: Path) -> None:

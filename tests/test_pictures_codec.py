@@ -158,7 +158,7 @@ def test_weights_that_the_header_does_not_fit_are_refused(codec: Codec, film: by
 
 def test_tokens_that_the_header_does_not_fit_are_damaged(codec: Codec, film: bytes):
     geometry = records_of(film)[0].geometry
-    data = with_header(film, geometry=replace(geometry, pictures=False))
+    data = with_header(film, geometry=replace(geometry, pictures=False, second_reference=False))
     found = survey(io.BytesIO(data), check_tokens=True)
     assert (found.chunks, len(found.damages)) == (0, 3)
 
@@ -172,7 +172,11 @@ def test_headers_say_that_there_are_pictures(film: bytes):
 
     header = replace(header, extensions=())
     for pictures in (True, False):
-        assert back(replace(header, geometry=replace(header.geometry, pictures=pictures))).geometry.pictures == pictures
+        geometry = replace(header.geometry, pictures=pictures, second_reference=False)
+        assert back(replace(header, geometry=geometry)).geometry == geometry
+    assert back(header).geometry.second_reference
+    with pytest.raises(UsageError, match="a second reference, and no first pictures"):
+        pack_header(replace(header, geometry=replace(header.geometry, pictures=False)))
     for wrong in (
         replace(header.geometry, motion_maps=1),
         replace(header.geometry, spatial_factor=16),
@@ -180,7 +184,7 @@ def test_headers_say_that_there_are_pictures(film: bytes):
         with pytest.raises(UsageError, match="first pictures"):
             pack_header(replace(header, geometry=wrong))
     # Where a header has its flags: the one byte that differs.
-    plain = pack_header(replace(header, geometry=replace(header.geometry, pictures=False)))
+    plain = pack_header(replace(header, geometry=replace(header.geometry, pictures=False, second_reference=False)))
     (at,) = np.flatnonzero(np.frombuffer(plain, np.uint8) != np.frombuffer(pack_header(header), np.uint8))
     flags = plain[at]
     assert flags & 0x0E == 6

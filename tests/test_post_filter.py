@@ -24,6 +24,7 @@ from tokcodec.chunks import decode_chunk
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import ModelError
 from tokcodec.tokenizer import post_filter, stream
+from tokcodec.tokenizer.cost import post_filter_flops_per_pixel
 from tokcodec.tokenizer.post_filter import (
     LEAST_SCALE,
     SCALES,
@@ -35,7 +36,7 @@ from tokcodec.tokenizer.post_filter import (
 )
 from tokcodec.tokenset import read_chunks
 from tokcodec.training.coded_clips import to_batch
-from tokcodec.weights import choose_post_filter, load_post_filter, load_tokenizer, post_filters, registry
+from tokcodec.weights import choose_post_filter, find_by_name, load_post_filter, load_tokenizer, post_filters, registry
 from tokcodec.weights.post_filters import post_filter_entries, save_post_filter
 
 SMALL = PostFilterConfig(channels=4, inner_channels=8, blocks=1)
@@ -167,6 +168,25 @@ def test_styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     codec = Codec(device="cpu", style="vivid")
     assert codec.post_filter_sha256 == post_filter_entries()[0].sha256
     assert Codec(device="cpu", style="faithful").post_filter_sha256 == ""
+
+
+@pytest.mark.parametrize("name", ["base", "fast"])
+def test_what_ships(name: str):
+    """For all tokenizers the same: vivid unless another is asked for, and a lighter one that makes nearly the same."""
+    tokenizer = find_by_name(name).sha256
+    vivid, light = (choose_post_filter(style, tokenizer=tokenizer) for style in ("auto", "light"))
+    assert vivid is not None
+    assert light is not None
+    assert vivid == choose_post_filter("vivid", tokenizer=tokenizer) == choose_post_filter("base-vivid", tokenizer="")
+    assert {entry.name for entry in post_filter_entries() if tokenizer in entry.tokenizers} == {vivid.name, light.name}
+    assert (vivid.name, light.name) == ("base-vivid", "light")
+    pictures = torch.cat([smooth(6, 8, seed) for seed in range(2)])
+    networks = [load_post_filter(entry) for entry in (vivid, light)]
+    with torch.inference_mode():
+        one, other = (network.change(pictures) for network in networks)
+    assert (one - other).square().mean() < 0.5 * one.square().mean()
+    costs = [post_filter_flops_per_pixel(network.config) for network in networks]
+    assert 4 * costs[1] < costs[0]
 
 
 def test_a_filter_of_another_tokenizer_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -26,11 +26,16 @@ CPU = torch.device("cpu")
 
 
 def trainer_of(
-    config: PostFilterConfig, train: PostFilterTrainConfig, folder: Path, *, init: Path | None = None
+    config: PostFilterConfig,
+    train: PostFilterTrainConfig,
+    folder: Path,
+    *,
+    init: Path | None = None,
+    teacher: PostFilter | None = None,
 ) -> PostFilterTrainer:
     """Without distances by networks."""
     return PostFilterTrainer(
-        config, train, checkpoint=folder / "checkpoint.pt", device=CPU, alex=None, vgg=None, init=init
+        config, train, checkpoint=folder / "checkpoint.pt", device=CPU, alex=None, vgg=None, init=init, teacher=teacher
     )
 
 
@@ -281,6 +286,69 @@ def test_it_learns_how_much_to_change_by_the_quantizer(tmp_path: Path):
         assert torch.equal(value, trainer.average[name])
     with pytest.raises(ModelError, match="another network"):
         trainer_of(SMALL, train, tmp_path)
+
+
+@pytest.mark.parametrize("by_scale", [False, True])
+def test_it_learns_what_a_teacher_does(by_scale: bool, tmp_path: Path):
+    """A larger one, from its pictures alone; the teacher stays as it is."""
+    teacher = loud(PostFilterConfig(channels=8, inner_channels=8, blocks=2, by_scale=by_scale))
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    train = PostFilterTrainConfig(
+        batch=4,
+        side=64,
+        learning_rate=4e-3,
+        warmup_steps=2,
+        precision="float32",
+        weights=LossWeights(l1=0.0, mse=0.0, lpips=0.0),
+        ema=0.9,
+    )
+    trainer = trainer_of(replace(SMALL, by_scale=by_scale), train, tmp_path, teacher=teacher)
+    sampler = CropSampler([clip._replace(scale=16 + 8 * number) for number, clip in enumerate(clips())], seed=0)
+    found = [trainer._update(sampler, 100.0) for _ in range(120)]
+    assert {"teacher_l1", "teacher_mse", "l1", "mse"} == set(found[0])
+    assert sum(terms["teacher_mse"] for terms in found[-10:]) < 0.3 * sum(terms["teacher_mse"] for terms in found[:10])
+    crops = sampler.draw(8, 64)
+    with torch.inference_mode():
+        wanted = teacher(crops.coded, crops.scales)
+        shown = trainer.averaged()(crops.coded, crops.scales)
+    assert (shown - wanted).square().mean() < 0.3 * (crops.coded - wanted).square().mean()
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_teacher_counts_by_its_weights(tmp_path: Path):
+    """Not at all where they are zero, and else beside the originals."""
+    learned = []
+    for number, (weight, teacher) in enumerate(((0.0, None), (0.0, loud()), (1.0, loud()))):
+        train = PostFilterTrainConfig(
+            batch=2,
+            side=64,
+            precision="float32",
+            weights=LossWeights(l1=1.0, mse=1.0, lpips=0.0),
+            teacher_l1=weight,
+            teacher_mse=weight,
+        )
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        trainer = trainer_of(SMALL, train, folder, teacher=teacher)
+        trainer._update(CropSampler(clips(), seed=0), 100.0)
+        learned.append(trainer.model.change_out.weight.detach().clone())
+    assert torch.equal(learned[0], learned[1])
+    assert not torch.equal(learned[0], learned[2])
+    for wrong in (-1.0, float("nan"), float("inf")):
+        for name in ("teacher_l1", "teacher_mse"):
+            with pytest.raises(UsageError, match="teacher_l1 and teacher_mse"):
+                PostFilterTrainConfig(**{name: wrong})
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SMALL, TOLD), (TOLD, SMALL)], ids=["told", "untold"])
+def test_a_teacher_is_told_the_quantizer_as_its_pupil_is(
+    ours: PostFilterConfig, theirs: PostFilterConfig, tmp_path: Path
+):
+    with pytest.raises(ModelError, match="is told the quantizer") as caught:
+        trainer_of(ours, PostFilterTrainConfig(), tmp_path, teacher=loud(theirs))
+    assert "--by-scale" in str(caught.value.hint)
 
 
 def test_a_discriminator_may_learn_alongside(tmp_path: Path):

@@ -120,6 +120,36 @@ def test_train_one_that_is_told_the_quantizer_as_typed(tmp_path: Path):
         assert b"the post-filter has other sizes" in run.stderr
 
 
+def test_train_one_that_learns_from_another_as_typed(tmp_path: Path):
+    """From a file; the log says which. What is no filter is refused before anything is coded."""
+    (tmp_path / "data").mkdir()
+    make_video(tmp_path / "data" / "a.mp4", size=(96, 72), count=6)
+    weights = tiny_model.write_weights(tmp_path, motion=7, pictures=True)
+    teacher = save_post_filter(loud(), tmp_path, name="teacher")
+    words = (
+        *("train-post-filter", "--data", "data", "--max-minutes", "0.005", "--model", weights, "--device", "cpu"),
+        *("--channels", "4", "--inner-channels", "8", "--blocks", "1", "--batch", "2", "--name", "light"),
+        *("--l1", "0", "--mse", "0", "--lpips", "0", "--teacher-l1", "0.5", "--teacher-mse", "3"),
+    )
+    run = called(*words, "--out", "run", "--teacher", teacher.path, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert list((tmp_path / "run").glob("light-*.safetensors"))
+    first, *_, last = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert first["run"]["teacher"] == teacher.sha256
+    assert (first["run"]["train"]["teacher_l1"], first["run"]["train"]["teacher_mse"]) == (0.5, 3.0)
+    assert last["teacher_l1"] > 0
+    for style, code, message in (
+        ("faithful", 2, b"is no filter that another could learn from"),
+        ("vivid", 6, b"no post-filter for this file's tokenizer"),
+        ("garish", 6, b"there is no style 'garish'"),
+        (weights, 6, b"post-filter"),
+    ):
+        refused = called(*words, "--out", "refused", "--teacher", style, cwd=tmp_path)
+        assert refused.returncode == code, refused.stderr
+        assert message in refused.stderr
+        assert not list((tmp_path / "refused").glob("*.safetensors"))
+
+
 def test_a_model_without_first_pictures_has_no_quantizer_to_tell(tmp_path: Path):
     (tmp_path / "data").mkdir()
     make_video(tmp_path / "data" / "a.mp4", size=(96, 72), count=6)

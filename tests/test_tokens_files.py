@@ -421,7 +421,7 @@ def test_auto_is_the_prior_of_the_tokenizer_and_else_adaptive(tmp_path: Path, mo
     path = tiny_prior.write_prior(tmp_path)
     assert choose_entropy("auto", None, tokenizer="00") == ADAPTIVE
     assert choose_entropy("auto", str(path), tokenizer="00").digest.hex() == tiny_prior.SHA256
-    installed = PriorEntry(name="own", sha256=tiny_prior.SHA256, path=path, tokenizer="00")
+    installed = PriorEntry(name="own", sha256=tiny_prior.SHA256, path=path, tokenizers=("00",))
     monkeypatch.setattr(priors, "prior_entries", lambda: (installed,))
     chosen = choose_entropy("auto", None, tokenizer="00")
     assert (chosen.model, chosen.digest.hex()) == ("prior", tiny_prior.SHA256)

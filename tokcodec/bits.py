@@ -93,7 +93,12 @@ def motion_bit_count(chunk: TokenChunk) -> int:
 
 def _motion_traversal(geometry: TokenGeometry, rows: int, columns: int) -> MotionTraversal:
     network = motion_network() if geometry.motion_network else None
-    return MotionTraversal(*geometry.motion_blocks(rows, columns), maps=geometry.motion_maps, network=network)
+    return MotionTraversal(
+        *geometry.motion_blocks(rows, columns),
+        maps=geometry.motion_maps,
+        network=network,
+        choice=geometry.second_reference,
+    )
 
 
 def picture_bit_count(chunk: TokenChunk) -> int:

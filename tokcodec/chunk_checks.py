@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tokcodec.choice_bits import MEAN
 from tokcodec.errors import UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, MAX_VECTOR, MOTION_MAPS
 from tokcodec.picture_layout import is_layout
@@ -61,6 +62,10 @@ def checked_shape(chunk: TokenChunk) -> tuple[int, int, int]:
         raise UsageError(f"motion vectors of shape {chunk.vectors.shape} do not fit tokens of {chunk.indices.shape}")
     if chunk.vectors.size and (chunk.vectors[0].any() or np.abs(chunk.vectors.astype(np.int32)).max() > MAX_VECTOR):
         raise UsageError(f"motion vectors in the first step, or beyond {MAX_VECTOR} half pixels")
+    if geometry.second_reference and chunk.vectors.size:
+        choice = np.split(chunk.vectors, geometry.step_maps, axis=1)[-1]
+        if choice[..., 1].any() or choice.min() < 0 or choice.max() > MEAN:
+            raise UsageError("a choice map has other numbers than 0, 1 and 2 in x, and 0 in y")
     for step in range(steps):
         if np.any(chunk.indices[step] & ~masks(chunk.kept_bits_of(step))):
             raise UsageError("a token has bits beyond those that its block keeps", hint="call tokens.truncate")

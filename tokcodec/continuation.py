@@ -71,11 +71,14 @@ def expected_vectors(past: TokenChunk) -> NDArray[np.int16]:
 
     Returns:
         int16, as one of `past.vectors`. Of seven maps the first goes on, and the others are as motion that is even
-        would have them: in the last step a frame may have been one that was repeated, or one that shook.
+        would have them: in the last step a frame may have been one that was repeated, or one that shook. Nothing
+        comes from the chunk's first picture.
     """
-    maps: list[NDArray[np.int16]] = np.split(past.vectors[-1], past.geometry.motion_maps)[:1]
+    maps: list[NDArray[np.int16]] = np.split(past.vectors[-1], past.geometry.step_maps)[:1]
     for number in range(1, past.geometry.motion_maps):
         maps.append(expected_map(maps, number))
+    if past.geometry.second_reference:
+        maps.append(np.zeros_like(maps[0]))
     return np.concatenate(maps)
 
 

@@ -66,6 +66,9 @@ class TokenGeometry:
         intra: Whether a chunk's first picture is coded by blocks and not by wavelets (spec section 3.8); then
             `pictures` is true, too.
         motion_network: Whether motion maps are coded with a network (spec section 7.14); only where there are seven.
+        second_reference: Whether blocks of last frames may come from the chunk's first picture, or from the mean of it
+            and of the picture before (spec section 3.5); then a choice map stands below the seven, and `pictures` is
+            true.
     """
 
     bits_per_token: int = BITS_PER_TOKEN
@@ -79,6 +82,7 @@ class TokenGeometry:
     residuals: bool = False
     intra: bool = False
     motion_network: bool = False
+    second_reference: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns of a picture of `height` x `width` pixels."""
@@ -92,7 +96,12 @@ class TokenGeometry:
         """Motion block rows and columns of a token grid, rows of all maps of a step; none without motion maps."""
         if not self.motion_tokens:
             return 0, 0
-        return self.motion_maps * -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
+        return self.step_maps * -(-rows // self.motion_tokens), -(-columns // self.motion_tokens)
+
+    @property
+    def step_maps(self) -> int:
+        """Maps of a step, one below the other: those of motion, and the choice map, where there is one."""
+        return self.motion_maps + self.second_reference
 
     def steps(self, frames: int, step_frames: tuple[int, ...] = ()) -> int:
         """Latent steps of a chunk of `frames` frames: 1 for the first, then one for each started four, or as listed.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.cell_sets import CellSet, cell_sets
+from tokcodec.choice_bits import ChoiceTraversal
 from tokcodec.errors import CorruptStreamError
 from tokcodec.geometry import MAX_VECTOR
 from tokcodec.motion_context import SETS, MotionContext, with_first
@@ -150,13 +151,18 @@ class MotionTraversal:
         columns: Columns of motion blocks.
         maps: Of each step, 1 or 7.
         network: Says how likely decisions are, beside what is learned on the way; None: nothing does.
+        choice: Whether a choice map stands below them.
     """
 
-    def __init__(self, rows: int, columns: int, *, maps: int = 1, network: Odds | None = None) -> None:
-        self._shape = rows // maps, columns
+    def __init__(
+        self, rows: int, columns: int, *, maps: int = 1, network: Odds | None = None, choice: bool = False
+    ) -> None:
+        rows_of_map = rows // (maps + choice)
+        self._shape = rows_of_map, columns
+        self._choice = ChoiceTraversal(rows_of_map, columns) if choice else None
         self._sets = list(cell_sets(*self._shape))
         self._maps, self._network = maps, network
-        self._before = np.zeros((rows // maps * columns, 2), np.int32)
+        self._before = np.zeros((rows_of_map * columns, 2), np.int32)
         self._coded = [True] * maps
         self._changes = [np.zeros_like(self._before)] * maps
         """What each map of the step before differs by from what was expected of it."""
@@ -186,12 +192,15 @@ class MotionTraversal:
         found: list[NDArray[np.int32]] = []
         changes: list[NDArray[np.int32]] = []
         none = np.zeros_like(self._before)
-        for number, part in enumerate(np.split(vectors, self._maps)):  # views
+        parts = np.split(vectors, self._maps + (self._choice is not None))  # views
+        for number, part in enumerate(parts[: self._maps]):
             expected = expected_map(found, number) if number else self._before
             others = (changes[-1], changes[_BETWEEN[number][0]]) if number else (none, none)
             found.append(self._code_map(coder, part, expected, number, others))
             changes.append(found[-1] - expected)
         self._before, self._changes = found[0], changes
+        if self._choice is not None:
+            self._choice.code_step(coder, parts[-1], changes[0])
 
     def _code_map(
         self,

@@ -6,7 +6,7 @@ Keys of such a file:
     subtokens    int32 (T', H', W', parts), the same indices cut up, least significant bits first
     levels       uint8 (T', H'/4, W'/4), quality level of each block (spec section 3.4)
     vectors      int16 (T', H'/2, W'/2, 2), motion maps, where the model codes motion (spec section 7.10); seven of them
-                 lie one below the other
+                 lie one below the other, and an eighth says from which picture blocks come (section 7.15)
     pictures     int16 (chunks, 3, 8H', 8W'), coefficients of the first picture of each chunk, and
     scales       uint8 (chunks), of its quantizer, where pictures are coded by coefficients (spec section 3.6)
     layouts      uint8 (chunks, 2H', 2W'), their blocks, where there are some (spec section 3.8)

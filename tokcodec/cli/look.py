@@ -112,17 +112,30 @@ def _report_damage(console: Console, found: Inspection, source: str) -> None:
 
 
 def _describe_model(console: Console, name: str | None) -> None:
-    from tokcodec.tokenizer.cost import measure_cost
-    from tokcodec.weights import default_entry, find_by_name, load_tokenizer
+    from tokcodec.tokenizer.cost import measure_cost, post_filter_flops_per_pixel
+    from tokcodec.weights import default_entry, find_by_name, load_post_filter, load_tokenizer
+    from tokcodec.weights.post_filters import post_filter_entries
 
     entry = default_entry() if name is None else find_by_name(name)
     loaded = load_tokenizer(entry)
     cost = measure_cost(loaded)
+    filters, filter_lines = [], []
+    for each in post_filter_entries():
+        if entry.sha256 in each.tokenizers:
+            network = load_post_filter(each)
+            flops = post_filter_flops_per_pixel(network.config)
+            parameters = sum(p.numel() for p in network.parameters())
+            filters.append(
+                {"name": each.name, "sha256": each.sha256, "flops_per_pixel": flops, "parameters": parameters}
+            )
+            line = f"{each.name}: {flops / 1e3:.1f} kFLOPs/pixel, {parameters:,} parameters"
+            filter_lines.append(("post-filter", line))
     values = {
         "name": entry.name,
         "sha256": entry.sha256,
         "config": dataclasses.asdict(loaded.config),
         **dataclasses.asdict(cost),
+        "post_filters": filters,
     }
     lines = [
         ("model", f"{entry.name} (SHA-256 {entry.sha256})"),
@@ -134,6 +147,7 @@ def _describe_model(console: Console, name: str | None) -> None:
             "decoder",
             f"{cost.decoder_flops_per_pixel / 1e3:.1f} kFLOPs/pixel, {cost.decoder_parameters:,} parameters",
         ),
+        *filter_lines,
         ("tokens", f"{loaded.config.bits_per_token} bits for each 8x8 pixels of a step"),
     ]
     console.result(values, lines)

@@ -44,6 +44,14 @@ def train_post_filter(
             help="Checkpoint of such a filter, or weights, also of fewer --blocks.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="vivid|FILE",
+            help="Learn what this filter makes of the pictures (distillation), beside or instead of the originals.",
+        ),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the exported filter.")] = "vivid",
     channels: Annotated[int, typer.Option("--channels", min=1, max=1024, help="At 1/4 of the resolution.")] = 32,
     inner_channels: Annotated[
@@ -61,6 +69,13 @@ def train_post_filter(
     by_quality: Annotated[
         str, typer.Option("--lpips-by-quality", metavar="F,F,F,F,F,F", help="Factors of LPIPS at quality 1 to 6.")
     ] = "1,1,1,1,1,1",
+    teacher_l1: Annotated[
+        float,
+        typer.Option("--teacher-l1", min=0.0, help="Weight of the mean absolute error to its pictures."),
+    ] = 1.0,
+    teacher_mse: Annotated[
+        float, typer.Option("--teacher-mse", min=0.0, help="Weight of the mean squared error to the same.")
+    ] = 2.0,
     adversarial: Annotated[
         float, typer.Option("--adversarial", min=0.0, help="Weight of a discriminator that learns alongside.")
     ] = 0.0,
@@ -100,10 +115,13 @@ def train_post_filter(
             alex=alex,
             vgg=vgg,
             by_quality=_factors(by_quality),
+            teacher_l1=teacher_l1,
+            teacher_mse=teacher_mse,
         ),
         model=model,
         exclude=exclude or [],
         init=init,
+        teacher=teacher,
         lpips_weights=lpips_weights,
         device=device,
         log=console.note,

@@ -51,7 +51,10 @@ def pack_header(header: StreamHeader) -> bytes:
     flags |= wire.HEADER_FLAG_PICTURES if header.geometry.pictures else 0
     flags |= wire.HEADER_FLAG_RESIDUALS if header.geometry.residuals else 0
     flags |= wire.HEADER_FLAG_BLOCKS if header.geometry.intra else 0
+    if header.geometry.second_reference and not header.geometry.pictures:
+        out.fail("a second reference, and no first pictures by coefficients")
     flags |= wire.HEADER_FLAG_MOTION_NETWORK if header.geometry.motion_network else 0
+    flags |= wire.HEADER_FLAG_SECOND_REFERENCE if header.geometry.second_reference else 0
     out.uint(1, flags, "flags")
     out.uint(1, header.colour.primaries, "colour primaries")
     out.uint(1, header.colour.transfer, "transfer characteristics")
@@ -96,6 +99,8 @@ def parse_header(payload: bytes, *, offset: int, limits: Limits, understood: Col
         data.fail("first pictures by blocks, and none by coefficients")
     if flags & wire.HEADER_FLAG_MOTION_NETWORK and not flags & wire.HEADER_FLAG_SEVEN_MAPS:
         data.fail("motion maps by a network, and no seven motion maps")
+    if flags & wire.HEADER_FLAG_SECOND_REFERENCE and not flags & wire.HEADER_FLAG_PICTURES:
+        data.fail("a second reference, and no first pictures by coefficients")
     colour = Colour(
         primaries=data.uint(1, "colour primaries"),
         transfer=data.uint(1, "transfer characteristics"),
@@ -190,6 +195,7 @@ def _take_geometry(data: FieldReader, flags: int) -> TokenGeometry:
         residuals=bool(flags & wire.HEADER_FLAG_RESIDUALS),
         intra=bool(flags & wire.HEADER_FLAG_BLOCKS),
         motion_network=bool(flags & wire.HEADER_FLAG_MOTION_NETWORK),
+        second_reference=bool(flags & wire.HEADER_FLAG_SECOND_REFERENCE),
     )
     if problem := _levels_problem(geometry):
         data.fail(problem)

@@ -18,6 +18,7 @@ from tokcodec.geometry import MAX_VECTOR, MOTION_TOKENS
 from tokcodec.tokenizer.dis import MOTION_UNIT
 from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL
 from tokcodec.tokenizer.overlapped import OVERLAP, TAPS
+from tokcodec.tokenizer.second_reference import Places
 
 Luma = NDArray[np.uint8]
 Field = NDArray[np.int32]
@@ -128,28 +129,93 @@ class BlockErrors:
         self._wanted = parts.reshape(-1, _SIDE * _SIDE)
         number, y, x = np.indices((count, self._rows, self._columns)).reshape(3, -1)
         self._places = number, y * BLOCK, x * BLOCK
+        self.count = len(number)
         self._reference = reference
         self._scale = np.float32(repeats)
 
     def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
         """Errors of some blocks: float32 `(k, n)`, for half pixels `(k, n, 2)`."""
-        import cv2
-
-        number, y, x = (part[blocks] for part in self._places)
-        wanted = self._wanted[blocks]
         found = np.empty(vectors.shape[:2], np.float32)
         for result, each in zip(found, vectors, strict=True):  # one at a time: all together would take gigabytes
-            values = self._reference.blocks(number, y, x, each).reshape(wanted.shape)
-            away = cv2.absdiff(values, wanted).astype(np.float32)
-            away *= away
-            np.einsum("np,p->n", away, _WEIGHTS, out=result)
-        found *= self._scale
+            self.put(result, blocks, self.moved(blocks, each))
         return found
+
+    def moved(self, blocks: NDArray[np.intp], vectors: Field) -> Luma:
+        """Some blocks as vectors `(n, 2)` move them, uint8 `(n, 256)`."""
+        number, y, x = (part[blocks] for part in self._places)
+        return self._reference.blocks(number, y, x, vectors).reshape(len(blocks), -1)
+
+    def put(self, result: Errors, blocks: NDArray[np.intp], values: Luma) -> None:
+        """Write the errors of blocks, `(n,)`, were they these values, `(n, 256)`."""
+        import cv2
+
+        away = cv2.absdiff(values, self._wanted[blocks]).astype(np.float32)
+        away *= away
+        np.einsum("np,p->n", away, _WEIGHTS, out=result)
+        result *= self._scale
 
     def errors(self, vectors: NDArray[np.integer]) -> Errors:
         """Errors of all blocks of a picture: float32 `(..., rows, columns)`, for `(..., rows, columns, 2)`."""
         flat = vectors.reshape(-1, len(self._wanted), 2).astype(np.int32)
         return self.of(np.arange(len(self._wanted)), flat).reshape(vectors.shape[:-1])
+
+
+class EitherErrors:
+    """The same of blocks that come from the picture before, or where that is better by a price from the chunk's first
+    one, or from the mean of both.
+
+    Args:
+        wanted: Luma, uint8 `(1, H, W)`.
+        reference: The picture before.
+        first: The first one.
+        places: Where blocks were in it.
+        repeats: How often the errors count.
+        price: By which an error must be less.
+    """
+
+    def __init__(
+        self,
+        wanted: Luma,
+        reference: HalfPixels,
+        first: HalfPixels,
+        places: Places,
+        *,
+        repeats: float,
+        price: float,
+    ) -> None:
+        self.own = BlockErrors(wanted, reference, repeats=repeats)
+        self._first = BlockErrors(wanted, first, repeats=repeats)
+        self._places, self._price = places, np.float32(price)
+
+    def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
+        """Errors of some blocks, were they from the first picture: :meth:`BlockErrors.of`."""
+        return self._first.of(blocks, self._places.of(vectors, blocks))
+
+    def errors(self, vectors: NDArray[np.integer]) -> Errors:
+        """Errors of all blocks, each from where it is best: :meth:`BlockErrors.errors`."""
+        found: Errors = self._each(vectors).min(axis=0)
+        return found
+
+    def choice(self, vectors: NDArray[np.integer]) -> NDArray[np.intp]:
+        """From where each block is best, a choice map's numbers: `(rows, columns)`, for `(rows, columns, 2)`."""
+        found: NDArray[np.intp] = self._each(vectors).argmin(axis=0)
+        return found
+
+    def _each(self, vectors: NDArray[np.integer]) -> Errors:
+        """Errors and prices of each choice: float32 `(3, ..., rows, columns)`."""
+        import cv2
+
+        blocks = np.arange(self.own.count)
+        flat = vectors.reshape(-1, self.own.count, 2).astype(np.int32)
+        found = np.empty((3, *flat.shape[:2]), np.float32)
+        for number, each in enumerate(flat):
+            near = self.own.moved(blocks, each)
+            far = self._first.moved(blocks, self._places.of(each, blocks))
+            both: Luma = cv2.addWeighted(near, 0.5, far, 0.5, 0.0).astype(np.uint8, copy=False)
+            for choice, values in enumerate((near, far, both)):
+                self.own.put(found[choice, number], blocks, values)
+        found[1:] += self._price
+        return found.reshape(3, *vectors.shape[:-1])
 
 
 def field_of_motion(motion: Tensor) -> Field:
@@ -221,7 +287,7 @@ def neighbours(field: NDArray[np.integer]) -> Field:
 
 
 def descend(
-    errors: BlockErrors, starts: Sequence[NDArray[np.integer]], *, slope: float | NDArray[np.floating]
+    errors: BlockErrors | EitherErrors, starts: Sequence[NDArray[np.integer]], *, slope: float | NDArray[np.floating]
 ) -> Field:
     """Vectors of least error and price, where a vector costs by how far it is from those around it.
 

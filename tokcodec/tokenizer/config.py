@@ -148,6 +148,7 @@ class TokenizerConfig:
             residuals=self.residuals,
             intra=self.intra,
             motion_network=self.hybrid,
+            second_reference=self.wavelet,
         )
 
     def to_json(self) -> str:

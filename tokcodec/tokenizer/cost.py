@@ -11,6 +11,7 @@ from tokcodec.geometry import MOTION_MAPS
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.hybrid import HybridDecoder
 from tokcodec.tokenizer.model import Tokenizer
+from tokcodec.tokenizer.post_filter import PostFilter, PostFilterConfig
 from tokcodec.tokenizer.state import DecoderState, EncoderState, Past
 
 _SIDE = 64
@@ -80,6 +81,15 @@ def clip_flops_per_pixel(config: TokenizerConfig, *, frames: int) -> float:
         step = counter.get_total_flops()
     later = config.geometry.steps(frames) - 1
     return float(before + later * step) / (frames * _SIDE * _SIDE)
+
+
+def post_filter_flops_per_pixel(config: PostFilterConfig) -> float:
+    """FLOPs of a post-filter for each pixel of a picture."""
+    with torch.device("meta"):
+        network, picture = PostFilter(config), torch.empty(1, 3, _SIDE, _SIDE)
+    with FlopCounterMode(display=False) as counter:
+        network(picture)
+    return float(counter.get_total_flops() / _SIDE**2)
 
 
 def _first_states(model: Tokenizer, bits: torch.Tensor, first: torch.Tensor) -> tuple[EncoderState, DecoderState]:

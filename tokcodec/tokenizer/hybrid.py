@@ -129,11 +129,13 @@ class HybridDecoder(nn.Module):
         known = self._known(signs, kept, state, displacement[:, LAST])
         features, held, pixels = self._mended(known, state)
         even = _evenness(state.residual)
+        held_back = 1.0 if state.chosen is None else 1.0 - state.chosen.of_tokens(*kept.shape[-2:])
+        even = even * held_back
         still = even * stillness(displacement[:, :1], kept)  # an encoder knows no other map yet
         if _has_any(still):
             features = torch.lerp(features, held.to(features.dtype), still.to(features.dtype))
             pixels = torch.lerp(pixels, state.picture, _each_pixel(still))
-        after = DecoderState(features=features, picture=pixels.clamp(-1.0, 1.0))
+        after = DecoderState(features=features, picture=pixels.clamp(-1.0, 1.0), origin=state.first)
         if shown == LAST_FRAME:
             return pixels.unsqueeze(1), after
         if shown == MIDDLE_AND_LAST:
@@ -148,7 +150,8 @@ class HybridDecoder(nn.Module):
 
     def _known(self, signs: Tensor, kept: Tensor, state: DecoderState, forward: Tensor) -> Known:
         coefficients = self.transform.coefficients(signs, kept)
-        pixels = self.transform.pixels(coefficients) + state.reference.moved(forward)
+        second = None if state.chosen is None else (state.first, state.chosen)
+        pixels = self.transform.pixels(coefficients) + state.reference.moved(forward, second)
         if state.residual is not None:
             pixels = pixels + state.residual
         return Known(pixels, coefficients, signs, kept, forward)

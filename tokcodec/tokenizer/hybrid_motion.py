@@ -12,10 +12,19 @@ from torch import Tensor
 
 from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from tokcodec.motion_bits import expected_map
-from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, Luma, coarse_field, descend, field_of_motion
+from tokcodec.tokenizer.block_search import (
+    BlockErrors,
+    EitherErrors,
+    HalfPixels,
+    Luma,
+    coarse_field,
+    descend,
+    field_of_motion,
+)
 from tokcodec.tokenizer.displacement import choose_map
 from tokcodec.tokenizer.motion import displacements_of_maps
 from tokcodec.tokenizer.search import grey, search
+from tokcodec.tokenizer.second_reference import Chosen, Places
 from tokcodec.tokenizer.step_length import REPEATS
 
 ERROR_COUNTS = {"last": REPEATS[TEMPORAL_FACTOR], "middle": 2.0, "other": 0.5}
@@ -24,6 +33,8 @@ the middle one; early and late ones are blended of both sides, of which each has
 the last one counts by `REPEATS`, and the middle one half as often as here."""
 ROUNDS = {"last": 2, "middle": 2, "other": 1}
 """In which vectors of a frame are chosen."""
+CHOICE_BITS = 1.5
+"""About what it costs that a block comes from the chunk's first picture, or from both."""
 
 Vectors = NDArray[np.int16]
 Decode = Callable[[Tensor], Tensor]
@@ -32,11 +43,15 @@ Decode = Callable[[Tensor], Tensor]
 class HybridMotion:
     """Chooses the maps of a chunk's later steps, in order; for each step `of_last` is called, then `of_others`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, second_reference: bool = False) -> None:
+        self._has_second = second_reference
         self._last: Vectors | None = None
         self._found: Tensor | None = None
+        self._first: HalfPixels | None = None
+        self._places: Places | None = None
+        self._choice: Vectors | None = None
 
-    def of_last(self, pixels: Tensor, last: Tensor, picture: Tensor, *, slope: float) -> Tensor:
+    def of_last(self, pixels: Tensor, last: Tensor, picture: Tensor, *, slope: float) -> tuple[Tensor, Chosen | None]:
         """Choose the first map.
 
         Args:
@@ -46,7 +61,8 @@ class HybridMotion:
             slope: Lambda, see :class:`tokcodec.tokenizer.allocation.Allocator`.
 
         Returns:
-            Displacements, float32 `(1, 7, 2, H/8, W/8)`; those of other frames, not known yet, are zero.
+            Displacements, float32 `(1, 7, 2, H/8, W/8)`; those of other frames, not known yet, are zero. And what comes
+            from the chunk's first picture.
         """
         count = pixels.shape[1]
         self._found = search(pixels[:, 1::2] if count > 2 else pixels, last)
@@ -54,17 +70,31 @@ class HybridMotion:
         before = np.zeros(start.shape, np.int16) if self._last is None else self._last
         wanted, reference = _luma(pixels[:, -1]), _luma(picture)
         starts = [start, before, coarse_field(wanted[0], reference[0])]
-        self._last = _chosen(
-            wanted,
-            HalfPixels(reference),
-            starts,
-            before,
-            slope=slope,
-            kind="last",
-            relative=False,
-            repeats=REPEATS[count],
-        )
-        return self._displacements(pixels, [self._last])
+        halves, repeats = HalfPixels(reference), REPEATS[count]
+        places, self._choice, chosen = self._places, np.zeros_like(before), None
+        if places is None or self._first is None:  # after a first picture, which there is no second beside
+            self._first, places = halves, Places.at_start(*start.shape[:2])
+            self._last = _chosen(
+                wanted, halves, starts, before, slope=slope, kind="last", relative=False, repeats=repeats
+            )
+        else:
+            price = slope * CHOICE_BITS
+            both = EitherErrors(wanted, halves, self._first, places, repeats=repeats, price=price)
+            found = descend(both.own, [each[None] for each in starts], slope=slope)[0]
+            beside = descend(both, [found[None], before[None]], slope=slope)[0]
+            self._last = choose_map(
+                both,
+                [found, starts[0], beside],
+                before=before,
+                slope=slope,
+                relative=False,
+                rounds=ROUNDS["last"],
+            )
+            self._choice[..., 0] = both.choice(self._last)
+            chosen = places.chosen(self._last, self._choice, pixels.device)
+        if self._has_second:
+            self._places = places.after(self._last)
+        return self._displacements(pixels, [self._last]), chosen
 
     def of_others(self, pixels: Tensor, before: Tensor, after: Tensor, middle: Decode, *, slope: float) -> Vectors:
         """Choose the other six; those of frames that are not shown are as expected, which costs next to nothing.
@@ -77,9 +107,10 @@ class HybridMotion:
             slope: Lambda.
 
         Returns:
-            All seven, one below the other: int16 `(motion_rows, motion_columns, 2)`.
+            All seven, one below the other, and the choice map, where there is one: int16
+            `(motion_rows, motion_columns, 2)`.
         """
-        if self._last is None or self._found is None:
+        if self._last is None or self._found is None or self._choice is None:
             raise RuntimeError("the motion of the last frame comes first")
         count = pixels.shape[1]
         if count == 1:
@@ -115,13 +146,14 @@ class HybridMotion:
         references["middle"] = HalfPixels(_luma(decoded))
         for wanted, name in ((first, "before"), (first, "middle"), (third, "last"), (third, "middle")):
             add(wanted, name, [], "other")
-        return np.concatenate(maps)
+        return self._even(maps)
 
-    @staticmethod
-    def _even(maps: list[Vectors]) -> Vectors:
-        """All seven maps, of which those that are not known are as expected."""
+    def _even(self, maps: list[Vectors]) -> Vectors:
+        """All maps, of which those that are not known are as expected."""
         for number in range(len(maps), MOTION_MAPS):
             maps.append(expected_map(maps, number))
+        if self._has_second and self._choice is not None:
+            maps.append(self._choice)
         return np.concatenate(maps)
 
     @staticmethod

@@ -8,6 +8,8 @@ between blocks that move apart.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +17,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.choice_bits import MEAN
 from tokcodec.geometry import MOTION_TOKENS
 from tokcodec.tokenizer.dis import MOTION_UNIT
 from tokcodec.tokenizer.motion import BLOCK, VECTORS_PER_PIXEL
+
+if TYPE_CHECKING:
+    from tokcodec.tokenizer.second_reference import Chosen
 
 TAPS = (-1, 4, -11, 40)
 """Of the filter for what lies between two pixels, in 64ths, from the outermost to the middle; that of HEVC."""
@@ -40,13 +46,15 @@ class Reference:
         self._size = picture.shape[2:]
         self._planes = _half_pixels(picture.permute(0, 2, 3, 1), margin=0 if self._by_pixels else _SIDE)
 
-    def moved(self, displacement: Tensor) -> Tensor:
+    def moved(self, displacement: Tensor, second: tuple[Reference, Chosen] | None = None) -> Tensor:
         """Move it by blocks.
 
         Args:
             displacement: float32 `(N, 2, H/8, W/8)`, x before y, in units of `MOTION_UNIT` pixels: a whole number of
                 half pixels, the same in each 2x2 tokens, as :func:`tokcodec.tokenizer.motion.displacement_of_map`
                 makes it.
+            second: Another picture of the same size, without a gradient, and the blocks that come from there, or from
+                both.
 
         Returns:
             float32 `(N, 3, H, W)`.
@@ -54,8 +62,14 @@ class Reference:
         vectors = displacement[:, :, ::MOTION_TOKENS, ::MOTION_TOKENS]
         vectors = (vectors * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().long()
         if self._by_pixels:
+            if second is not None:
+                raise ValueError("a second reference has no gradient")
             return _by_pixels(self._planes, vectors)
-        return _by_blocks(self._planes, vectors, *self._size)
+        if second is None:
+            return _by_blocks(self._planes, vectors, *self._size)
+        height, width = self._size
+        other, chosen = second
+        return _by_blocks(self._planes, vectors, height, width, (other._planes, chosen))
 
 
 def _half_pixels(picture: Tensor, *, margin: int) -> Tensor:
@@ -137,20 +151,29 @@ def _windows(device: torch.device) -> Tensor:
     return (both.view(2, 1, BLOCK, 1) * both.repeat_interleave(3, dim=1).view(1, 2, 1, -1)).flatten(0, 1)
 
 
-def _by_blocks(framed: Tensor, vectors: Tensor, height: int, width: int) -> Tensor:
+def _by_blocks(
+    framed: Tensor, vectors: Tensor, height: int, width: int, second: tuple[Tensor, Chosen] | None = None
+) -> Tensor:
     """Tile by tile, which is fast: a tile lies between the middles of four blocks, and where all of them have moved
     alike it is one piece of the picture."""
     batch, _, _, framed_width, colours = framed.shape
     rows, columns = vectors.shape[2:]
     device, side = framed.device, BLOCK * colours
     around = [torch.arange(-1, count + 1, device=device).clamp(0, count - 1) for count in (rows, columns)]
-    corners = _places(framed, vectors[:, :, around[0]][..., around[1]], height, width)
+    corners = _places(framed, _framed(vectors, around), height, width)
+    if second is not None:
+        blocks = _framed(second[1].blocks, around).unfold(1, rows + 1, 1).unfold(2, columns + 1, 1)
+        from_second = blocks.flatten(1, 2).transpose(0, 1)
+        others = _places(second[0], _framed(second[1].vectors, around), height, width)
     down = torch.arange(BLOCK, device=device) * framed_width
     total = framed.new_empty(batch, rows + 1, columns + 1, BLOCK, side)
     for top in range(0, rows + 1, BAND):  # or large pictures would take gigabytes
         at = corners[:, :, top : top + BAND].flatten(1)
         # Elsewhere than on a CPU it costs more to ask than to go on.
         band = _tiles(framed, at, down) if device.type == "cpu" else _mixed(framed, at[..., None] + down)
+        if second is not None:
+            is_other, other = (each[:, :, top : top + BAND].flatten(1) for each in (from_second, others))
+            _put_mixed(band, framed, at, second[0], is_other, other, down)
         total[:, top : top + BAND] = band.view(batch, -1, columns + 1, BLOCK, side)
     whole = total.unflatten(4, (BLOCK, colours)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
     cut: Tensor = whole[:, :, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width]
@@ -166,6 +189,30 @@ def _tiles(framed: Tensor, at: Tensor, down: Tensor) -> Tensor:
     found[alike] = _taken(framed, at[0, alike, None] + down)
     found[~alike] = _mixed(framed, at[:, ~alike, None] + down)
     return found
+
+
+def _framed(values: Tensor, around: Sequence[Tensor]) -> Tensor:
+    """Values of blocks `(..., rows, columns)`, and once more around them."""
+    return values[..., around[0], :][..., around[1]]
+
+
+def _put_mixed(
+    band: Tensor, framed: Tensor, at: Tensor, second: Tensor, from_second: Tensor, others: Tensor, down: Tensor
+) -> None:
+    """Make tiles again of which some blocks at their corners take from the second reference, or the mean of both."""
+    some = torch.nonzero((from_second != 0).any(dim=0))[:, 0]
+    if not some.numel():
+        return
+    windows = _windows(framed.device)
+    found = torch.zeros_like(band[some])
+    for window, own, other, is_other in zip(windows, at[:, some], others[:, some], from_second[:, some], strict=True):
+        taken = _taken(framed, own[:, None] + down)
+        there = torch.nonzero(is_other)[:, 0]
+        far = _taken(second, other[there, None] + down)
+        share = torch.where(is_other[there] == MEAN, 0.5, 1.0).to(far.dtype)
+        taken[there] = torch.lerp(taken[there], far, share[:, None, None])
+        found.addcmul_(taken, window)
+    band[some] = found
 
 
 def _mixed(framed: Tensor, at: Tensor) -> Tensor:

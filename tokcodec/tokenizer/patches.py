@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WORDS = {4: torch.int64, 8: torch.complex128}
-"""A row of a patch of so many bfloat16 values, copied as one word."""
+_WORDS = {8: torch.int64, 16: torch.complex128}
+"""A row of a patch of so many bytes, copied as one word."""
 
 
 def to_patches(picture: Tensor, side: int, dtype: torch.dtype) -> Tensor:
@@ -24,7 +24,7 @@ def to_patches(picture: Tensor, side: int, dtype: torch.dtype) -> Tensor:
     if not _is_fast(picture, side, dtype):
         return F.pixel_unshuffle(picture, side).to(dtype).contiguous(memory_format=torch.channels_last)
     batch, colours, height, width = picture.shape
-    words = picture.to(dtype).contiguous().view(_WORDS[side])
+    words = picture.to(dtype).contiguous().view(_WORDS[side * dtype.itemsize])
     rows = words.view(batch, colours, height // side, side, width // side).permute(0, 2, 4, 1, 3).contiguous()
     return rows.view(dtype).view(batch, height // side, width // side, -1).permute(0, 3, 1, 2)
 
@@ -35,7 +35,7 @@ def to_picture(patches: Tensor, side: int) -> Tensor:
         return F.pixel_shuffle(patches, side)
     batch, channels, rows, columns = patches.shape
     colours = channels // side**2
-    words = patches.permute(0, 2, 3, 1).contiguous().view(_WORDS[side])
+    words = patches.permute(0, 2, 3, 1).contiguous().view(_WORDS[side * patches.dtype.itemsize])
     lines = words.view(batch, rows, columns, colours, side).permute(0, 3, 1, 4, 2).contiguous()
     return lines.view(patches.dtype).view(batch, colours, side * rows, side * columns)
 
@@ -45,5 +45,5 @@ def _is_fast(values: Tensor, side: int, dtype: torch.dtype) -> bool:
 
     A map that is one patch wide may have any strides, and what is part of another tensor may begin within a word.
     """
-    suits = dtype == torch.bfloat16 and side in _WORDS and values.device.type == "cpu" and not values.requires_grad
+    suits = side * dtype.itemsize in _WORDS and values.device.type == "cpu" and not values.requires_grad
     return suits and min(values.shape[-2:]) > 1 and values.storage_offset() % side == 0

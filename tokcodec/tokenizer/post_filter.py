@@ -127,6 +127,10 @@ class PostFilter(nn.Module):
             scales: float32 `(N,)`, the numbers of the quantizers of their chunks' first pictures; only a filter with
                 `by_scale` looks at them.
         """
+        return pictures + self.change(pictures, scales)
+
+    def change(self, pictures: Tensor, scales: Tensor | None = None) -> Tensor:
+        """What is added to pictures; arguments as for :meth:`forward`."""
         x = self.block_in(self.pictures_in(to_patches(pictures, PATCH, self.pictures_in.weight.dtype)))
         y = self.narrow(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         gains = None
@@ -140,8 +144,7 @@ class PostFilter(nn.Module):
         x = self.block_out(x + y.contiguous(memory_format=torch.channels_last))
         x = F.silu(self.norm_out(x))
         x = x if gains is None else x + x * gains
-        shown: Tensor = pictures + to_picture(self.change_out(x), PATCH)
-        return shown
+        return to_picture(self.change_out(x), PATCH)
 
 
 class _ByScale(nn.Module):
@@ -170,5 +173,5 @@ def shown_through(network: PostFilter, pictures: Tensor, scale: int | None) -> T
         scales, share = None, 1.0
     else:
         scales, share = pictures.new_full((len(pictures),), scale), share_of_scale(scale)
-    shown: Tensor = network(pictures, scales)
-    return shown if network.config.by_scale or share == 1.0 else torch.lerp(pictures, shown, share)
+    change = network.change(pictures, scales)
+    return torch.add(pictures, change, alpha=1.0 if network.config.by_scale else share)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from tokcodec.tokenizer.overlapped import Reference
+from tokcodec.tokenizer.second_reference import Chosen
 
 PATCH = 4
 """Pixels along each side of the patches at frame resolution."""
@@ -33,6 +34,8 @@ class DecoderState:
         moved: What that motion made of the picture before, float32 `(N, 4, 3, H, W)`; None where `motion` is. The next
             step does not need it.
         residual: What the next step adds to its prediction, float32 `(N, 3, H, W)`; None is nothing.
+        chosen: What of the next step's last frame comes from the chunk's first picture; None is nothing.
+        origin: That picture, where it is not this one.
     """
 
     features: Tensor
@@ -40,10 +43,18 @@ class DecoderState:
     motion: Tensor | None = None
     moved: Tensor | None = None
     residual: Tensor | None = None
+    chosen: Chosen | None = None
+    origin: Reference | None = None
 
     def with_residual(self, residual: Tensor | None) -> DecoderState:
         """The same before a step with another residual."""
-        found = replace(self, residual=residual)
+        return self._with(replace(self, residual=residual))
+
+    def with_chosen(self, chosen: Chosen | None) -> DecoderState:
+        """The same before a step of whose blocks others come from the first picture."""
+        return self._with(replace(self, chosen=chosen))
+
+    def _with(self, found: DecoderState) -> DecoderState:
         if "reference" in vars(self):
             vars(found)["reference"] = self.reference  # it takes a while to make
         return found
@@ -52,6 +63,11 @@ class DecoderState:
     def reference(self) -> Reference:
         """The picture, as a hybrid moves it."""
         return Reference(self.picture)
+
+    @property
+    def first(self) -> Reference:
+        """The chunk's first picture, as a hybrid moves it."""
+        return self.reference if self.origin is None else self.origin
 
 
 @dataclass(frozen=True, kw_only=True)

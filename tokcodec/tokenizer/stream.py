@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.errors import ModelError
-from tokcodec.geometry import TEMPORAL_FACTOR, TokenGeometry
+from tokcodec.geometry import MOTION_TOKENS, TEMPORAL_FACTOR, TokenGeometry
 from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.device import memory_errors
@@ -28,6 +28,7 @@ from tokcodec.tokenizer.pixels import pad_frame, to_signed_unit, to_uint8
 from tokcodec.tokenizer.post_filter import PostFilter, shown_through
 from tokcodec.tokenizer.refine import refine
 from tokcodec.tokenizer.search import search
+from tokcodec.tokenizer.second_reference import Places
 from tokcodec.tokenizer.state import LAST_FRAME, SHOWN, DecoderState, EncoderState, Past
 from tokcodec.tokenizer.step_length import REPEATS, StepErrors, StepLength
 from tokcodec.tokenizer.trial import StepTrial, block_errors, kept_mask
@@ -101,7 +102,7 @@ class StreamEncoder:
         self._displacement: Tensor | None = None
         self._residual: Picture | None = None
         self._residual_choice = ResidualChoice()
-        self._hybrid_motion = HybridMotion()
+        self._hybrid_motion = HybridMotion(second_reference=self.geometry.second_reference)
         self._errors: StepErrors | None = None
         self._cost.start_chunk()
         self._allocator.start_chunk()
@@ -258,9 +259,10 @@ class StreamEncoder:
         """The same of a hybrid, whose last frame has been decoded already."""
         if self._state is None or self._decoded is None or self._last is None:
             return None
-        self._displacement = self._hybrid_motion.of_last(
+        self._displacement, chosen = self._hybrid_motion.of_last(
             pixels, self._last, self._decoded.picture, slope=self._allocator.slope
         )
+        self._decoded = self._decoded.with_chosen(chosen)
         forecast = self._model.decoder.forecast(self._decoded, self._displacement)
         if self._model.config.residuals:
             missing, repeats = pixels[0, -1] - forecast.frames[0, -1], REPEATS[pixels.shape[1]]
@@ -316,10 +318,11 @@ class StreamDecoder:
         self._size = height, width
         self._state: DecoderState | None = None
         self._scale: int | None = None
+        self._places: Places | None = None
 
     def start_chunk(self) -> None:
         """Forget the past: the next step is a chunk's first."""
-        self._state = self._scale = None
+        self._state = self._scale = self._places = None
 
     @torch.inference_mode()
     def step(
@@ -353,9 +356,12 @@ class StreamDecoder:
         kept = kept_mask(kept_bits, bits, tokens)
         displacement = None
         if self._model.config.coded_motion and self._state is not None:
-            moved = torch.from_numpy(vectors).to(device).unsqueeze(0)
             maps = self._model.config.geometry.motion_maps
+            last, *others = np.split(vectors, len(vectors) // -(-len(indices) // MOTION_TOKENS))
+            moved = torch.from_numpy(np.concatenate([last, *others[: maps - 1]])).to(device).unsqueeze(0)
             displacement = displacements_of_maps(moved, *indices.shape, maps=maps)
+            if len(others) == maps:
+                self._choose(last, others[-1])
         with memory_errors():
             wanted = SHOWN[TEMPORAL_FACTOR if frames is None else frames]
             if self._state is None and self._model.config.wavelet:
@@ -371,6 +377,13 @@ class StreamDecoder:
         height, width = self._size
         out: NDArray[np.uint8] = to_uint8(shown[:, :, :height, :width]).cpu().numpy()
         return out
+
+    def _choose(self, vectors: NDArray[np.int16], choice: NDArray[np.int16]) -> None:
+        """Before a step: hear which of its blocks come from the first picture."""
+        places = Places.at_start(*vectors.shape[:2]) if self._places is None else self._places
+        if self._state is not None:
+            self._state = self._state.with_chosen(places.chosen(vectors, choice, self._parameter.device))
+        self._places = places.after(vectors)
 
     def _begun(self, picture: Picture | None) -> Tensor:
         """A first picture that came without tokens, float32 `(1, 1, 3, 8h, 8w)`, not clamped."""

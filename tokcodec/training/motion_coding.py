@@ -87,8 +87,10 @@ class _Traversal(MotionTraversal):
 def observe(chunk: TokenChunk, found: Observed) -> None:
     """Add the motion maps of a chunk that has seven a step."""
     geometry = chunk.geometry
-    traversal = _Traversal(*chunk.vectors.shape[1:3], maps=geometry.motion_maps, observed=found)
-    for vectors in chunk.vectors[1:]:
+    maps = geometry.motion_maps
+    whole = np.concatenate(np.split(chunk.vectors, geometry.step_maps, axis=1)[:maps], axis=1)
+    traversal = _Traversal(*whole.shape[1:3], maps=maps, observed=found)
+    for vectors in whole[1:]:
         traversal.code_step(found, vectors.copy())
 
 

@@ -55,6 +55,8 @@ class PostFilterTrainConfig:
         vgg_crops: How many those are; they take most of the time.
         by_quality: What the distances of crops of quality 1 to 6 are multiplied by: where little is lost, little need
             be changed.
+        teacher_l1: Weight of the mean absolute error to what a teacher makes of the coded crops, where there is one.
+        teacher_mse: Weight of the mean squared error to the same.
         adversarial: Choices of the discriminator.
         ema: Decay of the moving average of the weights, which is what is exported.
     """
@@ -70,6 +72,8 @@ class PostFilterTrainConfig:
     vgg: float = 0.9
     vgg_crops: int = 4
     by_quality: tuple[float, ...] = (1.0,) * len(SLOPES)
+    teacher_l1: float = 1.0
+    teacher_mse: float = 2.0
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     ema: float = 0.995
     precision: Literal["bf16", "float32"] = "bf16"
@@ -80,6 +84,8 @@ class PostFilterTrainConfig:
             raise UsageError("batch, vgg_crops and warmup_steps are at least 1, side a multiple of 8 from 64 on")
         if len(self.by_quality) != len(SLOPES) or not all(0 <= factor < math.inf for factor in self.by_quality):
             raise UsageError(f"by_quality has {len(SLOPES)} factors, none below zero, one for each quality")
+        if not all(0 <= weight < math.inf for weight in (self.teacher_l1, self.teacher_mse)):
+            raise UsageError("teacher_l1 and teacher_mse are weights of losses, none below zero")
         if self.precision not in ("bf16", "float32"):
             raise UsageError(f"precision must be bf16 or float32, not {self.precision!r}")
 
@@ -124,9 +130,12 @@ class PostFilterTrainer:
         vgg: LPIPS by VGG16; the same.
         init: To start from, where there is no checkpoint: one of a filter of the same sizes, or exported weights, which
             may be those of one with fewer blocks, or one that is not told the quantizer.
+        teacher: A filter to learn from (distillation): of what it makes of the coded crops, all of its change. Of any
+            sizes, but told the quantizer just if this one is, so that of both the same share is shown.
 
     Raises:
-        ModelError: A checkpoint is of another network.
+        ModelError: A checkpoint is of another network, or the teacher is told the quantizer and this one is not, or the
+            other way round.
     """
 
     def __init__(
@@ -139,12 +148,22 @@ class PostFilterTrainer:
         alex: Lpips | None,
         vgg: Lpips | None,
         init: Path | None = None,
+        teacher: PostFilter | None = None,
     ) -> None:
+        if teacher is not None and teacher.config.by_scale != config.by_scale:
+            told, other = ("the teacher", "this") if teacher.config.by_scale else ("this", "the teacher")
+            raise ModelError(
+                f"{told} is a filter that is told the quantizer, {other} is none",
+                hint="leave --by-scale out or give it, as the teacher was made, or give another --teacher",
+            )
         torch.manual_seed(train.seed)
         self.model = PostFilter(config).to(device=device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train, self.device, self._checkpoint = train, device, checkpoint
         self._alex, self._vgg = alex, vgg
+        self._teacher = None if teacher is None else teacher.to(device=device).eval().requires_grad_(False)
+        if self._teacher is not None:
+            self._teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = HybridOptimizer(
             self.model, learning_rate=train.learning_rate, weight_decay=train.weight_decay
         )
@@ -254,11 +273,15 @@ class PostFilterTrainer:
             raise ModelError("a filter by scale is trained on clips that say theirs", hint="code the clips anew")
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16"):
             shown = self.model(coded, scales)
+            taught = None if self._teacher is None else self._teacher(coded, scales)
         terms = reconstruction_terms(shown, original)
+        factors: dict[str, Tensor | float] = {"l1": train.weights.l1, "mse": train.weights.mse}
+        if taught is not None:
+            terms |= {f"teacher_{name}": term for name, term in reconstruction_terms(shown, taught.float()).items()}
+            factors |= {"teacher_l1": train.teacher_l1, "teacher_mse": train.teacher_mse}
         lpips = self._lpips(shown, original, coded.new_tensor(train.by_quality)[quality - min(SLOPES)])
         if lpips is not None:
-            terms["lpips"] = lpips
-        factors: dict[str, Tensor | float] = {name: getattr(train.weights, name) for name in terms}
+            terms["lpips"], factors["lpips"] = lpips, train.weights.lpips
         adversary = self._adversary
         if adversary is not None and (judged := adversary.terms(shown.unsqueeze(1))):
             terms |= judged

@@ -18,7 +18,7 @@ from tokcodec.training.coded_clips import CropSampler, code_clips, read_clips
 from tokcodec.training.media import default_workers, find_media, leave_out
 from tokcodec.training.post_filter_loop import PostFilterTrainConfig, PostFilterTrainer
 from tokcodec.weights import WeightsEntry, default_entry, find_by_name
-from tokcodec.weights.post_filters import save_post_filter
+from tokcodec.weights.post_filters import choose_post_filter, load_post_filter, save_post_filter
 
 
 def train_post_filter_folder(
@@ -33,6 +33,7 @@ def train_post_filter_folder(
     model: str | None = None,
     exclude: Sequence[str] = (),
     init: Path | None = None,
+    teacher: str | None = None,
     lpips_weights: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -52,6 +53,8 @@ def train_post_filter_folder(
         exclude: Patterns of what in `data` is left out, see :func:`tokcodec.training.media.leave_out`.
         init: To start from, where `out` has no checkpoint: one of a filter of these sizes, or weights, which may be
             those of one with fewer blocks, or one that is not told the quantizer.
+        teacher: A filter to learn from: a style of that tokenizer, the name of a filter that comes with the package, or
+            the path of a `.safetensors` file.
         lpips_weights: Folder of the backbones of LPIPS.
         device: "auto", "cpu" or "cuda".
         workers: Processes that code; by default one a processor.
@@ -60,14 +63,16 @@ def train_post_filter_folder(
     Raises:
         MediaError: There are no videos.
         UsageError: `out/coded` was made of other videos, or by another model, or does not say of a filter by scale what
-            it has to be told.
-        ModelError: The checkpoint is of another network, or a backbone is not there.
+            it has to be told; or the teacher is a style that has no filter.
+        ModelError: The checkpoint is of another network, a backbone is not there, or the teacher is not there or told
+            the quantizer where the other is not.
         OutputError: The folder cannot be made.
     """
     config, train = config or PostFilterConfig(), train or PostFilterTrainConfig()
     place = choose_device(device)
     if fast_dtype(place) == torch.float32:  # bfloat16 is many times as slow where a CPU has no instructions for it
         train = dataclasses.replace(train, precision="float32")
+    taught_by = None if teacher is None else _teacher(teacher, model)
     alex, vgg = (
         _backbone(backbone, lpips_weights, place) if train.weights.lpips and share else None
         for backbone, share in ((ALEX, train.alex), (VGG, train.vgg))
@@ -90,7 +95,14 @@ def train_post_filter_folder(
             "models without first pictures by coefficients have none",
         )
     trainer = PostFilterTrainer(
-        config, train, checkpoint=out / "checkpoint.pt", device=place, alex=alex, vgg=vgg, init=init
+        config,
+        train,
+        checkpoint=out / "checkpoint.pt",
+        device=place,
+        alex=alex,
+        vgg=vgg,
+        init=init,
+        teacher=None if taught_by is None else load_post_filter(taught_by),
     )
     # Seeded by the step too, so that a call that goes on does not draw the same crops again.
     sampler = CropSampler(clips, seed=train.seed + trainer.step)
@@ -101,7 +113,9 @@ def train_post_filter_folder(
             record.flush()
             log(line)
 
-        choices = {"model": json.loads(config.to_json()), "train": dataclasses.asdict(train)}
+        choices: dict[str, object] = {"model": json.loads(config.to_json()), "train": dataclasses.asdict(train)}
+        if taught_by is not None:
+            choices["teacher"] = taught_by.sha256
         write(json.dumps({"run": choices, "step": trainer.step, "clips": len(clips)}))
         if trainer.minutes >= total_minutes:
             log(f"the run is complete: it has had {trainer.minutes:.1f} of {total_minutes:g} minutes")
@@ -132,6 +146,23 @@ def _place_of_clips(out: Path, data: Path | None, *, model: str | None, exclude:
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(made_of, encoding="utf-8")
     return folder
+
+
+def _teacher(style: str, model: str | None) -> WeightsEntry:
+    """The filter that a style or a file stands for, for pictures of that model.
+
+    Raises:
+        UsageError: The style leaves pictures as they are.
+        ModelError: There is none.
+    """
+    tokenizer = default_entry() if model is None else find_by_name(model)
+    entry = choose_post_filter(style, tokenizer=tokenizer.sha256)
+    if entry is None:
+        raise UsageError(
+            f"the style {style!r} is no filter that another could learn from",
+            hint="give --teacher the name of a post-filter, or the path of its .safetensors file",
+        )
+    return entry
 
 
 def _backbone(backbone: Backbone, folder: Path | None, device: torch.device) -> Lpips:
