@@ -25,15 +25,16 @@ import torch
 from numpy.typing import NDArray
 
 from tokcodec import Codec, __version__
+from tokcodec.bands import BANDS
 from tokcodec.bench.machine import this_machine
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import decode_chunk, entropy_of
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
 from tokcodec.intra import coarser, planes
-from tokcodec.picture_bits import BANDS
 from tokcodec.picture_layout import MODES, SIZES
 from tokcodec.probability.prior_config import PriorConfig
+from tokcodec.probability.prior_int8 import Int8Windows
 from tokcodec.probability.prior_network import (
     ACCUMULATOR_LIMIT,
     Arithmetic,
@@ -190,6 +191,12 @@ def fixed_tensors(config: PriorConfig) -> dict[str, NDArray[np.int64]]:
     return tensors
 
 
+def networks(config: PriorConfig, tensors: dict[str, NDArray[np.int64]]) -> dict[str, PriorNetwork]:
+    """By each arithmetic that this machine has."""
+    found = {kind: PriorNetwork(config, tensors, arithmetic) for kind, arithmetic in arithmetics().items()}
+    return found | {"torch cpu int8 windows": PriorNetwork(config, tensors, windows=Int8Windows)}
+
+
 def arithmetics() -> dict[str, Arithmetic]:
     """All that this machine has."""
     found: dict[str, Arithmetic] = {f"NumPy {kind}": NumpyArithmetic(kind) for kind in ("float32", "float64", "int32")}
@@ -233,8 +240,7 @@ def coded() -> dict[str, dict[str, str]]:
         for model, tokens in (("prior", chunk), ("prior-autoregressive", few)):
             entry = found[f"{name}, {model}"] = {}
             data, plain = b"", PriorNetwork(config, tensors)
-            for kind, arithmetic in arithmetics().items():
-                network = PriorNetwork(config, tensors, arithmetic)
+            for kind, network in networks(config, tensors).items():
                 # Coded by this arithmetic, decoded by the default one; and what the one before it coded, by this one.
                 before, data = data, encode_tokens(tokens, model=model, network=network)
                 same = returns(data, tokens, model, plain) and (not before or returns(before, tokens, model, network))

@@ -14,7 +14,8 @@ from make_vectors import HYBRID_MODEL, Collection, Edit, File, noise, one_chunk,
 from numpy.typing import NDArray
 
 from tokcodec import bits
-from tokcodec.picture_bits import BANDS, Band, PictureTraversal
+from tokcodec.bands import BANDS
+from tokcodec.picture_bits import PictureTraversal
 from tokcodec.tokens import Picture, TokenChunk
 
 WAVELET_MODEL = HYBRID_MODEL | {
@@ -126,13 +127,13 @@ class Emptied(PictureTraversal):
 
     LAST = BANDS[-1]
 
-    def _code_phase(self, coder: Any, values: Any, known: Any, band: Band, colour: int, phase: int, scale: int) -> None:
-        last = band is self.LAST
+    def _code_phase(self, coder: Any, values: Any, sizes: Any, context: Any, place: tuple[int, int, int]) -> None:
+        last = place[0] == self.LAST.number
         if last:
             values[:] = 0
-        super()._code_phase(coder, values, known, band, colour, phase, scale)
-        if last and phase == 3:
-            known[-1][colour] = 1  # so that it is not refused here
+        super()._code_phase(coder, values, sizes, context, place)
+        if last and place[2] == 3:
+            sizes[:] = 1  # so that it is not refused here
 
 
 class Beyond(int):

@@ -1220,6 +1220,7 @@ VARIANT_KEYS: dict[str, tuple[Any, ...]] = {
     "residuals": (False, True),
     "intra": (False, True),
     "plain": (False, True),
+    "mean_between": (False, True),
 }
 """Keys that may be missing; the first value is then meant."""
 
@@ -1242,6 +1243,7 @@ def read_weights(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
     check(config["hybrid"] or not config["wavelet"], 0, "wavelets without a hybrid", "M")
     check(config["wavelet"] or not config["residuals"], 0, "residuals without wavelets", "M")
     check(config["wavelet"] or not config["intra"], 0, "blocks without first pictures by coefficients", "M")
+    check(config["hybrid"] or not config["mean_between"], 0, "a mean without a hybrid", "M")
     check(config["wavelet"] or not config["plain"], 0, "no network, but for first pictures", "M")
     tensors: dict[str, Floats] = {}
     for name, entry in head.items():
@@ -1544,7 +1546,7 @@ class Network:
         return [p], (features, np.clip(p, -1, 1))
 
     def between(self, left: Floats, right: Floats) -> Floats:
-        if self.config["plain"]:
+        if self.config["plain"] or self.config["mean_between"]:
             return left + self.tensors["decoder.between.share"] * (right - left)
         z = self.conv("between.pictures_in", unshuffle(np.concatenate([(left + right) / 2, right - left]), 4))
         z = silu(self.norm("between.norm_out", self.block("between.block", z)))

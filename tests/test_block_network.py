@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tokcodec.bands import PHASES
 from tokcodec.block_bits import DIAGONALS
 from tokcodec.errors import ModelError
-from tokcodec.picture_bits import PHASES
 from tokcodec.picture_layout import LIKELY, SIZES
 from tokcodec.probability import block_network as network
 from tokcodec.probability.block_network import BlockNetwork, block_network, pack, unpack

@@ -14,15 +14,19 @@ from tokcodec.tokenizer.block_search import (
     REACH,
     SAMPLING,
     BlockErrors,
+    EitherErrors,
     HalfPixels,
+    MeanErrors,
     coarse_field,
     descend,
     field_of_motion,
     neighbours,
 )
+from tokcodec.tokenizer.displacement import Trials
 from tokcodec.tokenizer.motion import displacement_of_map
 from tokcodec.tokenizer.overlapped import OVERLAP, Reference
 from tokcodec.tokenizer.search import search
+from tokcodec.tokenizer.second_reference import Places
 
 TAPS = np.array([-1, 4, -11, 40, 40, -11, 4, -1]) / 64
 SIZES = pytest.mark.parametrize(("height", "width"), [(48, 64), (40, 56), (16, 16), (8, 24)])
@@ -286,3 +290,37 @@ def test_trying_all_shifts_leaves_what_stands_still():
     found = coarse_field(flat, flat)
     assert found.shape == (3, 4, 2)
     assert not found.any()
+
+
+def test_errors_of_some_blocks_are_those_that_all_have() -> None:
+    generator = np.random.default_rng(3)
+    wanted, near, far = generator.integers(0, 256, (3, 1, 50, 70), dtype=np.uint8)
+    halves, first = HalfPixels(near), HalfPixels(far)
+    tried = (
+        BlockErrors(wanted, halves, repeats=2.0),
+        EitherErrors(wanted, halves, first, Places.at_start(4, 5), repeats=2.0, price=9.0),
+        MeanErrors(BlockErrors(wanted, halves, repeats=2.0), generator.integers(0, 256, (20, 256), dtype=np.uint8)),
+        Trials([(0.5, wanted[0]), (1.0, near[0])], far[0], repeats=2.0),
+    )
+    vectors, blocks = generator.integers(-30, 31, (3, 4, 5, 2)), np.asarray([17, 3, 4, 0])
+    for errors in tried:
+        whole = errors.errors(vectors).reshape(3, 20)
+        some = errors.errors(vectors.reshape(3, 20, 2)[:, blocks], blocks)
+        assert some.dtype == np.float32
+        np.testing.assert_allclose(some, whole[:, blocks], rtol=1e-6)
+
+
+def test_a_mean_is_tried_with_what_the_other_side_brings() -> None:
+    """Two pictures that are wrong in opposite ways by as much: each vector alone has an error, the right mean none."""
+    generator = np.random.default_rng(3)
+    wanted = generator.integers(40, 216, (1, 48, 64), dtype=np.uint8)
+    wrong = generator.integers(-40, 41, wanted.shape).astype(np.int16)
+    sides = [(wanted + sign * wrong).astype(np.uint8) for sign in (1, -1)]
+    near, far = (BlockErrors(wanted, HalfPixels(side), repeats=1.0) for side in sides)
+    still, other = np.zeros((3, 4, 2), np.int32), np.full((3, 4, 2), 2)
+    both = MeanErrors(near, far.moved(np.arange(12), still.reshape(-1, 2)))
+    assert not both.errors(still).any()
+    assert both.errors(other).min() > 0
+    assert near.errors(still).min() > 0
+    assert both.errors(still).dtype == np.float32
+    assert np.array_equal(both.of(np.arange(12), still.reshape(1, 12, 2))[0], both.errors(still).ravel())

@@ -135,6 +135,20 @@ def test_help_names_the_exit_codes_and_needs_nothing_heavy(folder: Path):
         assert done.returncode == 0, done.stderr
 
 
+def test_coding_loads_no_compiler(folder: Path, tmp_path: Path):
+    """Torch's takes a second and more to load; what codes chunks beside each other loads as much."""
+    script = (
+        "import sys, tokcodec\n"
+        "tokcodec.decode(sys.argv[1], sys.argv[2] + '/a.mkv')\n"
+        "tokcodec.encode(sys.argv[2] + '/a.mkv', sys.argv[2] + '/b.tok', quality=1)\n"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder / "out.tok"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", ["encode", "eval"])
 def test_help_says_that_effort_0_leaves_first_pictures_aside(command: str, monkeypatch: pytest.MonkeyPatch):
     """Pictures and residuals have the bits that the quality asks for, wherever they need them."""

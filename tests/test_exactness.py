@@ -25,13 +25,13 @@ from test_prior import LEARNED, random_prior
 from test_prior_wide import WIDE
 
 from tokcodec import Codec
+from tokcodec.bands import BANDS
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.chunks import ADAPTIVE, Entropy
 from tokcodec.container import ChunkRecord, read_stream
 from tokcodec.errors import ModelError
 from tokcodec.geometry import MAX_VECTOR
 from tokcodec.inspection import survey
-from tokcodec.picture_bits import BANDS
 from tokcodec.picture_layout import MODES, is_layout
 from tokcodec.probability.prior_config import PriorConfig
 from tokcodec.probability.prior_network import ACCUMULATOR_LIMIT, Arithmetic, NumpyArithmetic, PriorNetwork

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,17 +51,22 @@ class Tally(MotionTraversal):
         super().__init__(rows, columns, maps=MOTION_MAPS, network=network)  # type: ignore[arg-type]
         self.counts: dict[tuple[int, int], list[int]] = {}
         self.bits = self.even = 0
+        for mixer in self._mixers:
+            mixer.observe = partial(self._told, mixer.observe)  # type: ignore[method-assign]
 
     def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
         assert bits.shape == probabilities.shape
         self.bits += bits.size
         return bits
 
-    def _decide(self, coder, mixer, axis, kind, contexts, odds, bits):  # type: ignore[no-untyped-def]
-        own = self.counts.setdefault((axis, kind), [0, 0])
-        own[0] += bits.size
-        own[1] += int(bits.sum())
-        return super()._decide(coder, mixer, axis, kind, contexts, odds, bits)
+    def _told(self, observe: Callable[..., None], slot: int | NDArray[np.intp], *args: Any) -> None:
+        """What a mixer hears of, beside its contexts: bits, one slot for all or one each."""
+        bits = args[1]
+        for one, bit in zip(np.broadcast_to(slot, bits.shape).tolist(), bits.tolist(), strict=True):
+            own = self.counts.setdefault(divmod(one, network.KINDS), [0, 0])
+            own[0] += 1
+            own[1] += bit
+        observe(slot, *args)
 
 
 # --- what it is shown ---

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from test_bits import assert_refused_or_the_code_of_others, decode_like
 
 from tokcodec import chunk_checks, picture_bits
+from tokcodec.bands import BANDS
 from tokcodec.bits import encode_tokens, picture_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
-from tokcodec.picture_bits import BANDS, PictureTraversal
+from tokcodec.picture_bits import PictureTraversal
+from tokcodec.picture_context import PictureContext
 from tokcodec.probability import picture_network as network
 from tokcodec.probability.logistic import SQUASH
 from tokcodec.probability.network_file import unpack
@@ -234,14 +236,19 @@ def test_inputs_are_those_of_the_specification(
 ) -> None:
     coefficients, scale = drawn(height, width, density=density, reach=reach, seed=height), 17
     seen: list[tuple[tuple[int, int, int], list[list[int]]]] = []
-    real = picture_bits.contexts
+    asked = []
 
-    def spy(known, band, colour, phase, scale):
-        found = real(known, band, colour, phase, scale)
-        seen.append(((band.number, colour, phase), found.tolist()))
-        return found
+    class Spy(PictureContext):
+        def __init__(self, known, band, colour, scale):
+            super().__init__(known, band, colour, scale)
+            asked.append((band.number, colour))
 
-    monkeypatch.setattr(picture_bits, "contexts", spy)
+        def inputs(self, phase):
+            found = super().inputs(phase)
+            seen.append(((*asked[-1], phase), found.tolist()))
+            return found
+
+    monkeypatch.setattr(picture_bits, "PictureContext", Spy)
     encode_tokens(chunk_of(coefficients, scale))
     wanted = list(naive_contexts(coefficients, scale))
     assert [key for key, _ in seen] == [key for key, _ in wanted]

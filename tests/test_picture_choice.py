@@ -9,8 +9,10 @@ from network_helpers import smooth
 from numpy.typing import NDArray
 from test_picture_bits import drawn
 
+from tokcodec.bands import BANDS, PHASES
 from tokcodec.geometry import MAX_COEFFICIENT
-from tokcodec.picture_bits import BANDS, PHASES, Band, Coder, Magnitudes, PictureTraversal, contexts
+from tokcodec.picture_bits import Coder, PictureTraversal
+from tokcodec.picture_context import Magnitudes, PictureContext
 from tokcodec.probability.picture_network import COLOURS, picture_network
 from tokcodec.tokenizer.picture_choice import BIT_SHARE, EVENING, bits_of_sizes, chosen, price_of
 from tokcodec.tokenizer.transform import PEAK, colour_matrix
@@ -39,15 +41,14 @@ class Priced(PictureTraversal):
     said = 0.0
 
     def _code_phase(
-        self, coder: Coder, values: Numbers, known: list[Magnitudes], band: Band, colour: int, phase: int, scale: int
+        self, coder: Coder, values: Numbers, sizes: Magnitudes, context: PictureContext, place: tuple[int, int, int]
     ) -> None:
-        down, right = PHASES[phase]
-        sizes = np.abs(values[down::2, right::2].astype(np.int64)).reshape(-1)
-        if sizes.size:
-            seen = contexts(known, band, colour, phase, scale)
-            odds = picture_network().probabilities(seen, band=band.number, colour=colour, phase=phase)
-            self.said += float(bits_of_sizes(sizes, odds).sum())
-        super()._code_phase(coder, values, known, band, colour, phase, scale)
+        (band, colour, phase), (down, right) = place, PHASES[place[2]]
+        exact = np.abs(values[down::2, right::2].astype(np.int64)).reshape(-1)
+        if exact.size:
+            odds = picture_network().probabilities(context.inputs(phase), band=band, colour=colour, phase=phase)
+            self.said += float(bits_of_sizes(exact, odds).sum())
+        super()._code_phase(coder, values, sizes, context, place)
 
 
 def information(coefficients: Numbers, scale: int) -> float:

@@ -16,8 +16,9 @@ from test_picture_bits import chunk_of, drawn
 from test_step_lists import noise
 
 from tokcodec import bits
+from tokcodec.bands import BANDS
 from tokcodec.bits import picture_bit_count
-from tokcodec.picture_bits import BANDS, PictureTraversal
+from tokcodec.picture_bits import PictureTraversal
 from tokcodec.probability.picture_network import (
     COLOURS,
     INPUTS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from test_bits import chunks, formula_chunk
 
 from tokcodec.bits import decode_tokens, encode_tokens
 from tokcodec.errors import CorruptStreamError, LimitError, ModelError, UsageError
-from tokcodec.probability import MODELS, create_model, prior
+from tokcodec.probability import MODELS, create_model, prior, prior_int8
 from tokcodec.probability.interface import Checkerboard
 from tokcodec.probability.mixing import WEIGHT_LIMIT
 from tokcodec.probability.prior_config import PriorConfig
+from tokcodec.probability.prior_int8 import Int8Windows
 from tokcodec.probability.prior_network import (
     ACCUMULATOR_LIMIT,
     Arithmetic,
     NumpyArithmetic,
     PriorNetwork,
+    gather,
     largest_sums,
 )
 from tokcodec.probability.prior_torch import TorchArithmetic
@@ -149,6 +152,52 @@ def test_sums_at_the_bound_are_exact(window: int) -> None:
     for name, arithmetic in {"float32": NumpyArithmetic(), **ARITHMETICS}.items():
         for one, two in zip(outputs(arithmetic), wanted, strict=True):
             assert np.array_equal(one, two), name
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    taps=st.integers(1, 9),
+    inputs=st.integers(1, 130),
+    outputs=st.integers(1, 20),
+    count=st.integers(1, 40),
+    largest=st.sampled_from((1, 63, 64, 127, 128, 611, Int8Windows.LARGEST)),
+)
+def test_windows_in_8_bits_are_exact(seed: int, taps: int, inputs: int, outputs: int, count: int, largest: int) -> None:
+    """At the ends of what inputs and weights can be, too, where 16 bits would not hold a pair of products."""
+    rng = np.random.default_rng(seed)
+    signed = int(rng.integers(0, inputs + 1))
+    weights = rng.integers(-largest, largest + 1, (taps, inputs, outputs))
+    weights[rng.random(weights.shape) < 0.3] = rng.choice((-largest, largest))
+    x = rng.integers(0, 256, (count + 1, inputs))
+    x[rng.random(x.shape) < 0.3] = 255
+    x[:, :signed] = rng.integers(-128, 128, (count + 1, signed))
+    window = rng.integers(0, count + 1, (count, taps))
+    wanted = gather(x, window) @ weights.reshape(-1, outputs)
+    found = Int8Windows(weights, signed).of(x.astype(np.float64))(window)
+    assert np.array_equal(found, wanted)
+
+
+def test_weights_beyond_8_bit_digits_stay_with_the_other_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior_int8, "is_worth_it", lambda: True)
+    weights = np.full((9, 2, 3), Int8Windows.LARGEST)
+    assert prior_int8.int8_windows(weights, 1) is not None
+    assert prior_int8.int8_windows(-weights - 1, 1) is None
+    with pytest.raises(ValueError, match="more than two digits"):
+        Int8Windows(-weights - 1, 1)
+    monkeypatch.setattr(prior_int8, "is_worth_it", lambda: False)
+    assert prior_int8.int8_windows(weights, 1) is None
+
+
+@settings(max_examples=6, deadline=None)
+@given(chunk=chunks(), seed=st.integers(0, 99))
+def test_a_network_in_8_bits_gives_the_same_bytes(chunk: TokenChunk, seed: int) -> None:
+    config, tensors = random_prior(planes=chunk.geometry.bits_per_token, channels=40, seed=seed)
+    for name in ("context1.weight", "context2.weight"):
+        assert np.abs(tensors[name]).max() <= Int8Windows.LARGEST
+    wanted = encode_tokens(chunk, model="prior", network=PriorNetwork(config, tensors))
+    network = PriorNetwork(config, tensors, windows=Int8Windows)
+    assert encode_tokens(chunk, model="prior", network=network) == wanted
 
 
 def test_torch_is_exact_when_others_allow_less_precision() -> None:
@@ -315,6 +364,25 @@ def test_blocks_that_keep_nothing_are_not_looked_at(monkeypatch: pytest.MonkeyPa
     indices = np.zeros((1, 16, 16), np.uint64)
     encode_tokens(TokenChunk(indices=indices, levels=levels), model="prior", network=prior_from_bytes(TINY))
     assert rows == [8] * 12
+
+
+@pytest.mark.parametrize("model", LEARNED)
+@pytest.mark.parametrize("kept", ["0110", "1000", "0001001", "1001100", "0000"])
+def test_steps_without_bits_count_when_there_are_some_again(
+    kept: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step without bits costs nothing, and what the network knows of it is made when somebody asks."""
+    looks = []
+    look = PriorNetwork.context
+    monkeypatch.setattr(PriorNetwork, "context", lambda self, *a: looks.append(1) or look(self, *a))
+    chunk = formula_chunk(steps=len(kept), rows=6, columns=9, geometry=DEFAULT_GEOMETRY, mixed_levels=True)
+    there = np.asarray([each == "1" for each in kept])
+    levels = (chunk.levels * there[:, None, None]).astype(np.uint8)
+    chunk = replace(chunk, levels=levels, indices=chunk.indices * there[:, None, None].astype(np.uint64))
+    data = encode_tokens(chunk, model=model, network=prior_from_bytes(TINY))
+    assert len(looks) == kept.rfind("1") + 1
+    indices, *_ = spec_decoder.decode_tokens(data, len(kept), 6, 9, spec_geometry(chunk.geometry), prior=TINY)
+    np.testing.assert_array_equal(indices, chunk.indices)
 
 
 def test_a_network_learns_from_a_chunk() -> None:

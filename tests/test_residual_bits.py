@@ -17,10 +17,11 @@ from test_bits import assert_refused_or_the_code_of_others, decode_like
 from test_picture_bits import Coefficients, Scripted, drawn, naive_contexts, naive_probabilities
 
 from tokcodec import picture_bits
+from tokcodec.bands import BANDS
 from tokcodec.bits import encode_tokens, picture_bit_count, residual_bit_count, tokens_crc32
 from tokcodec.errors import CorruptStreamError, ModelError, UsageError
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, RESIDUAL_SPACING
-from tokcodec.picture_bits import BANDS
+from tokcodec.picture_context import PictureContext
 from tokcodec.probability import picture_network as network
 from tokcodec.probability.network_file import unpack
 from tokcodec.probability.picture_network import pack, residual_network
@@ -296,12 +297,17 @@ def test_inputs_are_those_of_the_specification(
     height: int, width: int, density: float, reach: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[tuple[int, int, int], list[list[int]]]] = []
-    real = picture_bits.contexts
+    asked = []
 
-    def spy(known, band, colour, phase, scale):
-        found = real(known, band, colour, phase, scale)
-        seen.append(((band.number, colour, phase), found.tolist()))
-        return found
+    class Spy(PictureContext):
+        def __init__(self, known, band, colour, scale):
+            super().__init__(known, band, colour, scale)
+            asked.append((band.number, colour))
+
+        def inputs(self, phase):
+            found = super().inputs(phase)
+            seen.append(((*asked[-1], phase), found.tolist()))
+            return found
 
     def naive_bands(height: int, width: int) -> list[tuple[list[int], list[int]]]:
         found = [([*range(0, height, 8)], [*range(0, width, 8)])]
@@ -313,7 +319,7 @@ def test_inputs_are_those_of_the_specification(
 
     coefficients, scale = drawn(height, width, density=density, reach=reach, seed=height), 17
     coefficients[0, 0, 0] = 1
-    monkeypatch.setattr(picture_bits, "contexts", spy)
+    monkeypatch.setattr(picture_bits, "PictureContext", Spy)
     monkeypatch.setattr(test_picture_bits, "naive_bands", naive_bands)
     recorded([Picture(coefficients=coefficients, scale=scale)], coefficients.shape)
     wanted = list(naive_contexts(coefficients, scale))

@@ -102,7 +102,8 @@ def test_a_run_switches_them(tmp_path: Path):
         "encoder_blocks": 4,
     }
     run = read(json.dumps({"preset": "gpu", "model": switches, "train": {"inflate": False}}))
-    wanted = replace(CPU_RUN.model, wavelet=False, residuals=False, intra=False, **switches)
+    implied = dict.fromkeys(("wavelet", "residuals", "intra", "mean_between"), False)
+    wanted = replace(CPU_RUN.model, **implied, **switches)
     assert (run.model, run.train.inflate) == (wanted, False)
     assert read(run.to_json()) == run
     for text, message in (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from network_helpers import smooth
 from torch import Tensor
 
+from tokcodec.bands import BANDS
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
-from tokcodec.picture_bits import BANDS
 from tokcodec.tokenizer.transform import PEAK, colour_matrix
 from tokcodec.tokenizer.wavelet import (
     DEAD,

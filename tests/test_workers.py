@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +25,8 @@ from tokcodec.frames import Frame, Packet
 from tokcodec.rate import Rate
 from tokcodec.results import CodecResult
 from tokcodec.workers import DecodeTask, Workers, processes_for
+
+HAS_SERVER = pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="no such server on this system")
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +303,49 @@ def test_an_error_ends_the_processes_at_once():
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+
+
+@HAS_SERVER
+def test_the_command_line_loads_ahead_what_processes_need(coded: Path, tmp_path: Path):
+    """One process loads it, the others are forked from there, and the pictures are the same."""
+    program = """
+import sys
+from multiprocessing import forkserver
+import tokcodec.cli as cli
+from tokcodec import workers
+
+sys.argv = ["tokcodec", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit as error:
+    assert not error.code
+served = forkserver._forkserver._forkserver_pid is not None
+print(workers._start_method, served, "torch" in sys.modules)
+"""
+    shown = {}
+    for jobs, wanted in (("2", "forkserver True True"), ("1", "spawn False True")):
+        command = [sys.executable, "-c", program, "decode", str(coded), f"{jobs}.y4m", "--jobs", jobs, "-q"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.splitlines()[-1] == wanted, done.stderr
+        shown[jobs] = (tmp_path / f"{jobs}.y4m").read_bytes()
+    assert len(shown["1"]) == len(shown["2"])
+
+
+@HAS_SERVER
+def test_only_a_source_that_looks_long_enough_is_prepared_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from multiprocessing import forkserver
+
+    started = []
+    monkeypatch.setattr(workers, "_start_method", "spawn")
+    monkeypatch.setattr(forkserver, "set_forkserver_preload", lambda names: None)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: started.append(os.environ["OMP_NUM_THREADS"]))
+    monkeypatch.setattr(workers, "processors", lambda: 2)
+    source = tmp_path / "a.tok"
+    source.write_bytes(bytes(99))
+    for asked, size in ((None, 100), (1, 1), (0, 1)):
+        workers.prepare(asked, source, least_bytes=size)
+    workers.prepare(None, tmp_path / "-", least_bytes=0)
+    assert (started, workers._start_method) == ([], "spawn")
+    workers.prepare(None, source, least_bytes=99)
+    workers.prepare(2, tmp_path / "-", least_bytes=99)
+    assert (started, workers._start_method) == (["1", "1"], "forkserver")

@@ -254,33 +254,55 @@ class _Coder(Protocol):
 
 
 _BINARY = constriction.stream.model.Categorical(perfect=False)
+_ONES = 256.0 * np.arange(65536) - 1.0
+_FREQUENCIES = np.stack([(1 << 24) - 2.0 - _ONES, _ONES], axis=1)
+"""Rows `(frequency - 1 of 0, frequency - 1 of 1)` of 24 bits, by 16-bit probability; constriction takes them so."""
+_MOST_WAITING = 1 << 15
+"""Bits that wait to be written, at most, beside one group."""
 
 
-def _frequencies(probabilities: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Rows `(frequency - 1 of 0, frequency - 1 of 1)` of 24 bits, which constriction takes exactly."""
-    rows = np.empty((probabilities.size, 2), dtype=np.float64)
-    ones = rows[:, 1]
-    np.multiply(probabilities, 256.0, out=ones)
-    ones -= 1.0
-    np.subtract((1 << 24) - 2.0, ones, out=rows[:, 0])
-    return rows
+class _Writer:
+    """Puts bits into a stream, many groups at a time: most groups are small, and there are many."""
+
+    def __init__(self) -> None:
+        self._range = constriction.stream.queue.RangeEncoder()
+        self._waiting: list[tuple[NDArray[np.integer], NDArray[np.int32]]] = []
+        self._count = 0
+
+    def put(self, bits: NDArray[np.integer], probabilities: NDArray[np.int32]) -> None:
+        """Takes in bits; neither array may change any more."""
+        self._waiting.append((bits, probabilities))
+        self._count += bits.size
+        if self._count > _MOST_WAITING:
+            self._write()
+
+    def _write(self) -> None:
+        if self._count:
+            bits, probabilities = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+            self._range.encode(bits.astype(np.int32), _BINARY, _FREQUENCIES.take(probabilities, axis=0))
+        self._waiting, self._count = [], 0
+
+    def words(self) -> NDArray[np.uint32]:
+        """The words of the stream as it would end here."""
+        self._write()
+        words: NDArray[np.uint32] = self._range.get_compressed()
+        return words
 
 
 class _Encoder:
     """Puts bits into the stream."""
 
     def __init__(self) -> None:
-        self._range = constriction.stream.queue.RangeEncoder()
+        self._writer = _Writer()
 
     def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
         """See `_Coder.code`."""
-        self._range.encode(bits.astype(np.int32), _BINARY, _frequencies(probabilities))
+        self._writer.put(bits, probabilities)
         return bits
 
     def finish(self) -> NDArray[np.uint32]:
         """The words of the stream."""
-        words: NDArray[np.uint32] = self._range.get_compressed()
-        return words
+        return self._writer.words()
 
 
 class _Decoder:
@@ -289,21 +311,20 @@ class _Decoder:
     def __init__(self, words: NDArray[np.uint32]) -> None:
         self._words = words
         self._range = constriction.stream.queue.RangeDecoder(words)
-        self._again = constriction.stream.queue.RangeEncoder()
+        self._again = _Writer()
 
     def code(self, bits: NDArray[np.uint8], probabilities: NDArray[np.int32]) -> NDArray[np.uint8]:
         """See `_Coder.code`."""
-        frequencies = _frequencies(probabilities)
         try:
-            found: NDArray[np.int32] = self._range.decode(_BINARY, frequencies)
+            found: NDArray[np.int32] = self._range.decode(_BINARY, _FREQUENCIES.take(probabilities, axis=0))
         except AssertionError as error:
             raise CorruptStreamError("the coded tokens are invalid", hint=_HINT) from error
-        self._again.encode(found, _BINARY, frequencies)
+        self._again.put(found, probabilities)
         return found.astype(np.uint8)
 
     def finish(self) -> None:
         """Checks that the stream ends as the encoder would have ended it (spec section 7.2)."""
-        if not np.array_equal(self._again.get_compressed(), self._words):
+        if not np.array_equal(self._again.words(), self._words):
             raise CorruptStreamError("the coded tokens do not end where their last bit ends", hint=_HINT)
 
 

@@ -13,8 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.bands import PHASES
 from tokcodec.errors import CorruptStreamError
-from tokcodec.picture_bits import EVEN, PHASES, Coder, code_coefficients, code_scale, sizes_of
+from tokcodec.picture_bits import EVEN, Coder, code_coefficients, code_scale
+from tokcodec.picture_context import sizes_of
 from tokcodec.picture_layout import (
     ACROSS,
     CELL,

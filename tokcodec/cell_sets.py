@@ -6,6 +6,7 @@ Motion maps are coded in this order, and the means of a first picture are predic
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,8 +34,13 @@ class CellSet(NamedTuple):
     number: int
 
 
-def cell_sets(rows: int, columns: int) -> Iterator[CellSet]:
-    """The sets of a grid that have cells, in coding order."""
+@functools.lru_cache(maxsize=8)
+def cell_sets(rows: int, columns: int) -> tuple[CellSet, ...]:
+    """The sets of a grid that have cells, in coding order; their arrays are not to be written to."""
+    return tuple(_sets(rows, columns))
+
+
+def _sets(rows: int, columns: int) -> Iterator[CellSet]:
     y, x = (grid.ravel() for grid in np.indices((rows, columns)))
     first = np.flatnonzero((y % BASE == 0) & (x % BASE == 0))
     yield CellSet(first, np.empty((0, first.size), np.intp), BASE, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokcodec.deblocking import deblocked
 from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, SCALES_IN_OCTAVE
-from tokcodec.picture_layout import ACROSS, CELL, DOWN, MODES, SIZES, Blocks, Places, in_order, order
+from tokcodec.picture_layout import ACROSS, CELL, DOWN, MODES, SIZES, Blocks, Places, in_order, leaves, order
 from tokcodec.tokens import Picture
 
 UNIT = 8
@@ -247,19 +247,44 @@ class Canvas:
         has = coefficients.any(axis=(1, 2))
         if has.any():
             prediction[has] += added(coefficients[has], self._scale)
-        np.clip(prediction, -LIMIT, LIMIT, out=self.pixels[visit.part])
+        self.fill(visit, prediction)
+
+    def fill(self, visit: Visit, values: Numbers) -> None:
+        """The pixels of a block, `(3, side, side)`, not clamped."""
+        np.clip(values, -LIMIT, LIMIT, out=self.pixels[visit.part])
 
 
 def planes(picture: Picture) -> Numbers:
     """The pixels of a picture by blocks: whole numbers, `UNIT` for an 8-bit value, float64 `(3, H, W)`."""
-    coefficients = picture.coefficients
+    blocks, (height, width) = blocks_of(picture), picture.coefficients.shape[1:]
+    canvas, band, begins = Canvas(height, width, picture.scale), SIZES[0] // CELL, -1
+    changes = np.zeros(0)
+    for visit in visits(blocks):
+        if visit.row // band != begins:
+            begins = visit.row // band
+            top = begins * band
+            part = picture.coefficients[:, CELL * top : CELL * (top + band)]
+            changes = _changes(part, blocks[top : top + band] // MODES, picture.scale)
+        prediction = predicted(canvas.references(visit), visit.level, visit.mode)
+        colours, rows, columns = visit.part
+        offset = CELL * band * begins
+        prediction += changes[colours, rows.start - offset : rows.stop - offset, columns]
+        canvas.fill(visit, prediction)
+    return deblocked(canvas.pixels, blocks, step_units(picture.scale))
 
-    def coded(visit: Visit, _: Numbers) -> NDArray[np.integer]:
-        return coefficients[visit.part]
 
-    blocks = _blocks_of(picture)
-    found = _decoded(blocks, coefficients.shape[1:], picture.scale, coded)
-    return deblocked(found, blocks, step_units(picture.scale))
+def _changes(coefficients: NDArray[np.int16], levels: NDArray[np.integer], scale: int) -> Numbers:
+    """What coefficients add to predictions, `(3, H, W)`; `levels` are those of blocks at each cell."""
+    found = np.zeros(coefficients.shape)
+    for level in range(len(SIZES)):
+        rows, columns = leaves(levels, level).pixels()
+        each = coefficients[:, rows, columns]
+        has = each.any(axis=(2, 3))
+        if has.any():
+            some = np.zeros(each.shape)
+            some[has] = added(each[has], scale)
+            found[:, rows, columns] = some
+    return found
 
 
 def coarser(picture: Picture, halvings: int) -> Picture:
@@ -280,23 +305,15 @@ def coarser(picture: Picture, halvings: int) -> Picture:
         numbers[visit.part] = np.minimum(sizes, MAX_COEFFICIENT) * np.sign(missing)
         return numbers[visit.part]
 
-    _decoded(_blocks_of(picture), numbers.shape[1:], scale, coded)
+    canvas = Canvas(numbers.shape[1], numbers.shape[2], scale)
+    for visit in visits(blocks_of(picture)):
+        prediction = predicted(canvas.references(visit), visit.level, visit.mode)
+        canvas.put(visit, prediction, coded(visit, prediction))
     return Picture(coefficients=numbers, scale=scale, blocks=picture.blocks)
 
 
-def _blocks_of(picture: Picture) -> Blocks:
+def blocks_of(picture: Picture) -> Blocks:
+    """The layout of a picture that is one by blocks."""
     if picture.blocks is None:
         raise ValueError("the picture is not one by blocks")
     return picture.blocks
-
-
-def _decoded(
-    blocks: Blocks, shape: tuple[int, ...], scale: int, coded: Callable[[Visit, Numbers], NDArray[np.integer]]
-) -> Numbers:
-    """The pixels of blocks whose coefficients are asked for, one block after the other, by their predictions."""
-    height, width = shape
-    canvas = Canvas(height, width, scale)
-    for visit in visits(blocks):
-        prediction = predicted(canvas.references(visit), visit.level, visit.mode)
-        canvas.put(visit, prediction, coded(visit, prediction))
-    return canvas.pixels

@@ -273,49 +273,50 @@ class MotionTraversal:
         rest: NDArray[np.int32],
     ) -> NDArray[np.int32]:
         """Codes what is left of the predictions of a set's cells."""
-        differs = self._decide(coder, mixer, axis, _DIFFERS, contexts, odds, rest != 0)
+        first = axis * _KINDS
+        given = None if odds is None else odds[:, _DIFFERS]
+        chances = mixer.probabilities(first + _DIFFERS, contexts, given)
+        differs = coder.code((rest != 0).astype(np.uint8), chances)
+        mixer.observe(first + _DIFFERS, contexts, differs, chances, given)
+        result = np.zeros(rest.size, np.int32)
         at = np.flatnonzero(differs)
-        if not at.size:
-            return np.zeros(rest.size, np.int32)
-        contexts, odds, rest = _of(contexts, at), None if odds is None else odds[at], rest[at]
-        positive = self._decide(coder, mixer, axis, _SIGN, contexts, odds, rest > 0)
-        # Exp-Golomb: as many ones as bits follow the magnitude's first one, a zero, and these bits.
-        size = np.abs(rest)
-        length = np.zeros(at.size, np.int32)
-        open_ = np.arange(at.size)
-        for j in range(PREFIX_BITS):
-            some = None if odds is None else odds[open_]
-            longer = self._decide(coder, mixer, axis, _PREFIX + j, _of(contexts, open_), some, size[open_] >= 2 << j)
-            open_ = open_[longer.astype(bool)]
-            if not open_.size:
-                break
-            length[open_] += 1
-        result = np.zeros(differs.size, np.int32)
-        magnitude = _code_magnitudes(coder, size, length)
-        result[at] = np.where(positive, magnitude, -magnitude)
+        if at.size:
+            slots = slice(first + _SIGN, first + _KINDS)
+            some = None if odds is None else odds[at].T[_SIGN:]
+            result[at] = _code_signed(coder, mixer, slots, (contexts[0][at], contexts[1][at]), some, rest[at])
         return result
 
-    def _decide(
-        self,
-        coder: _Coder,
-        mixer: ContextMixer,
-        axis: int,
-        kind: int,
-        contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
-        odds: NDArray[np.int32] | None,
-        bits: NDArray[np.bool_],
-    ) -> NDArray[np.uint8]:
-        slot, given = axis * _KINDS + kind, None if odds is None else odds[:, kind]
-        probabilities = mixer.probabilities(slot, contexts, given)
-        found = coder.code(bits.astype(np.uint8), probabilities)
-        mixer.observe(slot, contexts, found, probabilities, given)
-        return found
 
-
-def _of(
-    contexts: tuple[NDArray[np.intp], NDArray[np.intp]], cells: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return contexts[0][cells], contexts[1][cells]
+def _code_signed(
+    coder: _Coder,
+    mixer: ContextMixer,
+    slots: slice,
+    contexts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    odds: NDArray[np.int32] | None,
+    rest: NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """Codes numbers that are not 0, by the slots of the direction and of the unary part of how far."""
+    chances = mixer.probabilities_of(slots, contexts, odds)
+    coded = np.zeros(chances.shape, np.bool_)
+    bits = np.zeros(chances.shape, np.uint8)
+    coded[0] = True
+    bits[0] = coder.code((rest > 0).astype(np.uint8), chances[0])
+    # Exp-Golomb: as many ones as bits follow the magnitude's first one, a zero, and these bits.
+    size = np.abs(rest)
+    length = np.zeros(rest.size, np.int32)
+    open_ = np.arange(rest.size)
+    for j in range(PREFIX_BITS):
+        longer = coder.code((size[open_] >= 2 << j).astype(np.uint8), chances[1 + j, open_])
+        coded[1 + j, open_], bits[1 + j, open_] = True, longer
+        open_ = open_[longer.astype(bool)]
+        if not open_.size:
+            break
+        length[open_] += 1
+    slot, at = np.nonzero(coded)
+    given = None if odds is None else odds[slot, at]
+    mixer.observe(slots.start + slot, (contexts[0][at], contexts[1][at]), bits[slot, at], chances[slot, at], given)
+    magnitude = _code_magnitudes(coder, size, length)
+    return np.where(bits[0], magnitude, -magnitude)
 
 
 def _code_magnitudes(coder: _Coder, size: NDArray[np.int32], length: NDArray[np.int32]) -> NDArray[np.int32]:

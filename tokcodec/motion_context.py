@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.cell_sets import CellSet
-from tokcodec.picture_bits import sizes_of
+from tokcodec.picture_context import sizes_of
 
 SETS = 7
 """Of blocks, as they are coded from coarse to fine."""

@@ -9,25 +9,19 @@ of other directions and in other colours. A network says of all that how likely 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.bands import BANDS, PHASES, Band
 from tokcodec.errors import CorruptStreamError
-from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE, PICTURE_LEVELS
+from tokcodec.geometry import MAX_COEFFICIENT, MAX_SCALE
+from tokcodec.picture_context import Magnitudes, PictureContext
 from tokcodec.probability.picture_network import COLOURS, INPUTS, PictureNetwork
 
 EVEN = 32768
 """16-bit probability of a half."""
-PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Rows and columns at which every second coefficient of a band is coded, in order."""
-_SIZES = np.asarray([min(255, round(32 * np.log2(1 + m))) for m in range(256)], np.uint8)
-_EDGES, _CORNERS, _FAR = ((-1, 0), (1, 0), (0, -1), (0, 1)), ((-1, -1), (-1, 1), (1, -1), (1, 1)), 2
-
-Magnitudes = NDArray[np.uint8]
-"""At most 255: no context looks further."""
 
 
 class Coder(Protocol):
@@ -37,46 +31,6 @@ class Coder(Protocol):
         """Codes bits under 16-bit probabilities that they are 1; returns the bits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Band:
-    """Coefficients of one size and direction.
-
-    Attributes:
-        number: In coding order, 0 to 15.
-        rows: Those of the array.
-        columns: Those of the array.
-        coarser: Number of the band of twice the size and the same direction; None where there is none.
-        others: Numbers of the bands of the same size that come before.
-    """
-
-    number: int
-    rows: slice
-    columns: slice
-    coarser: int | None
-    others: tuple[int, ...]
-
-
-def bands_of(levels: int) -> tuple[Band, ...]:
-    """The bands of a transform that halves so many times, in coding order."""
-    side = 1 << levels
-    found = [Band(number=0, rows=slice(0, None, side), columns=slice(0, None, side), coarser=None, others=())]
-    for level in range(levels, 0, -1):
-        step, half = 1 << level, 1 << level - 1
-        start = len(found)
-        for place, (down, right) in enumerate(((0, half), (half, 0), (half, half))):
-            found.append(
-                Band(
-                    number=start + place,
-                    rows=slice(down, None, step),
-                    columns=slice(right, None, step),
-                    coarser=None if level == levels else start + place - 3,
-                    others=tuple(range(start, start + place)),
-                )
-            )
-    return tuple(found)
-
-
-BANDS = bands_of(PICTURE_LEVELS)
 _EVEN_FLAGS = np.full((len(BANDS), COLOURS), EVEN, np.int32)
 
 
@@ -139,8 +93,9 @@ class PictureTraversal:
                 if not coder.code(there, likely[band.number, colour : colour + 1])[0]:
                     continue
                 found[band.number, colour] = True
+                context = PictureContext(known, band, colour, scale)
                 for phase in range(len(PHASES)):
-                    self._code_phase(coder, values[colour], known, band, colour, phase, scale)
+                    self._code_phase(coder, values[colour], sizes[colour], context, (band.number, colour, phase))
                 if not sizes[colour].any():
                     raise CorruptStreamError("a band of a picture has no coefficient", hint="the file is damaged")
         return found
@@ -149,21 +104,18 @@ class PictureTraversal:
         self,
         coder: Coder,
         values: NDArray[np.int16],
-        known: list[Magnitudes],
-        band: Band,
-        colour: int,
-        phase: int,
-        scale: int,
+        sizes: Magnitudes,
+        context: PictureContext,
+        place: tuple[int, int, int],
     ) -> None:
-        down, right = PHASES[phase]
+        down, right = PHASES[place[2]]
         wanted = values[down::2, right::2]
         if not wanted.size:
             return
-        inputs = contexts(known, band, colour, phase, scale)
-        probabilities = self._probabilities(inputs, band.number, colour, phase)
+        probabilities = self._probabilities(context.inputs(place[2]), *place)
         found = code_coefficients(coder, wanted.reshape(-1), probabilities)
         values[down::2, right::2] = found.reshape(wanted.shape)
-        known[band.number][colour, down::2, right::2] = np.minimum(np.abs(found), 255).reshape(wanted.shape)
+        sizes[down::2, right::2] = np.minimum(np.abs(found), 255).reshape(wanted.shape)
 
     def _probabilities(self, inputs: NDArray[np.uint8], band: int, colour: int, phase: int) -> NDArray[np.int32]:
         """Those of the network, which looks once at all coefficients around which there is nothing."""
@@ -225,64 +177,6 @@ def _code_sizes(coder: Coder, size: NDArray[np.int32], probabilities: NDArray[np
         bits = (rest[at] >> np.maximum(length[at] - 1 - number, 0) & 1).astype(np.uint8)
         value[at] = 2 * value[at] + coder.code(bits, np.full(at.size, EVEN, np.int32))
     found[left] = value + 2
-    return found
-
-
-def contexts(known: list[Magnitudes], band: Band, colour: int, phase: int, scale: int) -> NDArray[np.uint8]:
-    """What is known around the coefficients of a phase, row-major: uint8 `(n, INPUTS)` (spec section 7.11).
-
-    Args:
-        known: Magnitudes of every band so far, up to 255, `(3, rows, columns)`; 0 where they are not known yet.
-        band: The last of these.
-        colour: Of the coefficients.
-        phase: An index into `PHASES`.
-        scale: Number of the quantizer's step.
-    """
-    down, right = PHASES[phase]
-    own = known[band.number][colour]
-    rows, columns = own[down::2, right::2].shape
-    framed = np.pad(own, 2)
-
-    def at(array: Magnitudes, way: tuple[int, int], margin: int) -> Magnitudes:
-        top, left = down + margin + way[0], right + margin + way[1]
-        return array[top::2, left::2][:rows, :columns]
-
-    def around(array: Magnitudes) -> list[NDArray[np.integer]]:
-        """There, and the sum of the eight around; where the array ends sooner there is nothing."""
-        cut = array[: own.shape[0], : own.shape[1]]
-        near = np.pad(cut, [(1, 1 + wanted - has) for wanted, has in zip(own.shape, cut.shape, strict=True)])
-        return [at(near, (0, 0), 1), _total([at(near, way, 1) for way in (*_EDGES, *_CORNERS)])]
-
-    edges, corners = ([at(framed, way, 2) for way in ways] for ways in (_EDGES, _CORNERS))
-    far = [at(framed, (_FAR * y, _FAR * x), 2) for y, x in _EDGES]
-    parts: list[NDArray[np.integer] | None] = [*edges, *corners]
-    parts += [_total(group) for group in (edges, corners, far)]
-    if band.coarser is None:
-        parts += [None] * 2
-    else:
-        parts += around(known[band.coarser][colour].repeat(2, axis=0).repeat(2, axis=1))
-    for number in range(2):
-        parts += around(known[band.others[number]][colour]) if number < len(band.others) else [None] * 2
-    for other in range(2):
-        parts += around(known[band.number][other]) if other < colour else [None] * 2
-    inputs = np.zeros((rows * columns, INPUTS), np.uint8)
-    for place, part in enumerate(parts):
-        if part is not None:
-            inputs[:, place] = sizes_of(part).reshape(-1)
-    inputs[:, -1] = 4 * scale
-    return inputs
-
-
-def sizes_of(magnitudes: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Magnitudes, or sums of them, as networks see them."""
-    found: NDArray[np.uint8] = _SIZES[np.minimum(magnitudes, 255)]
-    return found
-
-
-def _total(parts: list[Magnitudes]) -> NDArray[np.int32]:
-    found = np.zeros(parts[0].shape, np.int32)
-    for part in parts:
-        found += part
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -120,12 +121,14 @@ def likely_modes(left: Places, above: Places) -> NDArray[np.intp]:
         left: Mode of the block at the left of each block's top left pixel, `UNKNOWN` beyond the picture, `(n,)`.
         above: The same above.
     """
-    always = np.broadcast_to(np.asarray(_ALWAYS), (left.size, len(_ALWAYS)))
-    offered = np.concatenate([np.stack([left, above], axis=1), always], axis=1)
-    found = np.full((left.size, LIKELY), UNKNOWN, np.intp)
-    count = np.zeros(left.size, np.intp)
-    for mode in offered.T:
-        new = (mode != UNKNOWN) & (count < LIKELY) & ~(found == mode[:, None]).any(axis=1)
-        found[new, count[new]] = mode[new]
-        count += new
+    return _likely()[np.minimum(left, MODES), np.minimum(above, MODES)]
+
+
+@functools.cache
+def _likely() -> NDArray[np.intp]:
+    """Those of all modes at the left and above, `UNKNOWN` the last of them: `(MODES + 1, MODES + 1, LIKELY)`."""
+    found = np.full((MODES + 1, MODES + 1, LIKELY), UNKNOWN, np.intp)
+    for near in np.ndindex(MODES + 1, MODES + 1):
+        named = [mode for mode in near if mode < MODES]
+        found[near] = list(dict.fromkeys([*named, *_ALWAYS]))[:LIKELY]
     return found

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.bands import bands_of
 from tokcodec.errors import CorruptStreamError
 from tokcodec.geometry import RESIDUAL_LEVELS
-from tokcodec.picture_bits import Coder, PictureTraversal, bands_of, code_scale
+from tokcodec.picture_bits import Coder, PictureTraversal, code_scale
 from tokcodec.probability.picture_network import COLOURS, PictureNetwork
 
 RESIDUAL_BANDS = bands_of(RESIDUAL_LEVELS)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
@@ -43,7 +43,10 @@ WORTH_CHUNKS = 2
 """A video of fewer is done before processes have started."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What libraries read as they are loaded."""
+PRELOADED = ["cv2", "tokcodec.codec", "tokcodec.probability.prior"]
+"""Modules that processes need: one process loads them, from which others are forked."""
 _environment = threading.Lock()
+_start_method = "spawn"
 
 _Result = TypeVar("_Result")
 
@@ -84,6 +87,28 @@ def processes_for(asked: int | None, *, frames: int | None, chunk_frames: int, f
         asked = min(processors(), MOST_PROCESSES, chunks) if chunks >= WORTH_CHUNKS else 1
     each = PROCESS_BYTES + COPIES * chunk_frames * frame_bytes
     return max(1, min(asked, memory_bytes() // 2 // each, MOST_ASKED))
+
+
+def prepare(asked: int | None, source: Path, *, least_bytes: int) -> None:
+    """Let a server of processes load what coding needs while this one does, if a video looks long enough; for programs
+    that do nothing else. Without it, or where a system has none, each process loads it by itself.
+
+    Args:
+        asked: As for `processes_for`.
+        source: What is coded.
+        least_bytes: A smaller file has few chunks.
+    """
+    global _start_method
+    if asked is None:
+        asked = processors() if source.is_file() and source.stat().st_size >= least_bytes else 1
+    if asked < 2 or "forkserver" not in get_all_start_methods():
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(PRELOADED)
+    with _few_threads(1):
+        forkserver.ensure_running()
+    _start_method = "forkserver"
 
 
 class Seconds(NamedTuple):
@@ -158,7 +183,7 @@ class Workers(Generic[_Result]):
         arguments = self._threads, pickle.dumps(task), start
         try:
             self._executor = ProcessPoolExecutor(
-                processes, mp_context=get_context("spawn"), initializer=_start, initargs=arguments
+                processes, mp_context=get_context(_start_method), initializer=_start, initargs=arguments
             )
         except (OSError, ImportError, NotImplementedError) as error:  # what Python says where there are no semaphores
             raise LimitError(f"this system starts no further processes: {error}", hint=_ALONE) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,23 @@ from tokcodec.errors import IncompleteError, UsageError
 if TYPE_CHECKING:
     from tokcodec.rate import Rate
     from tokcodec.results import CodecResult
+
+
+VIDEO_BYTES, TOK_BYTES = 1_000_000, 32_000
+"""Of sources that look long enough for several processes."""
+
+
+def _one_thread_for_numpy() -> None:
+    """Before NumPy is loaded: its products are small when videos are coded, and threads that wait for the next one slow
+    down what is done meanwhile. What a person has set stays."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _prepare(jobs: int | None, source: str, *, least_bytes: int) -> None:
+    """Let processes begin to load while this one does."""
+    from tokcodec import workers
+
+    workers.prepare(jobs, Path(source), least_bytes=least_bytes)
 
 
 def _codec_values(result: CodecResult) -> dict[str, Any]:
@@ -111,9 +129,12 @@ def encode(
     verbose: Verbose = False,
 ) -> None:
     """Encode a video or a picture into a .tok file."""
+    _one_thread_for_numpy()
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
     rate = _rate(quality, bpp=bpp, kbps=kbps, max_bytes=max_bytes, multi_pass=multi_pass)
     sink = checked_output(target, source=source, force=force)
+    if device != "cuda" and rate is None:
+        _prepare(jobs, source, least_bytes=VIDEO_BYTES)
     from tokcodec.codec import Codec
 
     place = input_of(source)
@@ -191,6 +212,7 @@ def decode(
     verbose: Verbose = False,
 ) -> None:
     """Decode a .tok file into a video file; what is damaged is left out, or filled in by --conceal, and reported."""
+    _one_thread_for_numpy()
     console = console_of(quiet=quiet, verbose=verbose, json_results=json_results, data_on_stdout=target == "-")
     if forecast and not conceal:
         raise UsageError("--forecast says how --conceal fills in", hint="add --conceal")
@@ -200,6 +222,8 @@ def decode(
         from tokcodec.frames import format_for
 
         format_for(sink)
+    if device != "cuda" and not conceal:
+        _prepare(jobs, source, least_bytes=TOK_BYTES)
     from tokcodec.codec import Codec
 
     place = input_of(source)

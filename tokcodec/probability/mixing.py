@@ -51,7 +51,7 @@ class ContextTable:
 class _Group(NamedTuple):
     """Bits that were coded together."""
 
-    slot: int
+    slots: NDArray[np.intp]
     contexts: Sequence[NDArray[np.int64]]
     bits: NDArray[np.uint8]
     errors: NDArray[np.float64]
@@ -126,21 +126,35 @@ class ContextMixer:
         found: NDArray[np.int32] = self._squash.take(mixed)
         return found
 
+    def probabilities_of(
+        self, slots: slice, contexts: Sequence[NDArray[np.int64]], given: NDArray[np.int32] | None = None
+    ) -> NDArray[np.int32]:
+        """The same of several slots at once, `(slots, n)`; so is what is given."""
+        mixed = self._weighted[0][slots].take(contexts[0], axis=1)
+        for weighted, context in zip(self._weighted[1:], contexts[1:], strict=True):
+            mixed += weighted[slots].take(context, axis=1)
+        if given is not None:
+            mixed += given * self._weights[slots, -1:].astype(np.int32)
+        mixed >>= 16
+        found: NDArray[np.int32] = self._squash.take(mixed)
+        return found
+
     def observe(
         self,
-        slot: int,
+        slot: int | NDArray[np.intp],
         contexts: Sequence[NDArray[np.int64]],
         bits: NDArray[np.uint8],
         probabilities: NDArray[np.int32],
         given: NDArray[np.int32] | None = None,
     ) -> None:
-        """Takes in coded bits; the tables follow at the next `adapt`."""
+        """Takes in coded bits, of one slot or of one each; the tables follow at the next `adapt`."""
         if not bits.size:
             return
         errors = bits.astype(np.float64)
         errors *= 65536.0
         errors -= probabilities
-        self._waiting.append(_Group(slot, contexts, bits, errors, given))
+        slots = slot if isinstance(slot, np.ndarray) else np.full(bits.size, slot)
+        self._waiting.append(_Group(slots, contexts, bits, errors, given))
         self._bits_waiting += bits.size + GROUP_SIZE
         if self._bits_waiting > MOST_WAITING:
             self._count()
@@ -149,8 +163,7 @@ class ContextMixer:
         """Count what waits, all groups at once: most are small, and there are many."""
         if not self._waiting:
             return
-        sizes = [group.bits.size for group in self._waiting]
-        slots = np.repeat([group.slot for group in self._waiting], sizes)
+        slots = np.concatenate([group.slots for group in self._waiting])
         errors = np.concatenate([group.errors for group in self._waiting])
         bits = np.concatenate([group.bits for group in self._waiting])
         self._bits_seen += np.bincount(slots, minlength=self._slots)

@@ -35,6 +35,8 @@ class PlainPrior:
         self._known = np.zeros((grid.cells + 1, config.known_channels), dtype=dtype)
         self._first = np.zeros((grid.cells, config.head_channels), dtype=dtype)
         self._kept = np.zeros(grid.cells, dtype=np.uint8)
+        self._behind = 0
+        """Steps without bits since the network looked back: it need not, until there are some."""
         self._stretches: dict[int, NDArray[np.int32]] = {}
         self._given = np.zeros(0, dtype=np.int32)
         self._asked: Places = slice(0, 0)
@@ -45,17 +47,28 @@ class PlainPrior:
         return self._adaptive.weights
 
     def start_step(self, kept: NDArray[np.uint8]) -> None:
-        """See `TokenModel.start_step`; cells that keep nothing cost the context only."""
+        """See `TokenModel.start_step`; cells that keep nothing cost the context only, a step without bits nothing."""
         self._adaptive.start_step(kept)
         self._kept = kept.copy()
-        state = self._network.context(self._past, self._near)
-        self._past[:-1, self._planes + 1 :] = state
+        if not kept.any():
+            return
+        for _ in range(self._behind):
+            self._look_back()
+            self._past[:, : self._planes + 1] = 0
+        self._behind = 0
+        state = self._look_back()
         levels = np.zeros((self._grid.cells + 1, 1), dtype=self._network.dtype)
         levels[:-1, 0] = kept
         levels *= COUNT_UNIT
         live: Places = slice(None) if kept.all() else np.flatnonzero(kept)
         self._first[live] = self._network.first(state[live], gather(levels, self._window[live]))
         self._known.fill(0)
+
+    def _look_back(self) -> Numbers:
+        """The state after the step before."""
+        state = self._network.context(self._past, self._near)
+        self._past[:-1, self._planes + 1 :] = state
+        return state
 
     def probabilities(self, group: BitGroup) -> NDArray[np.int32]:
         """See `TokenModel.probabilities`; the network is asked at the first plane of the group's span."""
@@ -81,6 +94,9 @@ class PlainPrior:
     def finish_step(self) -> None:
         """See `TokenModel.finish_step`."""
         self._adaptive.finish_step()
+        if not self._kept.any():
+            self._behind += 1
+            return
         self._past[:, : self._planes] = self._known[:, : self._planes]
         self._past[:-1, self._planes] = self._kept
         self._past[:-1, self._planes] *= COUNT_UNIT

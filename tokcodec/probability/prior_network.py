@@ -7,7 +7,7 @@ checked when the weights are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +39,17 @@ class Arithmetic(Protocol):
         """`x @ weights`, exact: `(n, inputs)` to `(n, outputs)`."""
 
 
+WindowSums = Callable[[NDArray[np.intp]], Numbers]
+"""Sums at the cells of windows `(n, taps)`: `(n, outputs)`."""
+
+
+class WindowLayer(Protocol):
+    """Multiplies what windows see by weights."""
+
+    def of(self, x: Numbers) -> WindowSums:
+        """Exact sums for inputs `(cells + 1, inputs)`: `gather(x, window) @ weights`."""
+
+
 class NumpyArithmetic:
     """NumPy's matrix product, in float32 by default.
 
@@ -59,6 +70,17 @@ class NumpyArithmetic:
         return product
 
 
+class _GatheredWindows:
+    """See `WindowLayer`; by any arithmetic."""
+
+    def __init__(self, weights: NDArray[np.int64], arithmetic: Arithmetic) -> None:
+        self._weights = arithmetic.prepare(weights.reshape(-1, weights.shape[-1]))
+        self._arithmetic = arithmetic
+
+    def of(self, x: Numbers) -> WindowSums:
+        return lambda window: self._arithmetic.multiply(gather(x, window), self._weights)
+
+
 class PriorNetwork:
     """The layers of the network, for cells of a grid in any order; an instance serves any number of chunks.
 
@@ -66,6 +88,8 @@ class PriorNetwork:
         config: Sizes.
         tensors: int64, by the names and shapes of `PriorConfig.shapes`.
         arithmetic: What multiplies matrices.
+        windows: Makes the two layers that see windows of weights int64 `(9, inputs, outputs)` and of how many inputs
+            may be negative, in another way; None for those that it is no way for.
 
     Raises:
         ModelError: A tensor is missing, of another shape, or a sum could reach 2**24.
@@ -76,6 +100,8 @@ class PriorNetwork:
         config: PriorConfig,
         tensors: Mapping[str, NDArray[np.int64]],
         arithmetic: Arithmetic | None = None,
+        *,
+        windows: Callable[[NDArray[np.int64], int], WindowLayer | None] | None = None,
     ) -> None:
         check_tensors(config, tensors)
         self.config, self.arithmetic = config, arithmetic or NumpyArithmetic()
@@ -85,7 +111,10 @@ class PriorNetwork:
         self.mixer_weights = tensors["mixer.weights"]
         prepare = self.arithmetic.prepare
         flat = {name: tensor.reshape(-1, tensor.shape[-1]) for name, tensor in tensors.items()}
-        self._context = [prepare(flat[f"context{n}.weight"]) for n in (1, 2)]
+        self._context: list[WindowLayer] = []
+        for name, signed in (("context1.weight", config.bits_per_token), ("context2.weight", 0)):
+            layer = None if windows is None else windows(tensors[name], signed)
+            self._context.append(layer or _GatheredWindows(tensors[name], self.arithmetic))
         self._state, self._kept = prepare(flat["state.weight"]), prepare(flat["kept.weight"])
         self._hidden = prepare(flat["hidden.weight"])
         halves = [1 << shift - 1 for shift in self._shifts]
@@ -118,9 +147,10 @@ class PriorNetwork:
 
     def _layer(self, x: Numbers, window: NDArray[np.intp], number: int, bias: str) -> Numbers:
         outputs = np.empty((len(window), len(self._bias[bias])), dtype=self.dtype)
+        sums_of = self._context[number].of(x)
         for start in range(0, len(window), BLOCK_CELLS):
             part = slice(start, start + BLOCK_CELLS)
-            sums = self.arithmetic.multiply(gather(x, window[part]), self._context[number])
+            sums = sums_of(window[part])
             sums += self._bias[bias]
             outputs[part] = self._activate(sums, self._shifts[number])
         return outputs

@@ -8,6 +8,7 @@ a share of lambda * bits.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.deblocking import deblocked
 from tokcodec.geometry import MAX_COEFFICIENT
 from tokcodec.intra import (
     BASIS_BITS,
@@ -25,6 +27,7 @@ from tokcodec.intra import (
     WEIGHT_BITS,
     Canvas,
     basis,
+    blocks_of,
     predicted,
     predictors,
     references,
@@ -78,9 +81,21 @@ def chosen(picture: Tensor, slope: float) -> Picture:
         picture: float32 `(3, H, W)` in units of [-1, 1], H and W multiples of 8.
         slope: Lambda (squared error, sum over pixels of 8-bit values, that one coded bit of later steps must save).
     """
+    scale, price = _scale_and_price(slope)
+    return blocks_of_planes(planes_of(picture), scale, price=price)
+
+
+def chosen_and_decoded(picture: Tensor, slope: float) -> tuple[Picture, Values]:
+    """The same, and what :func:`tokcodec.intra.planes` makes of it, which is known on the way."""
+    scale, price = _scale_and_price(slope)
+    found, pixels = _coded(planes_of(picture), scale, price)
+    return found, deblocked(pixels, blocks_of(found), step_units(scale))
+
+
+def _scale_and_price(slope: float) -> tuple[int, float]:
     scale = scale_of_slope(slope)
     missing = wanted_step(slope) / step_of(scale)
-    return blocks_of_planes(planes_of(picture), scale, price=PRICE * missing**2)
+    return scale, PRICE * missing**2
 
 
 def planes_of(picture: Tensor) -> Values:
@@ -98,6 +113,11 @@ def blocks_of_planes(wanted: Values, scale: int, *, price: float) -> Picture:
         scale: Number of the quantizer's step.
         price: Squared error, in steps, that a bit must save.
     """
+    return _coded(wanted, scale, price)[0]
+
+
+def _coded(wanted: Values, scale: int, price: float) -> tuple[Picture, Values]:
+    """The picture, and its pixels before edges are smoothed."""
     height, width = wanted.shape[1:]
     tried = [_tried(wanted[0], level, scale, price) for level in range(len(SIZES))]
     layout = _cut(tried, (height, width), price)
@@ -118,7 +138,8 @@ def blocks_of_planes(wanted: Values, scale: int, *, price: float) -> Picture:
         coefficients[part] = numbers
         canvas.put(visit, all_, numbers)
         modes[row : row + side, column : column + side] = mode
-    return Picture(coefficients=coefficients, scale=scale, blocks=_with_modes(layout, modes[:-1, :-1]))
+    found = Picture(coefficients=coefficients, scale=scale, blocks=_with_modes(layout, modes[:-1, :-1]))
+    return found, canvas.pixels
 
 
 def _with_modes(layout: Blocks, modes: NDArray[np.intp]) -> Blocks:
@@ -202,6 +223,8 @@ def _numbers(exact: Values, price: float) -> NDArray[np.int16]:
     side = exact.shape[-1]
     sizes = np.abs(exact)
     rounded = np.minimum(np.floor(sizes + 0.5), MAX_COEFFICIENT)
+    if not rounded.any():
+        return np.zeros(exact.shape, np.int16)
     options = np.stack([rounded, np.maximum(rounded - 1, 0), np.zeros_like(rounded)])
     errors = (sizes - (options + (options > 0) / TENTHS)) ** 2
     more = np.where(options > 1, 1.5 + 2 * np.log2(np.maximum(options, 1)), 0)
@@ -214,6 +237,7 @@ def _numbers(exact: Values, price: float) -> NDArray[np.int16]:
     return numbers
 
 
+@functools.cache
 def _sent_bits(side: int) -> Values:
     """About what it costs that a coefficient is 1, beyond that it is 0."""
     rows, columns = np.mgrid[:side, :side]

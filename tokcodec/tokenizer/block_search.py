@@ -100,8 +100,8 @@ class HalfPixels:
         """
         height, width = self.shape[1:]
         across, down = vectors[..., 0], vectors[..., 1]
-        top = np.clip(y + (down >> 1) - OVERLAP, -_MARGIN, height + _MARGIN - REACH) + _MARGIN
-        left = np.clip(x + (across >> 1) - OVERLAP, -_MARGIN, width + _MARGIN - REACH) + _MARGIN
+        top = np.minimum(np.maximum((y + (_MARGIN - OVERLAP)) + (down >> 1), 0), height + 2 * _MARGIN - REACH)
+        left = np.minimum(np.maximum((x + (_MARGIN - OVERLAP)) + (across >> 1), 0), width + 2 * _MARGIN - REACH)
         plane = 4 * number + 2 * (down & 1) + (across & 1)
         plane = (plane * SAMPLING + top % SAMPLING) * SAMPLING + left % SAMPLING
         place = (plane * self._halved[0] + top // SAMPLING) * self._halved[1] + left // SAMPLING
@@ -149,15 +149,16 @@ class BlockErrors:
         """Write the errors of blocks, `(n,)`, were they these values, `(n, 256)`."""
         import cv2
 
-        away = cv2.absdiff(values, self._wanted[blocks]).astype(np.float32)
+        away = cv2.absdiff(values, self._wanted.take(blocks, axis=0)).astype(np.float32)
         away *= away
-        np.einsum("np,p->n", away, _WEIGHTS, out=result)
+        np.einsum("np,p->n", away, _WEIGHTS, out=result)  # rows by themselves, whichever there are
         result *= self._scale
 
-    def errors(self, vectors: NDArray[np.integer]) -> Errors:
-        """Errors of all blocks of a picture: float32 `(..., rows, columns)`, for `(..., rows, columns, 2)`."""
-        flat = vectors.reshape(-1, len(self._wanted), 2).astype(np.int32)
-        return self.of(np.arange(len(self._wanted)), flat).reshape(vectors.shape[:-1])
+    def errors(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """See :class:`tokcodec.tokenizer.displacement.TriedErrors`; of all blocks of all pictures."""
+        some = np.arange(self.count) if blocks is None else blocks
+        flat = vectors.reshape(-1, len(some), 2).astype(np.int32)
+        return self.of(some, flat).reshape(vectors.shape[:-1])
 
 
 class EitherErrors:
@@ -191,9 +192,9 @@ class EitherErrors:
         """Errors of some blocks, were they from the first picture: :meth:`BlockErrors.of`."""
         return self._first.of(blocks, self._places.of(vectors, blocks))
 
-    def errors(self, vectors: NDArray[np.integer]) -> Errors:
-        """Errors of all blocks, each from where it is best: :meth:`BlockErrors.errors`."""
-        found: Errors = self._each(vectors).min(axis=0)
+    def errors(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """Errors of blocks, each from where it is best: :meth:`BlockErrors.errors`."""
+        found: Errors = self._each(vectors, blocks).min(axis=0)
         return found
 
     def choice(self, vectors: NDArray[np.integer]) -> NDArray[np.intp]:
@@ -201,12 +202,12 @@ class EitherErrors:
         found: NDArray[np.intp] = self._each(vectors).argmin(axis=0)
         return found
 
-    def _each(self, vectors: NDArray[np.integer]) -> Errors:
-        """Errors and prices of each choice: float32 `(3, ..., rows, columns)`."""
+    def _each(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """Errors and prices of each choice: float32 `(3, ..., rows, columns)`, or `(3, ..., n)`."""
         import cv2
 
-        blocks = np.arange(self.own.count)
-        flat = vectors.reshape(-1, self.own.count, 2).astype(np.int32)
+        blocks = np.arange(self.own.count) if blocks is None else blocks
+        flat = vectors.reshape(-1, len(blocks), 2).astype(np.int32)
         found = np.empty((3, *flat.shape[:2]), np.float32)
         for number, each in enumerate(flat):
             near = self.own.moved(blocks, each)
@@ -216,6 +217,37 @@ class EitherErrors:
                 self.own.put(found[choice, number], blocks, values)
         found[1:] += self._price
         return found.reshape(3, *vectors.shape[:-1])
+
+
+class MeanErrors:
+    """The same of blocks that are the mean of what they would be by one picture, and of what they are by another.
+
+    Args:
+        own: Errors of blocks of the one picture alone.
+        other: The blocks as the other one has them, uint8 `(n, 256)`: :meth:`BlockErrors.moved`.
+    """
+
+    def __init__(self, own: BlockErrors, other: Luma) -> None:
+        self._own, self._other = own, other
+
+    def of(self, blocks: NDArray[np.intp], vectors: Field) -> Errors:
+        """Errors of some blocks: :meth:`BlockErrors.of`."""
+        import cv2
+
+        found = np.empty(vectors.shape[:2], np.float32)
+        other = self._other[blocks]
+        for result, each in zip(found, vectors, strict=True):
+            both: Luma = cv2.addWeighted(self._own.moved(blocks, each), 0.5, other, 0.5, 0.0).astype(
+                np.uint8, copy=False
+            )
+            self._own.put(result, blocks, both)
+        return found
+
+    def errors(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """Errors of blocks: :meth:`BlockErrors.errors`."""
+        some = np.arange(self._own.count) if blocks is None else blocks
+        flat = vectors.reshape(-1, len(some), 2).astype(np.int32)
+        return self.of(some, flat).reshape(vectors.shape[:-1])
 
 
 def field_of_motion(motion: Tensor) -> Field:
@@ -287,7 +319,10 @@ def neighbours(field: NDArray[np.integer]) -> Field:
 
 
 def descend(
-    errors: BlockErrors | EitherErrors, starts: Sequence[NDArray[np.integer]], *, slope: float | NDArray[np.floating]
+    errors: BlockErrors | EitherErrors | MeanErrors,
+    starts: Sequence[NDArray[np.integer]],
+    *,
+    slope: float | NDArray[np.floating],
 ) -> Field:
     """Vectors of least error and price, where a vector costs by how far it is from those around it.
 

@@ -31,9 +31,8 @@ class _Set(NamedTuple):
     shares: Tensor
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # nothing to compile: it is made once
 def _sets(rows: int, columns: int, device: torch.device) -> tuple[_Set, ...]:
-    return _cached_sets(rows, columns, device)
+    return _makers[-1](rows, columns, device)
 
 
 @functools.lru_cache(maxsize=16)
@@ -49,6 +48,18 @@ def _cached_sets(rows: int, columns: int, device: torch.device) -> tuple[_Set, .
     return tuple(found)
 
 
+_makers: list[Callable[[int, int, torch.device], tuple[_Set, ...]]] = [_cached_sets]
+
+
+def keep_from_compiler() -> None:
+    """Before anything is compiled: that sets are made, once, is nothing to compile.
+
+    A decorator would say so as well, and load the compiler, for a second and more, wherever this module is imported.
+    """
+    if len(_makers) == 1:
+        _makers.append(torch.compiler.disable(_cached_sets))
+
+
 def _around(means: Tensor, group: _Set) -> Tensor:
     """What known cells say of those of a set: `(N, C, h * w)` -> `(N, C, n)`, 0 where none is known."""
     return (means[:, :, group.known] * group.shares).sum(dim=2)
@@ -57,7 +68,8 @@ def _around(means: Tensor, group: _Set) -> Tensor:
 def means_of(residues: Tensor) -> Tensor:
     """Means of cells from what they differ by from those around them: float32 `(N, C, h, w)` both."""
     means = residues.flatten(2).clone()
-    for group in _sets(*residues.shape[-2:], residues.device):
+    rows, columns = residues.shape[-2:]
+    for group in _sets(rows, columns, residues.device):
         means[:, :, group.cells] += _around(means, group)
     return means.view_as(residues)
 
@@ -71,7 +83,8 @@ def residues_of(wanted: Tensor, decide: Callable[[Tensor, Tensor], Tensor]) -> T
     """
     flat = wanted.flatten(2)
     means = torch.zeros_like(flat)
-    for group in _sets(*wanted.shape[-2:], wanted.device):
+    rows, columns = wanted.shape[-2:]
+    for group in _sets(rows, columns, wanted.device):
         around = _around(means, group)
         rest = flat[:, :, group.cells] - around
         means[:, :, group.cells] = around + decide(rest, group.cells)

@@ -24,6 +24,7 @@ VARIANT_KEYS = (
     "residuals",
     "intra",
     "plain",
+    "mean_between",
 )
 """Keys that came later: at its default each is left out of the JSON, so that older weights keep their bytes."""
 
@@ -56,6 +57,8 @@ class TokenizerConfig:
             `wavelet` is true, too.
         plain: Whether no network makes pictures of a hybrid's later steps, see :mod:`tokcodec.tokenizer.plain`; then
             `wavelet` is true, too, and sizes of networks are of no account.
+        mean_between: Whether a hybrid's frames between are a mean of both, as those of `plain` are, and not a
+            network's; see :mod:`tokcodec.tokenizer.between`.
     """
 
     frame_channels: int = 64
@@ -74,6 +77,7 @@ class TokenizerConfig:
     residuals: bool = False
     intra: bool = False
     plain: bool = False
+    mean_between: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -112,6 +116,7 @@ class TokenizerConfig:
             "residuals",
             "intra",
             "plain",
+            "mean_between",
         ):
             if type(getattr(self, name)) is not bool:
                 raise ModelError(f"{name} of a tokenizer must be true or false, not {getattr(self, name)!r}")
@@ -125,6 +130,8 @@ class TokenizerConfig:
             raise ModelError("first pictures by blocks are of those without a network", hint='"wavelet": true')
         if self.plain and not self.wavelet:
             raise ModelError("a decoder without a network needs first pictures without one", hint='"wavelet": true')
+        if self.mean_between and not self.hybrid:
+            raise ModelError("frames between are those of a hybrid", hint='"hybrid": true')
         if self.hybrid and self.quantizer == "none":
             hint = 'leave the transform out: "hybrid": false, "encoder_blocks": 4'
             raise ModelError("a transform decides bit by bit, so that its latents cannot be continuous", hint=hint)

@@ -8,6 +8,7 @@ know.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -35,8 +36,14 @@ WINDOWS = (3, 5, 9)
 class TriedErrors(Protocol):
     """Squared errors of blocks, were they moved by one vector or another."""
 
-    def errors(self, vectors: NDArray[np.integer]) -> Errors:
-        """float32 `(..., rows, columns)`, for half pixels `(..., rows, columns, 2)`."""
+    def errors(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """Of all blocks or of some: float32 `(..., rows, columns)`, for half pixels `(..., rows, columns, 2)`, or
+        `(..., n)`, for `(..., n, 2)`.
+
+        Args:
+            vectors: Half pixels, x before y.
+            blocks: Numbers of the blocks, row-major, `(n,)`.
+        """
         ...
 
 
@@ -60,15 +67,20 @@ class Trials:
         ]
         self._scale = np.float32(repeats * SAMPLING**2)
 
-    def errors(self, vectors: NDArray[np.integer]) -> Errors:
-        """Sum over each block's pixels and frames: float32 `(..., rows, columns)`, for `(..., rows, columns, 2)`."""
+    def errors(self, vectors: NDArray[np.integer], blocks: NDArray[np.intp] | None = None) -> Errors:
+        """See :class:`TriedErrors`: sums over each block's pixels and frames."""
+        side = BLOCK // SAMPLING
+        height, width = self._xs.shape
+        rows, columns = -(-height // side), -(-width // side)
+        if blocks is not None:
+            whole = np.zeros((*vectors.shape[:-2], rows * columns, 2), vectors.dtype)
+            whole[..., blocks, :] = vectors
+            every = self.errors(whole.reshape(*vectors.shape[:-2], rows, columns, 2))
+            return every.reshape(*vectors.shape[:-2], -1)[..., blocks]
         if vectors.ndim > 3:
             return np.stack([self.errors(each) for each in vectors])
         import cv2  # late: decoding never needs it
 
-        side = BLOCK // SAMPLING
-        rows, columns = vectors.shape[:2]
-        height, width = self._xs.shape
         flow = vectors.astype(np.float32) * np.float32(1 / VECTORS_PER_PIXEL)
         flow = flow.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
         total = np.zeros((rows * side, columns * side), np.float32)
@@ -145,7 +157,11 @@ def _cheapest(motion: Tensor, trials: Trials, before: Vectors | None, slope: flo
 
 
 def _of_options(
-    options: NDArray[np.int32], trials: TriedErrors, before: Vectors, slope: float, predict: Predict
+    options: NDArray[np.int32],
+    trials: TriedErrors,
+    before: Vectors,
+    slope: float,
+    predict: Predict,
 ) -> Vectors:
     """The cheapest of `(options, rows, columns, 2)`, chosen in coding order."""
     shape = options.shape[1:]
@@ -183,23 +199,41 @@ def _chosen(
 ) -> NDArray[np.int32]:
     """The vectors of a set's blocks, int32 `(n, 2)`, where those of the sets before are known."""
     prediction, spread = predict(group, found, before.reshape(-1, 2).astype(np.int32))
-    rows, columns = errors.shape[1:]
-    # Each stands for what is nearer to it than to the next, or half of that: by measurement.
-    reach = group.spacing // 4
-    predicted = np.zeros((rows, columns, 2), np.int32)
-    y, x = np.divmod(group.cells, columns)
+    shape, reach = errors.shape[1:], _reach(group)
+    blocks, owners = _near(shape, group.number)
+    own = trials.errors(prediction[owners], blocks)
+    if reach:
+        each = np.concatenate([errors, np.zeros((1, *shape), np.float32)])
+        each[-1].reshape(-1)[blocks] = own
+        cost = _summed(each, reach).reshape(len(each), -1)[:, group.cells]
+    else:
+        cost = np.concatenate([errors.reshape(len(errors), -1)[:, group.cells], own[None]])
+    options = np.concatenate([candidates.reshape(len(candidates), -1, 2)[:, group.cells], prediction[None]])
+    best = (cost + slope * expected_bits(options - prediction, spread)).argmin(axis=0)
+    taken: NDArray[np.int32] = options[best, np.arange(group.cells.size)]
+    return taken
+
+
+def _reach(group: CellSet) -> int:
+    """How far the blocks are, in each direction, that a set's block stands for: what is nearer to it than to the next,
+    or half of that: by measurement."""
+    return group.spacing // 4
+
+
+@functools.lru_cache(maxsize=64)
+def _near(shape: tuple[int, int], number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The blocks that those of a set stand for, row-major, and which of the set each belongs to: `(n,)` both."""
+    rows, columns = shape
+    group = next(each for each in cell_sets(rows, columns) if each.number == number)
+    reach, (y, x) = _reach(group), np.divmod(group.cells, columns)
+    owners = np.full(shape, -1, np.intp)
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
-            inside = (y + down >= 0) & (y + down < rows) & (x + right >= 0) & (x + right < columns)
-            predicted[y[inside] + down, x[inside] + right] = prediction[inside]
-    each = np.concatenate([errors, trials.errors(predicted)[None]])
-    if reach:
-        each = _summed(each, reach)
-    cost = each.reshape(len(each), -1)[:, group.cells]
-    options = np.concatenate([candidates.reshape(len(candidates), -1, 2)[:, group.cells], prediction[None]])
-    cost = cost + slope * expected_bits(options - prediction, spread)
-    taken: NDArray[np.int32] = options[cost.argmin(axis=0), np.arange(group.cells.size)]
-    return taken
+            inside = np.flatnonzero((y + down >= 0) & (y + down < rows) & (x + right >= 0) & (x + right < columns))
+            owners[y[inside] + down, x[inside] + right] = inside
+    flat = owners.reshape(-1)
+    blocks = np.flatnonzero(flat >= 0)
+    return blocks, flat[blocks]
 
 
 def _summed(errors: Errors, reach: int) -> Errors:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.intra import UNIT, planes
@@ -22,6 +24,15 @@ def chosen(picture: Tensor, slope: float, *, blocks: bool) -> Picture:
     return block_choice.chosen(picture, slope) if blocks else picture_choice.chosen(picture, slope)
 
 
+def chosen_and_restored(picture: Tensor, slope: float, *, blocks: bool) -> tuple[Picture, Tensor]:
+    """The same, and what :func:`restored` makes of it."""
+    if not blocks:
+        found = chosen(picture, slope, blocks=False)
+        return found, restored(found, picture)
+    found, whole = block_choice.chosen_and_decoded(picture, slope)
+    return found, _of_planes(whole, picture)
+
+
 def quickly_chosen(picture: Tensor, slope: float, *, blocks: bool) -> Picture:
     """What training takes: of wavelets those that a dead zone leaves; arguments as of :func:`chosen`."""
     if blocks:
@@ -35,5 +46,9 @@ def restored(picture: Picture, like: Tensor) -> Tensor:
     """Its pixels: float32 `(3, H, W)` in units of [-1, 1], not clamped, on the device of `like`."""
     if picture.blocks is None:
         return wavelet.restored(picture, like)
-    whole = torch.from_numpy(planes(picture)).float().to(like.device) / UNIT
+    return _of_planes(planes(picture), like)
+
+
+def _of_planes(found: NDArray[np.float64], like: Tensor) -> Tensor:
+    whole = torch.from_numpy(found).float().to(like.device) / UNIT
     return mixed(colour_matrix(whole).T, whole.unsqueeze(0))[0] / PEAK

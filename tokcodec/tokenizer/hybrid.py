@@ -150,8 +150,8 @@ class HybridDecoder(nn.Module):
 
     def _known(self, signs: Tensor, kept: Tensor, state: DecoderState, forward: Tensor) -> Known:
         coefficients = self.transform.coefficients(signs, kept)
-        second = None if state.chosen is None else (state.first, state.chosen)
-        pixels = self.transform.pixels(coefficients) + state.reference.moved(forward, second)
+        predicted = _moved(state, forward) if state.predicted is None else state.predicted
+        pixels = self.transform.pixels(coefficients) + predicted
         if state.residual is not None:
             pixels = pixels + state.residual
         return Known(pixels, coefficients, signs, kept, forward)
@@ -182,6 +182,11 @@ class HybridDecoder(nn.Module):
         late = self.between(middle.moved(maps[LATE]), last.moved(maps[LATE_BACK]))
         return torch.stack([early, centre, late], dim=1)
 
+    @staticmethod
+    def predicted(state: DecoderState, displacement: Tensor) -> DecoderState:
+        """The same state before a step that is taken more than once by the same motion."""
+        return state.with_predicted(_moved(state, displacement[:, LAST]))
+
     def forecast(self, state: DecoderState, displacement: Tensor | None = None) -> Forecast:
         """What the last frame of the next step would be if no bit was kept: frames `(N, 1, 3, H, W)`."""
         rows, columns = state.features.shape[-2:]
@@ -189,6 +194,12 @@ class HybridDecoder(nn.Module):
         pixels, _ = self.step(nothing, nothing, state, displacement, shown=LAST_FRAME)
         none = pixels.new_zeros(len(pixels), 4, 2, rows, columns)
         return Forecast(frames=pixels.clamp(-1.0, 1.0), motion=none, features=state.features)
+
+
+def _moved(state: DecoderState, forward: Tensor) -> Tensor:
+    """What a step's last frame is predicted by, but for the residual."""
+    second = None if state.chosen is None else (state.first, state.chosen)
+    return state.reference.moved(forward, second).contiguous()
 
 
 def _has_any(values: Tensor) -> bool:

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from tokcodec.geometry import MOTION_MAPS, SPATIAL_FACTOR
 from tokcodec.motion_bits import expected_map
 from tokcodec.tokenizer.block_search import (
     BlockErrors,
     EitherErrors,
     HalfPixels,
     Luma,
+    MeanErrors,
     coarse_field,
     descend,
     field_of_motion,
@@ -27,10 +28,12 @@ from tokcodec.tokenizer.search import grey, search
 from tokcodec.tokenizer.second_reference import Chosen, Places
 from tokcodec.tokenizer.step_length import REPEATS
 
-ERROR_COUNTS = {"last": REPEATS[TEMPORAL_FACTOR], "middle": 2.0, "other": 0.5}
-"""How often an error of a frame of a step of four counts when its vectors are chosen: others are made of the last and
-the middle one; early and late ones are blended of both sides, of which each has half of the error. In shorter steps
-the last one counts by `REPEATS`, and the middle one half as often as here."""
+ALONE_COUNTS = {"middle": 2.0, "other": 0.5}
+"""How often an error of a frame between of a step of four counts, when vectors of one side are chosen as if the frame
+came from there alone: early and late ones are made of the middle one, too, and half of each error is another side's.
+In shorter steps half of that."""
+MEAN_COUNTS = {"middle": 2.0, "other": 1.0}
+"""The same when it is known what the other side brings."""
 ROUNDS = {"last": 2, "middle": 2, "other": 1}
 """In which vectors of a frame are chosen."""
 CHOICE_BITS = 1.5
@@ -117,35 +120,18 @@ class HybridMotion:
             return self._even([self._last])
         second = _luma(pixels[:, 1 if count > 2 else 0])
         earlier, later = _luma(before), _luma(after)
-        references = {"before": HalfPixels(earlier), "last": HalfPixels(later)}
-        maps: list[Vectors] = [self._last]
-
-        def add(wanted: Luma, name: str, starts: Sequence[NDArray[np.int32]], kind: str) -> None:
-            expected = expected_map(maps, len(maps))
-            repeats = ERROR_COUNTS[kind] * (1.0 if count > 2 else 0.5)
-            found = _chosen(
-                wanted,
-                references[name],
-                [*starts, expected],
-                expected,
-                slope=slope,
-                kind=kind,
-                relative=True,
-                repeats=repeats,
-            )
-            maps.append(found)
-
-        since = field_of_motion(self._found[:, 0])[0]
-        add(second, "before", [since, coarse_field(second[0], earlier[0])], "middle")
-        until = field_of_motion(search(pixels[:, -1 - count // 2][:, None], pixels[:, -1])[:, 0])[0]
-        add(second, "last", [until, maps[1] - self._last], "middle")
+        maps, references = [self._last], (HalfPixels(earlier), HalfPixels(later))
+        share = 1.0 if count > 2 else 0.5
+        starts = [field_of_motion(self._found[:, 0])[0], coarse_field(second[0], earlier[0])]
+        until = [field_of_motion(search(pixels[:, -1 - count // 2][:, None], pixels[:, -1])[:, 0])[0]]
+        maps += _pair(second, references, maps, (starts, until), slope=slope, kind="middle", share=share)
         decoded = middle(self._displacements(pixels, maps))
         if count == 2:
             return self._even(maps)
-        first, third = _luma(pixels[:, 0]), _luma(pixels[:, 2])
-        references["middle"] = HalfPixels(_luma(decoded))
-        for wanted, name in ((first, "before"), (first, "middle"), (third, "last"), (third, "middle")):
-            add(wanted, name, [], "other")
+        between = HalfPixels(_luma(decoded))
+        for number, reference in ((0, references[0]), (2, references[1])):
+            wanted = _luma(pixels[:, number])
+            maps += _pair(wanted, (reference, between), maps, ([], []), slope=slope, kind="other", share=share)
         return self._even(maps)
 
     def _even(self, maps: list[Vectors]) -> Vectors:
@@ -184,3 +170,46 @@ def _chosen(
     errors = BlockErrors(wanted, reference, repeats=repeats)
     found = descend(errors, [start[None] for start in starts], slope=slope)[0]
     return choose_map(errors, [found, starts[0]], before=before, slope=slope, relative=relative, rounds=ROUNDS[kind])
+
+
+def _pair(
+    wanted: Luma,
+    references: tuple[HalfPixels, HalfPixels],
+    known: Sequence[Vectors],
+    starts: tuple[Sequence[NDArray[np.integer]], Sequence[NDArray[np.integer]]],
+    *,
+    slope: float,
+    kind: str,
+    share: float,
+) -> list[Vectors]:
+    """Both maps of a frame between: the first by what it is alone, the second by the mean of both.
+
+    Args:
+        wanted: The frame.
+        references: What the maps move.
+        known: The step's maps before.
+        starts: Fields that were found, of each; what is expected is tried, too.
+        slope: Lambda.
+        kind: Of the frame, see `ROUNDS`.
+        share: By which its errors count less than in a step of four.
+    """
+    expected = expected_map(known, len(known))
+    first = _chosen(
+        wanted,
+        references[0],
+        [*starts[0], expected],
+        expected,
+        slope=slope,
+        kind=kind,
+        relative=True,
+        repeats=share * ALONE_COUNTS[kind],
+    )
+    expected = expected_map([*known, first], len(known) + 1)
+    errors = BlockErrors(wanted, references[1], repeats=share * ALONE_COUNTS[kind])
+    found = descend(errors, [start[None] for start in (*starts[1], expected)], slope=slope)
+    own, other = (BlockErrors(wanted, each, repeats=share * MEAN_COUNTS[kind]) for each in reversed(references))
+    blocks = np.arange(other.count)
+    both = MeanErrors(own, other.moved(blocks, first.reshape(-1, 2).astype(np.int32)))
+    better = descend(both, [found, expected[None]], slope=slope)[0]
+    second = choose_map(both, [better, found[0]], before=expected, slope=slope, relative=True, rounds=ROUNDS[kind])
+    return [first, second]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokcodec.tokenizer.between import Between
+from tokcodec.tokenizer.between import Between, Mean
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.hybrid import HybridDecoder, Known
 from tokcodec.tokenizer.layers import ChannelNorm, ResidualBlock, conv
@@ -56,7 +56,7 @@ class TrunkDecoder(HybridDecoder):
         self.frame_block = ResidualBlock(frame)
         self.norm_patch = ChannelNorm(frame)
         self.repair_out = conv(frame, patch, 3, gain=0.0)
-        self.between = Between(frame)
+        self.between = Mean() if config.mean_between else Between(frame)
 
     @property
     def transform(self) -> CellTransform:

@@ -128,7 +128,9 @@ def stillness(motion: Tensor, kept: Tensor) -> Tensor:
         motion: Of any number of frames or maps, `(N, F, 2, h, w)`, in units of `MOTION_UNIT` pixels.
         kept: `(N, K, h, w)`.
     """
-    fastest = motion.norm(dim=2).amax(dim=1)
+    # The norm has a gradient where nothing moves; the root is several times as fast.
+    lengths = motion.norm(dim=2) if motion.requires_grad else motion.square().sum(dim=2).sqrt()
+    fastest = lengths.amax(dim=1)
     calm = ((MOVING - fastest) / (MOVING - STILL)).clamp(0.0, 1.0)
     still: Tensor = calm * (1 - kept.float().amax(dim=1))
     return still.unsqueeze(1)

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ OVERLAP = BLOCK // 2
 BAND = 32
 """Rows of tiles that are cut out at a time."""
 _SIDE = BLOCK + 2 * OVERLAP
+_KERNEL = np.asarray([[*TAPS, *TAPS[::-1]]], np.float32) / 64
+_ANCHOR = {_KERNEL.shape: (len(TAPS) - 1, 0), _KERNEL.T.shape: (0, len(TAPS) - 1)}
 
 
 class Reference:
@@ -57,7 +60,7 @@ class Reference:
                 both.
 
         Returns:
-            float32 `(N, 3, H, W)`.
+            float32 `(N, 3, H, W)`, in memory maybe pixel by pixel.
         """
         vectors = displacement[:, :, ::MOTION_TOKENS, ::MOTION_TOKENS]
         vectors = (vectors * (MOTION_UNIT * VECTORS_PER_PIXEL)).round().long()
@@ -89,8 +92,13 @@ def _half_pixels(picture: Tensor, *, margin: int) -> Tensor:
     framed = picture.new_empty(batch, 4, height + 2 * margin, width + 2 * margin, colours)
     inner = framed[:, :, margin:-margin, margin:-margin]
     inner[:, 0] = picture
-    _between(inner[:, 0], 2, out=inner[:, 1])
-    _between(inner[:, :2], 2, out=inner[:, 2:])
+    if picture.device.type == "cpu" and picture.dtype == torch.float32:
+        for planes in inner.numpy():
+            for source, target, kernel in ((0, 1, _KERNEL), (0, 2, _KERNEL.T), (1, 3, _KERNEL.T)):
+                cv2.filter2D(planes[source], -1, kernel, planes[target], _ANCHOR[kernel.shape], 0, cv2.BORDER_REPLICATE)
+    else:
+        _between(inner[:, 0], 2, out=inner[:, 1])
+        _between(inner[:, :2], 2, out=inner[:, 2:])
     across = framed[:, :, margin:-margin]
     across[..., :margin, :] = inner[..., :1, :]
     across[..., -margin:, :] = inner[..., -1:, :]
@@ -175,9 +183,8 @@ def _by_blocks(
             is_other, other = (each[:, :, top : top + BAND].flatten(1) for each in (from_second, others))
             _put_mixed(band, framed, at, second[0], is_other, other, down)
         total[:, top : top + BAND] = band.view(batch, -1, columns + 1, BLOCK, side)
-    whole = total.unflatten(4, (BLOCK, colours)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-    cut: Tensor = whole[:, :, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width]
-    return cut.contiguous()  # what follows is done plane by plane
+    whole = total.transpose(2, 3).reshape(batch, BLOCK * (rows + 1), BLOCK * (columns + 1), colours)
+    return whole[:, OVERLAP : OVERLAP + height, OVERLAP : OVERLAP + width].permute(0, 3, 1, 2)
 
 
 def _tiles(framed: Tensor, at: Tensor, down: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.bands import BANDS, PHASES, Band
 from tokcodec.geometry import MAX_COEFFICIENT, RESIDUAL_SPACING
-from tokcodec.picture_bits import BANDS, PHASES, Band, contexts
+from tokcodec.picture_context import PictureContext
 from tokcodec.probability.picture_network import COLOURS, PictureNetwork, picture_network, residual_network
 from tokcodec.residual_bits import LIKELY, RESIDUAL_BANDS, SELDOM
 from tokcodec.tokenizer.wavelet import OUTWARD, analysed, scale_of_slope, step_of, wanted_step
@@ -119,14 +120,14 @@ def _numbers(
         wanted, taken = found[:, band.rows, band.columns], numbers[:, band.rows, band.columns]
         known.append(np.zeros(wanted.shape, np.uint8))
         for colour in range(COLOURS):
-            saved = 0.0
+            saved, context = 0.0, PictureContext(known, band, colour, scale)
             for phase, (down, right) in enumerate(PHASES):
                 exact = np.abs(wanted[colour, down::2, right::2]).astype(np.float64) / step
                 rounded = np.minimum(np.floor(exact + 0.5), MAX_COEFFICIENT).astype(np.int64)
                 places = np.flatnonzero(rounded)
                 if not places.size:
                     continue
-                inputs = contexts(known, band, colour, phase, scale)[places]
+                inputs = context.inputs(phase)[places]
                 odds = network.probabilities(inputs, band=band.number, colour=colour, phase=phase)
                 flat = rounded.reshape(-1)
                 flat[places], less = _cheapest(exact.reshape(-1)[places], flat[places], odds, price)

@@ -5,25 +5,13 @@ It is for speed. What a network would have mended is left to the post-filter, wh
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tokcodec.tokenizer.between import Mean
 from tokcodec.tokenizer.config import TokenizerConfig
 from tokcodec.tokenizer.hybrid import HybridDecoder, Known
 from tokcodec.tokenizer.state import DecoderState
 from tokcodec.tokenizer.transform import CELL, CellTransform
-
-
-class Mean(nn.Module):
-    """A picture between two: so much of the later one, half of it if nobody trains it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.share = nn.Parameter(torch.tensor([0.5]))
-
-    def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Float32 `(N, 3, H, W)` each, and so is the result."""
-        return torch.lerp(before, after, self.share.to(before.dtype))
 
 
 class PlainDecoder(HybridDecoder):

@@ -36,6 +36,8 @@ class DecoderState:
         residual: What the next step adds to its prediction, float32 `(N, 3, H, W)`; None is nothing.
         chosen: What of the next step's last frame comes from the chunk's first picture; None is nothing.
         origin: That picture, where it is not this one.
+        predicted: This picture as the next step's first map moves it, float32 `(N, 3, H, W)`; None where the step is to
+            move it.
     """
 
     features: Tensor
@@ -45,6 +47,7 @@ class DecoderState:
     residual: Tensor | None = None
     chosen: Chosen | None = None
     origin: Reference | None = None
+    predicted: Tensor | None = None
 
     def with_residual(self, residual: Tensor | None) -> DecoderState:
         """The same before a step with another residual."""
@@ -52,7 +55,11 @@ class DecoderState:
 
     def with_chosen(self, chosen: Chosen | None) -> DecoderState:
         """The same before a step of whose blocks others come from the first picture."""
-        return self._with(replace(self, chosen=chosen))
+        return self._with(replace(self, chosen=chosen, predicted=None))
+
+    def with_predicted(self, predicted: Tensor) -> DecoderState:
+        """The same before a step whose last frame is predicted already."""
+        return self._with(replace(self, predicted=predicted))
 
     def _with(self, found: DecoderState) -> DecoderState:
         if "reference" in vars(self):

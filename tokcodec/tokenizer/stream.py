@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from tokcodec.tokenizer.allocation import Allocator
 from tokcodec.tokenizer.coding_cost import CodingCost
 from tokcodec.tokenizer.device import memory_errors
 from tokcodec.tokenizer.displacement import choose_vectors
-from tokcodec.tokenizer.first_picture import chosen, restored
+from tokcodec.tokenizer.first_picture import chosen_and_restored, restored
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.hybrid_motion import HybridMotion
 from tokcodec.tokenizer.lfq import pack_bits, signs, unpack_bits
@@ -36,7 +36,7 @@ from tokcodec.tokenizer.wavelet import restored_residual
 from tokcodec.tokens import Picture
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenStep:
     """The tokens of one latent step, in canonical form: bits that are not kept are zero.
 
@@ -199,8 +199,9 @@ class StreamEncoder:
         if not isinstance(decoder, HybridDecoder):
             raise ModelError("first pictures by coefficients are those of a hybrid")
         with memory_errors():
-            picture = chosen(pixels[0, -1], self._allocator.slope, blocks=self._model.config.intra)
-            self._decoded = decoder.begin(restored(picture, pixels).unsqueeze(0))
+            slope, blocks = self._allocator.slope, self._model.config.intra
+            picture, shown = chosen_and_restored(pixels[0, -1], slope, blocks=blocks)
+            self._decoded = decoder.begin(shown.unsqueeze(0))
             self._allocator.began(block_errors(self._decoded.picture, frames, self.geometry))
         self._state, self._last = EncoderState(before=()), pixels[:, -1]
         rows, columns = (side // self.geometry.spatial_factor for side in pixels.shape[-2:])
@@ -263,13 +264,18 @@ class StreamEncoder:
             pixels, self._last, self._decoded.picture, slope=self._allocator.slope
         )
         self._decoded = self._decoded.with_chosen(chosen)
+        if isinstance(self._model.decoder, HybridDecoder):
+            self._decoded = self._model.decoder.predicted(self._decoded, self._displacement)
         forecast = self._model.decoder.forecast(self._decoded, self._displacement)
         if self._model.config.residuals:
             missing, repeats = pixels[0, -1] - forecast.frames[0, -1], REPEATS[pixels.shape[1]]
             self._residual = self._residual_choice.chosen(missing, self._allocator.slope, repeats=repeats)
             if self._residual is not None:
-                self._decoded = self._decoded.with_residual(restored_residual(self._residual, pixels).unsqueeze(0))
-                forecast = self._model.decoder.forecast(self._decoded, self._displacement)
+                added = restored_residual(self._residual, pixels).unsqueeze(0)
+                self._decoded = self._decoded.with_residual(added)
+                # Not what the network would make of it, which takes as long as all else and chooses no better tokens.
+                frames = (forecast.frames + added.unsqueeze(1)).clamp(-1.0, 1.0)
+                forecast = dataclasses.replace(forecast, frames=frames)
         return Past(state=self._state, forecast=forecast, motion=forecast.motion)
 
     def _finish_hybrid(self, tokens: Tensor, kept: Tensor, pixels: Tensor) -> None:

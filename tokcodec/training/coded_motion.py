@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS
+from tokcodec.geometry import MAX_VECTOR, MOTION_MAPS, MOTION_TOKENS, TEMPORAL_FACTOR
 from tokcodec.tokenizer.block_search import BlockErrors, HalfPixels, descend, field_of_motion
 from tokcodec.tokenizer.dis import MOTION_UNIT
-from tokcodec.tokenizer.hybrid_motion import ERROR_COUNTS
+from tokcodec.tokenizer.hybrid_motion import ALONE_COUNTS
 from tokcodec.tokenizer.motion import VECTORS_PER_PIXEL, displacement_of_map, even_displacement
 from tokcodec.tokenizer.search import grey
+from tokcodec.tokenizer.step_length import REPEATS
 
 MERGE_PIXELS = 2.0
 """Blocks of 2x2 vectors agree where they differ by less than up to this from their mean."""
@@ -57,8 +58,10 @@ def hybrid_displacements(frames: Tensor, motion: Tensor, *, slope: Tensor) -> Te
     references = {name: HalfPixels(pictures[name]) for name in ("before", "middle", "last")}
     price = slope.detach().cpu().numpy().repeat(steps)[:, None]
 
+    repeats = {"last": REPEATS[TEMPORAL_FACTOR], **ALONE_COUNTS}
+
     def matched(frame: str, reference: str, *starts: NDArray[np.int32], kind: str = "other") -> NDArray[np.int32]:
-        errors = BlockErrors(pictures[frame], references[reference], repeats=ERROR_COUNTS[kind])
+        errors = BlockErrors(pictures[frame], references[reference], repeats=repeats[kind])
         return descend(errors, starts, slope=price)
 
     found = [field_of_motion(motion[:, :, number].flatten(0, 1)) for number in (3, 1)]

@@ -238,10 +238,9 @@ def _with_levels(values: object) -> object:
     if not isinstance(values, dict) or not isinstance(model, dict):
         return values
     implied: dict[str, object] = {"level_bits": []} if "bits_per_token" in model else {}
-    implied |= (
-        {"wavelet": False, "residuals": False, "intra": False, "plain": False} if model.get("hybrid") is False else {}
-    )
-    implied |= {"residuals": False, "intra": False, "plain": False} if model.get("wavelet") is False else {}
+    of_pictures = dict.fromkeys(("residuals", "intra", "plain"), False)
+    implied |= {"wavelet": False, "mean_between": False, **of_pictures} if model.get("hybrid") is False else {}
+    implied |= of_pictures if model.get("wavelet") is False else {}
     return {**values, "model": {**implied, **model}}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tokcodec.geometry import BLOCK_TOKENS, TEMPORAL_FACTOR
 from tokcodec.metrics.lpips_network import Lpips
 from tokcodec.tokenizer.allocation import SLOPES, RateDistortionConfig
+from tokcodec.tokenizer.cell_means import keep_from_compiler
 from tokcodec.tokenizer.first_picture import quickly_chosen, restored
 from tokcodec.tokenizer.hybrid import HybridDecoder, HybridEncoder
 from tokcodec.tokenizer.lfq import straight_through
@@ -61,6 +62,7 @@ class Steps:
         encode = model.encoder.step
         if not compiled:
             return cls(encode, model.decoder.step, model.decoder.forecast)
+        keep_from_compiler()
         return cls(
             encode if model.config.hybrid else torch.compile(encode, dynamic=False, backend=backend),
             torch.compile(model.decoder.step, dynamic=False, backend=backend),

@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokcodec.bands import BANDS, PHASES, Band
 from tokcodec.errors import UsageError
-from tokcodec.picture_bits import BANDS, PHASES, Band, contexts
+from tokcodec.picture_context import PictureContext
 from tokcodec.probability import picture_network as network
 from tokcodec.tokenizer.pixels import pad_frame
 from tokcodec.tokenizer.wavelet import quantized
@@ -56,11 +57,12 @@ def observations(
         for colour in range(network.COLOURS):
             if not values[colour].any():
                 continue
+            context = PictureContext(known, band, colour, scale)
             for phase, (down, right) in enumerate(PHASES):
                 wanted = values[colour, down::2, right::2]
                 if not wanted.size:
                     continue
-                seen = contexts(known, band, colour, phase, scale)
+                seen = context.inputs(phase)
                 size = wanted.reshape(-1)
                 idle = ~seen[:, :-1].any(axis=1) & (size == 0)
                 many = np.ones(size.size, np.int32)

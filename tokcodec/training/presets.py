@@ -16,9 +16,10 @@ MODEL = TokenizerConfig(
     wavelet=True,
     residuals=True,
     intra=True,
+    mean_between=True,
 )
 """Sizes of the weights `base`: first pictures by blocks, later ones by coarse wavelets and cosines that are bits, seven
-motion maps a step, and a network that decodes."""
+motion maps a step, a network that decodes last frames, and the mean of two for those between."""
 TOP_LEVEL = len(MODEL.level_bits) - 1
 
 CPU = RunConfig(

@@ -100,12 +100,13 @@ def load_prior(entry: WeightsEntry) -> PriorNetwork:
     Raises:
         ModelError: Missing file, wrong digest, tensors that do not fit, or sums that could be inexact.
     """
+    from tokcodec.probability.prior_int8 import int8_windows
     from tokcodec.probability.prior_network import PriorNetwork
     from tokcodec.weights.registry import read_checked
 
     data = read_checked(entry)
     try:
-        return PriorNetwork(*_unpack(data))
+        return PriorNetwork(*_unpack(data), windows=int8_windows)
     except ModelError as error:
         raise ModelError(error.message, where=str(entry.path), hint=error.hint) from error
 
